@@ -1,0 +1,83 @@
+//! Reads a model's text as the JSON value that it was asked for.
+//!
+//! Not every provider enforces a schema, and those that do not wrap JSON in fences or sentences:
+//! what is wrong is said in words that the model can act on.
+
+use serde_json::Value;
+
+/// Longest list of violations that a model is told.
+const VIOLATIONS: usize = 10;
+
+/// A JSON Schema, ready to read answers with.
+#[derive(Debug)]
+pub struct AnswerSchema {
+    schema: Value,
+    validator: jsonschema::Validator,
+}
+
+impl AnswerSchema {
+    /// Compiles a schema.
+    ///
+    /// # Errors
+    /// The validator's words, if it is none.
+    pub fn new(schema: Value) -> Result<Self, String> {
+        let validator = jsonschema::validator_for(&schema).map_err(|e| e.to_string())?;
+        Ok(Self { schema, validator })
+    }
+
+    /// The schema itself.
+    #[must_use]
+    pub fn schema(&self) -> &Value {
+        &self.schema
+    }
+
+    /// The value in `text`: the whole of it, or what stands in its only fence.
+    ///
+    /// # Errors
+    /// What to change, for the model.
+    pub fn read(&self, text: &str) -> Result<Value, String> {
+        let text = fenced(text).unwrap_or(text).trim();
+        if text.is_empty() {
+            return Err("the answer is empty".into());
+        }
+        let value = serde_json::from_str(text).map_err(|e| format!("it is not JSON: {e}"))?;
+        let wrong: Vec<String> = self
+            .validator
+            .iter_errors(&value)
+            .take(VIOLATIONS)
+            .map(|e| match e.instance_path().as_str() {
+                "" => e.to_string(),
+                path => format!("{path}: {e}"),
+            })
+            .collect();
+        if wrong.is_empty() { Ok(value) } else { Err(wrong.join("; ")) }
+    }
+}
+
+/// What stands inside a Markdown code fence, if there is exactly one.
+fn fenced(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("```")?;
+    let (inside, after) = rest.rsplit_once("```")?;
+    let (language, inside) = inside.split_once('\n')?;
+    let plain = language.trim().chars().all(|c| c.is_ascii_alphanumeric());
+    (plain && !inside.contains("```") && !after.contains("```")).then_some(inside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_fence_is_taken_off_and_violations_are_named() {
+        let schema = json!({ "type": "object", "required": ["n"],
+            "properties": { "n": { "type": "integer" } } });
+        let schema = AnswerSchema::new(schema).unwrap();
+        assert_eq!(schema.read(" {\"n\": 1} "), Ok(json!({ "n": 1 })));
+        assert_eq!(schema.read("Here:\n```json\n{\"n\": 2}\n```\n"), Ok(json!({ "n": 2 })));
+        assert_eq!(schema.read("  \n "), Err("the answer is empty".into()));
+        assert!(schema.read("n is 1").unwrap_err().starts_with("it is not JSON"));
+        assert!(schema.read("{\"n\":\"x\"}").unwrap_err().starts_with("/n: "));
+        assert!(schema.read("{}").unwrap_err().contains("\"n\""));
+    }
+}

@@ -1,0 +1,126 @@
+//! Where names, filters and tests stand in a source. The library tells which names a source
+//! reads, not where; this is only for places and for spelling, never for meaning.
+
+/// The words of a source that are code, without those inside strings, comments and plain text.
+pub(super) struct Words<'s> {
+    list: Vec<Word<'s>>,
+}
+
+struct Word<'s> {
+    text: &'s str,
+    at: usize,
+    /// The last character before it that is no space.
+    before: Option<char>,
+}
+
+impl<'s> Words<'s> {
+    /// Of an expression: all of it is code.
+    pub(super) fn of_expression(source: &'s str) -> Self {
+        let mut words = Self { list: Vec::new() };
+        words.scan(source, 0);
+        words
+    }
+
+    /// Of a template: code is what stands in `{{ … }}` and `{% … %}`.
+    pub(super) fn of_template(source: &'s str) -> Self {
+        let mut words = Self { list: Vec::new() };
+        let mut at = 0;
+        while let Some(open) = source[at..].find('{').map(|found| at + found) {
+            let rest = &source[open..];
+            at = match rest.as_bytes().get(1) {
+                Some(b'#') => rest.find("#}").map_or(source.len(), |end| open + end + 2),
+                Some(b'{') => words.scan_until(source, open + 2, "}}"),
+                Some(b'%') if is_raw(&rest[2..]) => {
+                    rest.find("endraw").map_or(source.len(), |end| open + end)
+                }
+                Some(b'%') => words.scan_until(source, open + 2, "%}"),
+                _ => open + 1,
+            };
+        }
+        words
+    }
+
+    /// Where a variable of that name first stands.
+    pub(super) fn variable(&self, name: &str) -> Option<usize> {
+        let reads = |word: &&Word<'_>| word.text == name && !matches!(word.before, Some('.' | '|'));
+        self.list.iter().find(reads).map(|word| word.at)
+    }
+
+    /// Names after `|`.
+    pub(super) fn filters(&self) -> impl Iterator<Item = (&'s str, usize)> {
+        self.list.iter().filter(|word| word.before == Some('|')).map(|word| (word.text, word.at))
+    }
+
+    /// Names after `is` and `is not`.
+    pub(super) fn tests(&self) -> impl Iterator<Item = (&'s str, usize)> {
+        self.list.iter().enumerate().filter_map(|(i, word)| {
+            let earlier = |back: usize| i.checked_sub(back).map(|at| self.list[at].text);
+            let tested = earlier(1) == Some("is") && word.text != "not"
+                || earlier(1) == Some("not") && earlier(2) == Some("is");
+            tested.then_some((word.text, word.at))
+        })
+    }
+
+    fn scan_until(&mut self, source: &'s str, from: usize, close: &str) -> usize {
+        let end = code_end(&source[from..], close).map_or(source.len(), |end| from + end);
+        self.scan(&source[from..end], from);
+        end
+    }
+
+    fn scan(&mut self, code: &'s str, base: usize) {
+        let mut chars = code.char_indices().peekable();
+        let mut before = None;
+        while let Some((at, c)) = chars.next() {
+            if c == '\'' || c == '"' {
+                skip_string(&mut chars, c);
+            } else if c.is_alphabetic() || c == '_' {
+                let mut end = at + c.len_utf8();
+                while let Some((next, c)) = chars.next_if(|(_, c)| c.is_alphanumeric() || *c == '_')
+                {
+                    end = next + c.len_utf8();
+                }
+                self.list.push(Word { text: &code[at..end], at: base + at, before });
+            }
+            if !c.is_whitespace() {
+                before = Some(c);
+            }
+        }
+    }
+}
+
+/// Whether a block's code opens verbatim text.
+fn is_raw(code: &str) -> bool {
+    code.trim_start_matches(['-', '+', ' ']).starts_with("raw")
+}
+
+type Chars<'c> = std::iter::Peekable<std::str::CharIndices<'c>>;
+
+fn skip_string(chars: &mut Chars<'_>, quote: char) {
+    let mut escaped = false;
+    for (_, c) in chars.by_ref() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote => break,
+            _ => {}
+        }
+    }
+}
+
+/// Where `close` first stands outside strings.
+fn code_end(code: &str, close: &str) -> Option<usize> {
+    let mut chars = code.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if c == '\'' || c == '"' {
+            skip_string(&mut chars, c);
+        } else if code[at..].starts_with(close) {
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// Whether template braces stand in what should be an expression, outside strings; where.
+pub(super) fn braces(source: &str) -> Option<usize> {
+    ["{{", "{%"].iter().filter_map(|open| code_end(source, open)).min()
+}

@@ -1,0 +1,373 @@
+//! What a node kind may ask for while it is built from its YAML.
+//!
+//! Everything that is wrong is reported, with its place; a kind goes on as far as it can, so that
+//! one reading of the findings is enough.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::bundle::Catalog;
+use crate::diagnostic::{Finding, code, suggest};
+use crate::document::{Document, child};
+use crate::expr::{Expression, Template, ValueTemplate};
+use crate::graph::text::Texts;
+use crate::shape;
+use crate::skill::Skill;
+use crate::state::{Channels, Reducer, short};
+use crate::tool;
+
+/// Whether names of tools and models must be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// An unknown one is an error: the file is being loaded.
+    Checked,
+    /// They were known when the run started; one that is gone since is found when it is called.
+    Pinned,
+}
+
+/// What names in a graph may refer to.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// Kinds, tools and models.
+    pub catalog: &'a Catalog,
+    /// Skills by name; `None`: its file does not load.
+    pub skills: &'a BTreeMap<String, Option<Arc<Skill>>>,
+    /// How strict to be.
+    pub names: Names,
+}
+
+/// A channel that a node writes.
+#[derive(Clone, Debug)]
+pub(super) struct Write {
+    pub(super) channel: Arc<str>,
+    /// A JSON pointer to what says so.
+    pub(super) pointer: String,
+}
+
+/// One node under construction. Every `place` below is a path inside the node, e.g.
+/// `&["set", "amount"]`; findings are reported at its line and column.
+pub struct Build<'a> {
+    pub(super) known: Known<'a>,
+    pub(super) document: &'a Document,
+    pub(super) channels: &'a Arc<Channels>,
+    pub(super) name: Arc<str>,
+    /// A JSON pointer to the node.
+    pub(super) pointer: String,
+    /// The keys of its own.
+    pub(super) own: Map<String, Value>,
+    pub(super) writes: Vec<Write>,
+    /// Skills that the node names.
+    pub(super) skills: BTreeSet<String>,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Build<'_> {
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The keys of its own (without `kind`, `branch`, …), which meet the kind's schema.
+    pub fn params<T: DeserializeOwned>(&mut self) -> Option<T> {
+        let read = serde_json::from_value(Value::Object(self.own.clone()));
+        let report =
+            |error| self.findings.push(shape::unread(self.document, &self.pointer, &error));
+        read.map_err(report).ok()
+    }
+
+    /// The declared channels of the graph.
+    #[must_use]
+    pub fn channels(&self) -> &Arc<Channels> {
+        self.channels
+    }
+
+    /// Whether messages that the node writes to `messages` are shown to the user: a graph from a
+    /// file talks to its user.
+    #[must_use]
+    #[allow(clippy::unused_self, reason = "a subgraph's own nodes will answer no")]
+    pub fn shown(&self) -> bool {
+        true
+    }
+
+    /// Compiles the text at `place` as an expression; names it reads must be channels, `user`,
+    /// `run`, `conversation` or `now`. Reports braces and undeclared names. `None` without a
+    /// finding if there is no text.
+    pub fn expression(&mut self, place: &[&str]) -> Option<Expression> {
+        let source = self.text_at(place)?;
+        let pointer = self.at(place);
+        self.texts().expression(&pointer, &source)
+    }
+
+    /// Compiles the text at `place` as a template. `None` without a finding if there is no text.
+    pub fn template(&mut self, place: &[&str]) -> Option<Template> {
+        let source = self.text_at(place)?;
+        let pointer = self.at(place);
+        self.texts().template(&pointer, &source)
+    }
+
+    /// Compiles every string inside the value at `place` as a template. `None` without a finding
+    /// if there is no value.
+    pub fn value_template(&mut self, place: &[&str]) -> Option<ValueTemplate> {
+        let value = self.value_at(place)?.clone();
+        let pointer = self.at(place);
+        self.texts().value(&pointer, &value)
+    }
+
+    /// Notes that the node writes this channel; reports an undeclared one.
+    pub fn writes(&mut self, place: &[&str], channel: &str) -> Option<Arc<str>> {
+        let name = self.declared(place, channel, "")?;
+        self.writes.push(Write { channel: name.clone(), pointer: self.at(place) });
+        Some(name)
+    }
+
+    /// Like [`writes`](Self::writes), for a channel that must have this reducer, with the fix to
+    /// suggest if it is missing (e.g. `messages: { reduce: messages }`).
+    pub fn writes_reduced(
+        &mut self,
+        place: &[&str],
+        channel: &str,
+        reducer: Reducer,
+    ) -> Option<Arc<str>> {
+        let wanted = format!("{reducer:?}").to_lowercase();
+        let line = format!("{channel}: {{ reduce: {wanted} }}");
+        let name = self.declared(place, channel, &line)?;
+        if self.channels.get(channel).is_some_and(|declared| declared.reduce != reducer) {
+            let message = format!("the channel `{channel}` must have `reduce: {wanted}`");
+            self.report_as(
+                code::WRONG_REDUCER,
+                place,
+                message,
+                format!("declare `{line}` under `state`"),
+            );
+            return None;
+        }
+        self.writes.push(Write { channel: name.clone(), pointer: self.at(place) });
+        Some(name)
+    }
+
+    /// Checks a literal that the node will write to `channel` against the channel's type; whether
+    /// it fits. An undeclared channel is for [`writes`](Self::writes) to report.
+    pub fn literal(&mut self, place: &[&str], channel: &str, value: &Value) -> bool {
+        let Some(declared) = self.channels.get(channel) else { return true };
+        if let Some(takes) = unfit(declared.reduce, declared.kind, value) {
+            let message = format!("the channel `{channel}` takes {takes}, not {}", short(value));
+            let fix = format!("write {takes}, or change the channel's type");
+            self.report_as(code::LITERAL_TYPE, place, message, fix);
+            return false;
+        }
+        true
+    }
+
+    /// Notes that the node reads this channel; reports an undeclared one.
+    pub fn reads(&mut self, place: &[&str], channel: &str) -> Option<Arc<str>> {
+        self.declared(place, channel, "")
+    }
+
+    /// The skill of that name; reports an unknown one and one that does not load.
+    pub fn skill(&mut self, place: &[&str], name: &str) -> Option<Arc<Skill>> {
+        match self.known.skills.get(name) {
+            Some(Some(skill)) => {
+                self.skills.insert(name.to_owned());
+                Some(skill.clone())
+            }
+            Some(None) => {
+                let message = format!("the skill `{name}` does not load");
+                self.report_as(code::BROKEN_SKILL, place, message, "mend its file first");
+                None
+            }
+            None => {
+                let fix = suggest(name, self.known.skills.keys().map(String::as_str));
+                self.report_as(
+                    code::UNKNOWN_SKILL,
+                    place,
+                    format!("no skill is named `{name}`"),
+                    fix,
+                );
+                None
+            }
+        }
+    }
+
+    /// Checks that an alias or `provider/model` is known; reports an unknown one.
+    pub fn model(&mut self, place: &[&str], name: &str) -> Option<Arc<str>> {
+        if let Some((message, fix)) = unknown_model(&self.known, name) {
+            self.report_as(code::UNKNOWN_MODEL, place, message, fix);
+            return None;
+        }
+        Some(name.into())
+    }
+
+    /// Checks that a tool is registered; reports an unknown one. Literal `args` (no template in
+    /// them) are checked against its schema by the caller through [`report`](Self::report).
+    pub fn tool(&mut self, place: &[&str], name: &str) -> Option<Arc<str>> {
+        if let Some((message, fix)) = unknown_tool(&self.known, name) {
+            self.report_as(code::UNKNOWN_TOOL, place, message, fix);
+            return None;
+        }
+        Some(name.into())
+    }
+
+    /// Checks literal arguments of a tool against its schema; reports everything that is wrong.
+    pub fn tool_arguments(&mut self, place: &[&str], tool: &str, args: &Value) {
+        let tools = &self.known.catalog.tools;
+        if tools.spec(tool).is_none() {
+            // Reported where it is named, or gone since the run started.
+            return;
+        }
+        if let Err(error) = tools.validate(tool, args) {
+            let message = format!("`{tool}` does not take these arguments: {}", error.message);
+            // The arguments may be left out altogether.
+            let place = if self.value_at(place).is_some() { place } else { &[] };
+            let fix = format!("see `exile tool list` for the arguments of `{tool}`");
+            self.report_as(code::INVALID_NODE, place, message, fix);
+        }
+    }
+
+    /// Every node of the graph as it is written, unchecked, for a kind that works with others.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Value> {
+        let nodes = self.document.value("/nodes");
+        let nodes = nodes.as_ref().and_then(Value::as_object);
+        nodes.into_iter().flat_map(|nodes| nodes.values().cloned()).collect()
+    }
+
+    /// Checks names and patterns of tools at a list; reports those that match no tool.
+    pub fn tools(&mut self, place: &[&str], patterns: &[String]) -> Vec<String> {
+        for (i, pattern) in patterns.iter().enumerate() {
+            if let Some((message, fix)) = unknown_tool(&self.known, pattern) {
+                let index = i.to_string();
+                let item: Vec<&str> = place.iter().copied().chain([index.as_str()]).collect();
+                self.report_as(code::UNKNOWN_TOOL, &item, message, fix);
+            }
+        }
+        patterns.to_vec()
+    }
+
+    /// Compiles a JSON Schema given in the YAML; reports an invalid one.
+    pub fn json_schema(&mut self, place: &[&str]) -> Option<Value> {
+        let schema = self.value_at(place)?.clone();
+        match jsonschema::validator_for(&schema) {
+            Ok(_) => Some(schema),
+            Err(error) => {
+                let inner = error.instance_path().as_str().to_owned();
+                let pointer = format!("{}{inner}", self.at(place));
+                let message = format!("this is no JSON Schema: {error}");
+                let fix = "see json-schema.org; types are string, number, integer, boolean, array, object";
+                self.findings.push(self.document.error_at(
+                    code::INVALID_SCHEMA,
+                    &pointer,
+                    message,
+                    fix,
+                ));
+                None
+            }
+        }
+    }
+
+    /// Reports an error at `place` (its key, if the value has no place of its own), with its fix.
+    pub fn report(&mut self, place: &[&str], message: impl Into<String>, fix: impl Into<String>) {
+        self.report_as(code::INVALID_NODE, place, message, fix);
+    }
+
+    fn report_as(
+        &mut self,
+        code: &'static str,
+        place: &[&str],
+        message: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        let pointer = self.at(place);
+        // A node has a name before its map begins; what is wrong with all of it stands there.
+        let finding = if place.is_empty() {
+            self.document.error_at_key(code, &pointer, message, fix)
+        } else {
+            self.document.error_at(code, &pointer, message, fix)
+        };
+        self.findings.push(finding);
+    }
+
+    fn declared(&mut self, place: &[&str], channel: &str, line: &str) -> Option<Arc<str>> {
+        if let Some(declared) = self.channels.get(channel) {
+            return Some(declared.name.clone());
+        }
+        let message = format!("no channel is named `{channel}`");
+        let names = self.channels.iter().map(|channel| &*channel.name);
+        let fix = if line.is_empty() {
+            format!("{} (or declare it under `state`)", suggest(channel, names))
+        } else {
+            format!("add `{line}` under `state`")
+        };
+        // An implied channel has no text of its own: the node's name is the nearest.
+        let place = if self.value_at(place).is_some() { place } else { &[] };
+        self.report_as(code::UNKNOWN_CHANNEL, place, message, fix);
+        None
+    }
+
+    fn at(&self, place: &[&str]) -> String {
+        place.iter().fold(self.pointer.clone(), |pointer, key| child(&pointer, key))
+    }
+
+    fn value_at(&self, place: &[&str]) -> Option<&Value> {
+        let (first, rest) = place.split_first()?;
+        rest.iter().try_fold(self.own.get(*first)?, |value, key| match value {
+            Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+            other => other.get(key),
+        })
+    }
+
+    fn text_at(&self, place: &[&str]) -> Option<String> {
+        self.value_at(place)?.as_str().map(str::to_owned)
+    }
+
+    fn texts(&mut self) -> Texts<'_> {
+        Texts { document: self.document, channels: self.channels, findings: &mut self.findings }
+    }
+}
+
+/// What a channel takes, if `value` is none of it.
+pub(super) fn unfit(
+    reduce: Reducer,
+    kind: crate::state::ChannelType,
+    value: &Value,
+) -> Option<String> {
+    let (fits, takes) = match reduce {
+        Reducer::Replace => {
+            let name = format!("{kind:?}").to_lowercase();
+            (kind.admits(value), shape::spoken(&name).to_owned())
+        }
+        Reducer::Sum => (value.is_number(), "a number".to_owned()),
+        Reducer::Merge => (value.is_object(), "a map".to_owned()),
+        Reducer::Messages => (value.is_object() || value.is_array(), "messages".to_owned()),
+        Reducer::Append | Reducer::Union => (true, String::new()),
+    };
+    (!fits).then_some(takes)
+}
+
+/// Message and fix for a model that nobody knows.
+pub(crate) fn unknown_model(known: &Known<'_>, name: &str) -> Option<(String, String)> {
+    if known.names == Names::Pinned || known.catalog.models.knows(name) {
+        return None;
+    }
+    let names = known.catalog.models.names();
+    let message = format!("`{name}` is neither an alias nor a model of a configured provider");
+    let fix = suggest(name, names.iter().map(String::as_str));
+    Some((message, format!("{fix} (aliases stand under `models` in exile.yaml)")))
+}
+
+/// Message and fix for a tool or pattern that covers nothing.
+pub(crate) fn unknown_tool(known: &Known<'_>, pattern: &str) -> Option<(String, String)> {
+    let mut tools = known.catalog.tools.specs();
+    if known.names == Names::Pinned || tools.any(|spec| tool::matches(pattern, &spec.name)) {
+        return None;
+    }
+    let message = match pattern.strip_suffix('*') {
+        Some(prefix) => format!("no tool's name begins with `{prefix}`"),
+        None => format!("no tool is named `{pattern}`"),
+    };
+    let names = known.catalog.tools.specs().map(|spec| spec.name.as_str());
+    Some((message, suggest(pattern, names)))
+}

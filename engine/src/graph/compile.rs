@@ -1,0 +1,289 @@
+//! From a document to a [`Graph`], with every finding at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::diagnostic::{Finding, any_error, code, sort, suggest};
+use crate::document::{Document, child};
+use crate::graph::build::{Build, Known, Write};
+use crate::graph::check::Checked;
+use crate::graph::lines::Lines;
+use crate::graph::reading::{self, Reading, UNSUPPORTED_KINDS};
+use crate::graph::spec::{GraphSpec, NodeSpec};
+use crate::graph::{Branch, Graph, GraphNode, Join, Limits, Names, Slot, channels, lines};
+use crate::node::{NodeKind, Work};
+use crate::schema;
+use crate::shape::{self, Shape};
+use crate::state::Channels;
+
+/// What became of a graph's document.
+#[derive(Debug)]
+pub struct Compiled {
+    /// As in the YAML; `unnamed` if it says none.
+    pub name: String,
+    /// As in the YAML.
+    pub description: String,
+    /// `None` if there is any error among the findings.
+    pub graph: Option<Graph>,
+    /// Skills that its nodes name.
+    pub skills: BTreeSet<String>,
+    /// Sorted by place.
+    pub findings: Vec<Finding>,
+}
+
+/// Checks a document and compiles it.
+#[must_use]
+pub fn compile(document: &Document, known: Known<'_>) -> Compiled {
+    let reading = match reading::read(document) {
+        Ok(reading) => reading,
+        Err(findings) => {
+            let (name, description) = (String::from("unnamed"), String::new());
+            let skills = BTreeSet::new();
+            return Compiled { name, description, graph: None, skills, findings };
+        }
+    };
+    let Reading { spec, broken_nodes, broken_lines, mut findings } = reading;
+    check_name(document, "/graph", &spec.graph, &mut findings);
+    let channels = Arc::new(channels::collect(document, &spec.state, &mut findings));
+    let listed = |key, list: Option<&Vec<String>>, findings: &mut Vec<Finding>| {
+        channels::listed(document, key, list, &channels, findings)
+    };
+    let input = listed("input", spec.input.as_ref(), &mut findings);
+    let output = listed("output", spec.output.as_ref(), &mut findings);
+    if spec.nodes.is_empty() && !broken_lines {
+        let fix = "add `nodes:` with at least one node";
+        findings.push(document.error_at_key(
+            code::EMPTY_GRAPH,
+            "/nodes",
+            "the graph has no nodes",
+            fix,
+        ));
+    }
+    let nodes = build_nodes(document, &spec, &channels, known, &broken_nodes, &mut findings);
+    let names: Vec<Arc<str>> = nodes.iter().map(|node| node.name.clone()).collect();
+    let lines = lines::read(document, &spec, &channels, &names, &mut findings);
+    if lines.complete && !broken_lines && !nodes.is_empty() {
+        let branches: Vec<Branch> = nodes.iter().map(|node| node.branch).collect();
+        let writes: Vec<Vec<Write>> = nodes.iter().map(|node| node.writes.clone()).collect();
+        let (mode, topology) = (spec.mode, &lines.topology);
+        let (names, branches, writes, channels) = (&names, &branches, &writes, &*channels);
+        let whole = Checked { document, mode, names, branches, writes, channels, topology };
+        findings.extend(whole.findings());
+    }
+    sort(&mut findings);
+    let skills = nodes.iter().flat_map(|node| node.skills.iter().cloned()).collect();
+    let head = Head { name: spec.graph.as_str().into(), limits: limits(&spec), input, output };
+    let graph = (!any_error(&findings)).then(|| assemble(head, channels, nodes, lines)).flatten();
+    Compiled { name: spec.graph, description: spec.description, graph, skills, findings }
+}
+
+/// Names that appear in addresses: ASCII letters, digits, `_` and `-`.
+pub(crate) fn check_name(
+    document: &Document,
+    pointer: &str,
+    name: &str,
+    findings: &mut Vec<Finding>,
+) {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+        let message = format!("`{name}` is no name");
+        let fix = "use 1 to 64 letters, digits, `_` and `-`";
+        findings.push(document.error_at(code::INVALID_NAME, pointer, message, fix));
+    }
+}
+
+/// A node whose YAML was read; without `work` if it could not be built.
+struct Built {
+    name: Arc<str>,
+    kind: &'static str,
+    branch: Branch,
+    work: Option<Work>,
+    writes: Vec<Write>,
+    skills: BTreeSet<String>,
+}
+
+/// Builds one node after another.
+struct Builder<'a> {
+    document: &'a Document,
+    channels: &'a Arc<Channels>,
+    known: Known<'a>,
+    /// By kind, each compiled once.
+    shapes: BTreeMap<&'static str, Option<Shape>>,
+    findings: &'a mut Vec<Finding>,
+}
+
+fn build_nodes(
+    document: &Document,
+    spec: &GraphSpec,
+    channels: &Arc<Channels>,
+    known: Known<'_>,
+    broken: &BTreeSet<String>,
+    findings: &mut Vec<Finding>,
+) -> Vec<Built> {
+    let shapes = BTreeMap::new();
+    let mut builder = Builder { document, channels, known, shapes, findings };
+    let mut nodes = Vec::with_capacity(spec.nodes.len());
+    for (name, yaml) in &spec.nodes {
+        builder.check_name(name);
+        let built = if broken.contains(name) { None } else { builder.build(name, yaml) };
+        nodes.push(built.unwrap_or_else(|| Built {
+            name: name.as_str().into(),
+            kind: "",
+            branch: Branch::First,
+            work: None,
+            writes: Vec::new(),
+            skills: BTreeSet::new(),
+        }));
+    }
+    nodes
+}
+
+impl Builder<'_> {
+    fn check_name(&mut self, name: &str) {
+        let good = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+        let message = if name == "START" || name == "END" {
+            format!("`{name}` is where every graph begins or ends; no node can have that name")
+        } else if name.is_empty() || name.chars().count() > 64 || !name.chars().all(good) {
+            format!("`{name}` is no name for a node")
+        } else {
+            return;
+        };
+        let fix = "use 1 to 64 letters, digits, `_` and `-`";
+        let finding =
+            self.document.error_at_key(code::INVALID_NAME, &child("/nodes", name), message, fix);
+        self.findings.push(finding);
+    }
+
+    fn build(&mut self, name: &str, yaml: &Map<String, Value>) -> Option<Built> {
+        let pointer = child("/nodes", name);
+        let kind = self.kind(&pointer, yaml)?;
+        let value = Value::Object(yaml.clone());
+        let document = self.document;
+        let violations = self.shape(&pointer, &*kind)?.check(document, &pointer, &value);
+        if !violations.is_empty() {
+            self.findings.extend(violations.into_iter().map(|violation| violation.finding));
+            return None;
+        }
+        let branch = match serde_json::from_value::<NodeSpec>(value) {
+            Ok(common) => common.branch,
+            Err(error) => {
+                self.findings.push(shape::unread(self.document, &pointer, &error));
+                return None;
+            }
+        };
+        let mut own = yaml.clone();
+        own.retain(|key, _| key != "kind" && key != "branch");
+        let mut build = Build {
+            known: self.known,
+            document: self.document,
+            channels: self.channels,
+            name: name.into(),
+            pointer,
+            own,
+            writes: Vec::new(),
+            skills: BTreeSet::new(),
+            findings: Vec::new(),
+        };
+        let work = kind.build(&mut build);
+        self.findings.append(&mut build.findings);
+        let Build { name, writes, skills, .. } = build;
+        Some(Built { name, kind: kind.name(), branch, work, writes, skills })
+    }
+
+    fn kind(&mut self, pointer: &str, yaml: &Map<String, Value>) -> Option<Arc<dyn NodeKind>> {
+        let kinds = &self.known.catalog.kinds;
+        let at = child(pointer, "kind");
+        let finding = match yaml.get("kind") {
+            None => {
+                let fix = format!("add `kind: …`; {}", suggest("", kinds.names()));
+                self.document.error_at_key(code::MISSING_KEY, pointer, "`kind` is missing", fix)
+            }
+            Some(Value::String(name)) => match kinds.get(name) {
+                Some(kind) => return Some(kind.clone()),
+                None if UNSUPPORTED_KINDS.contains(&name.as_str()) => {
+                    let message = format!("`kind: {name}` is not supported by this version");
+                    let fix = "remove the node, or use a later version of exile";
+                    self.document.error_at(code::NOT_SUPPORTED, &at, message, fix)
+                }
+                None => {
+                    let message = format!("no kind of node is named `{name}`");
+                    let fix = suggest(name, kinds.names());
+                    self.document.error_at(code::UNKNOWN_KIND, &at, message, fix)
+                }
+            },
+            Some(other) => {
+                let message = format!("`kind` must be text, not {}", shape::kind_of(other));
+                let fix = suggest("", kinds.names());
+                self.document.error_at(code::WRONG_TYPE, &at, message, fix)
+            }
+        };
+        self.findings.push(finding);
+        None
+    }
+
+    fn shape(&mut self, pointer: &str, kind: &dyn NodeKind) -> Option<&Shape> {
+        let (document, findings) = (self.document, &mut *self.findings);
+        let shape = self.shapes.entry(kind.name()).or_insert_with(|| {
+            Shape::new(schema::node(kind))
+                .map_err(|why| {
+                    let fix = "this is a defect of the kind: please report it";
+                    findings.push(document.error_at(code::INVALID_SCHEMA, pointer, why, fix));
+                })
+                .ok()
+        });
+        shape.as_ref()
+    }
+}
+
+fn limits(spec: &GraphSpec) -> Limits {
+    let default = Limits::default();
+    Limits {
+        steps: spec.limits.steps.unwrap_or(default.steps),
+        timeout: spec.limits.timeout.map(|period| period.0).or(default.timeout),
+        tokens: spec.limits.tokens,
+    }
+}
+
+struct Head {
+    name: Arc<str>,
+    limits: Limits,
+    input: Vec<Arc<str>>,
+    output: Vec<Arc<str>>,
+}
+
+/// `None` if a node could not be built, which a finding has said.
+fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines) -> Option<Graph> {
+    let Lines { start, leaving, joins, topology, .. } = lines;
+    let slots = |join: usize, sources: Vec<usize>| {
+        let slot = |from| Slot { from, alive: topology.alive(from, join) };
+        sources.into_iter().map(slot).collect()
+    };
+    let joins = joins
+        .into_iter()
+        .enumerate()
+        .map(|(join, (target, sources))| Join { target, slots: slots(join, sources) })
+        .collect();
+    let nodes = nodes
+        .into_iter()
+        .zip(leaving)
+        .map(|(node, lines)| {
+            let Built { name, kind, branch, work, .. } = node;
+            work.map(|work| GraphNode { name, kind, work, branch, lines })
+        })
+        .collect::<Option<Vec<_>>>()?;
+    Some(Graph {
+        name: head.name,
+        channels,
+        nodes,
+        start,
+        start_branch: Branch::First,
+        joins,
+        limits: head.limits,
+        input: head.input,
+        output: head.output,
+        shown: true,
+        names: Names::default(),
+    })
+}

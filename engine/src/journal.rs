@@ -1,0 +1,253 @@
+//! Where logs are kept: the one trait between the engine and storage.
+//!
+//! A log has one writer at a time: whoever holds its lease, proven by an epoch that every append
+//! carries. What reaches a log from outside (start, cancel, later resume and edit) is an
+//! [`Input`], sent without a lease and read by the writer.
+//!
+//! New backend: implement [`Journal`], then run `conformance.rs` over it.
+//!
+//! Invariants:
+//! - [`append`](Journal::append) is one transaction: records, message rows, run rows and consumed
+//!   inputs appear together or not at all, durable before it returns.
+//! - A stale epoch appends nothing.
+//! - A number is never used twice: an append reserves what may be handed out before the next.
+
+pub mod conformance;
+pub mod memory;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ConversationId, InputId, LogId, RunId, UserId, WorkerId};
+use crate::message::Message;
+use crate::run::record::{Number, Numbered, RunOptions};
+
+pub use memory::MemoryJournal;
+
+/// Address of a blob: `sha256:` and 64 hexadecimal digits of its content.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BlobId(pub Arc<str>);
+
+impl BlobId {
+    /// The address of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self(format!("sha256:{}", crate::hex(&sha2::Sha256::digest(bytes))).into())
+    }
+}
+
+/// What is sent to a log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// Start a run, after those before it have ended.
+    Start(Box<StartRun>),
+    /// End a run, whether it has begun or not.
+    Cancel {
+        /// Which.
+        run: RunId,
+    },
+}
+
+/// All that a run needs to begin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StartRun {
+    /// Its id.
+    pub run: RunId,
+    /// The graph's name.
+    pub graph: Arc<str>,
+    /// What it is pinned to; the blob is stored before the input is sent.
+    pub bundle: BlobId,
+    /// Who owns it.
+    pub owner: UserId,
+    /// The conversation it is a turn of.
+    pub conversation: Option<ConversationId>,
+    /// What nodes without keys of their own use.
+    pub options: RunOptions,
+    /// Channel → value; message values are whole messages.
+    pub input: serde_json::Map<String, serde_json::Value>,
+    /// W3C `traceparent` of the caller.
+    pub traceparent: Option<String>,
+}
+
+/// What [`Journal::send`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It is stored now.
+    New,
+    /// It was stored before, under the same id; nothing changed.
+    Known,
+}
+
+/// The right to write one log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Which log.
+    pub log: LogId,
+    /// Rises with every claim.
+    pub epoch: u64,
+}
+
+/// What is appended in one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The number of the last record that the writer knows of (0: none). Another one in the
+    /// store refuses the batch.
+    pub after: Number,
+    /// In order; their numbers rise and lie above every number used so far.
+    pub records: Vec<Numbered>,
+    /// Numbers up to this one may be handed out before the next append. At least the last number
+    /// that the records' events use.
+    pub reserve: Number,
+    /// Messages that the records name, new or changed.
+    pub messages: Vec<StoredMessage>,
+    /// Inputs that the records answer.
+    pub consumed: Vec<InputId>,
+}
+
+impl Batch {
+    /// The log's head once the batch is appended.
+    ///
+    /// # Errors
+    /// [`JournalError::Conflict`]: a number does not lie above those before it.
+    pub fn head(&self, log: &LogId) -> Result<Number, JournalError> {
+        self.records.iter().map(|r| r.number).try_fold(self.after, |head, number| {
+            if number > head {
+                return Ok(number);
+            }
+            Err(JournalError::Conflict { log: log.clone(), expected: number, found: head })
+        })
+    }
+}
+
+/// A message as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredMessage {
+    /// The message.
+    pub message: Arc<Message>,
+    /// The run that made it.
+    pub run: RunId,
+    /// Part of the conversation as its user sees it.
+    pub shown: bool,
+}
+
+/// Where a run is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its log.
+    pub log: LogId,
+    /// The number of its [`Started`](crate::run::record::Started) record; `None` while it is queued.
+    pub first: Option<Number>,
+    /// The number of its [`Ended`](crate::run::record::Ended) record; `None` until then.
+    pub last: Option<Number>,
+}
+
+/// A log's history.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    /// Every number handed out so far is at most this.
+    pub reserved: Number,
+    /// Of [`load`](Journal::load): all records from the newest snapshot on, in order.
+    pub records: Vec<Numbered>,
+    /// Every message that the records name.
+    pub messages: Vec<Arc<Message>>,
+}
+
+/// Stores logs.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Where a run is; `None` if no run of that id was ever sent.
+    async fn find(&self, run: &RunId) -> Result<Option<Place>, JournalError>;
+
+    /// Adds an input to a log, which begins to exist with its first. Durable, idempotent by `id`
+    /// (within the log), needs no lease; a run is started once, under whatever id. For
+    /// [`Input::Start`] the run's row appears in the same transaction, as `queued`.
+    async fn send(&self, log: &LogId, id: &InputId, input: &Input) -> Result<Sent, JournalError>;
+
+    /// Takes a log that has unread input, or whose run goes on under a lapsed lease or none.
+    /// `None`: there is nothing to do.
+    async fn claim(
+        &self,
+        worker: &WorkerId,
+        lease: Duration,
+    ) -> Result<Option<Lease>, JournalError>;
+
+    /// Prolongs a lease.
+    ///
+    /// # Errors
+    /// [`JournalError::Fenced`]: somebody else holds the log.
+    async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError>;
+
+    /// Gives a log back: the lease is void. If its run has not ended, any worker may claim it at
+    /// once. A lease that is void already is no error.
+    async fn release(&self, lease: &Lease) -> Result<(), JournalError>;
+
+    /// Inputs that no append has consumed, oldest first.
+    async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError>;
+
+    /// Appends in one transaction; see the invariants.
+    ///
+    /// # Errors
+    /// [`JournalError::Fenced`] for a stale epoch, [`JournalError::Conflict`] for a wrong `after`.
+    async fn append(&self, lease: &Lease, batch: &Batch) -> Result<(), JournalError>;
+
+    /// All that is needed to go on from the log's head: the newest
+    /// [`Snapshot`](crate::run::record::Fact::Snapshot), if there is one, and what stands after
+    /// it. An unknown log has an empty history.
+    async fn load(&self, log: &LogId) -> Result<History, JournalError>;
+
+    /// Records with a number of at least `from`, at most `limit` of them, and the messages they
+    /// name.
+    async fn read(&self, log: &LogId, from: Number, limit: usize) -> Result<History, JournalError>;
+
+    /// Stores bytes under their own hash; storing them again changes nothing.
+    async fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError>;
+
+    /// The bytes of a blob; `None` if there is no such one.
+    async fn get_blob(&self, id: &BlobId) -> Result<Option<Vec<u8>>, JournalError>;
+}
+
+/// Why the store did not do what was asked. Nothing is half done.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Somebody else holds the log: stop driving it.
+    #[error("log {0} is held under a newer epoch")]
+    Fenced(LogId),
+    /// The writer's idea of the log's head is wrong.
+    #[error("log {log} stands at {found}, not at {expected}")]
+    Conflict {
+        /// Which log.
+        log: LogId,
+        /// What the batch said.
+        expected: Number,
+        /// What the store holds.
+        found: Number,
+    },
+    /// No room to write: disk, quota or read-only file.
+    #[error("the store cannot write: {0}")]
+    Full(String),
+    /// The store cannot be reached or did not answer.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// What is stored cannot be read.
+    #[error("the store holds what cannot be read: {0}")]
+    Corrupt(String),
+}
+
+impl JournalError {
+    /// Whether the same call can succeed later. No wildcard arm.
+    #[must_use]
+    pub fn retry(&self) -> crate::model::Retry {
+        match self {
+            Self::Full(_) | Self::Unavailable(_) => crate::model::Retry::Backoff,
+            Self::Fenced(_) | Self::Conflict { .. } | Self::Corrupt(_) => {
+                crate::model::Retry::Never
+            }
+        }
+    }
+}

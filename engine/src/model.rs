@@ -1,0 +1,437 @@
+//! Model providers: what is asked of them, what they answer, how they fail; and which
+//! `provider/model` a name in a graph stands for.
+//!
+//! Absent on purpose: the wire (`nodes/src/providers/`) and retry (a later step of the router).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::message::{Message, ToolCall};
+use crate::tool::ToolSpec;
+
+/// `provider/model`, e.g. `deepseek/deepseek-flash`. The model part may itself hold slashes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelRef {
+    /// Name of the provider as configured.
+    pub provider: Arc<str>,
+    /// Name of the model as the provider knows it.
+    pub model: Arc<str>,
+}
+
+impl ModelRef {
+    /// Splits at the first slash; `None` if a part is empty or holds a control character.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (provider, model) = text.split_once('/')?;
+        let good =
+            |s: &str| !s.is_empty() && !s.chars().any(|c| c.is_control() || c.is_whitespace());
+        (good(provider) && good(model))
+            .then(|| Self { provider: provider.into(), model: model.into() })
+    }
+}
+
+impl std::fmt::Display for ModelRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.provider, self.model)
+    }
+}
+
+impl Serialize for ModelRef {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelRef {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("expected provider/model"))
+    }
+}
+
+/// What a model is asked.
+#[derive(Clone, Debug)]
+pub struct ModelRequest {
+    /// Model name as the provider knows it.
+    pub model: Arc<str>,
+    /// System messages first; complete, in order.
+    pub messages: Vec<Message>,
+    /// What the model may call.
+    pub tools: Vec<ToolSpec>,
+    /// Whether it must.
+    pub tool_choice: ToolChoice,
+    /// 0.0–2.0; dropped where the model refuses it (wire facts 10, 15).
+    pub temperature: Option<f64>,
+    /// Upper bound of the answer, in tokens.
+    pub max_tokens: Option<u32>,
+    /// JSON Schema that the answer must meet.
+    pub output_schema: Option<Value>,
+}
+
+/// Whether the model may, must or must not call a tool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// The model decides.
+    #[default]
+    Auto,
+    /// It must not.
+    None,
+    /// It must call some tool.
+    Required,
+    /// It must call this one.
+    Named(String),
+}
+
+/// A piece of an answer on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delta {
+    /// Visible text; never empty.
+    Text(String),
+    /// Thinking; never empty.
+    Reasoning(String),
+}
+
+/// Where deltas go. Bounded: a slow reader slows the reading of the socket, nothing is dropped.
+pub type DeltaSender = mpsc::Sender<Delta>;
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelReply {
+    /// Equal to the text deltas joined.
+    pub content: String,
+    /// Equal to the reasoning deltas joined; `Some("")` where the provider sent an empty one.
+    pub reasoning: Option<String>,
+    /// Complete calls only: a half call of a truncated answer is never here (wire fact 7).
+    pub tool_calls: Vec<ToolCall>,
+    /// Why the model stopped.
+    pub finish: Finish,
+    /// As counted by the provider; `None` if it never said.
+    pub usage: Option<Usage>,
+    /// The model that the provider says answered.
+    pub model: String,
+    /// The provider's id of the answer.
+    pub id: Option<String>,
+    /// Provider fields to be echoed with the message.
+    pub opaque: Option<Value>,
+}
+
+/// Why a model stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// Done, or calls tools (wire fact 8: the two are not told apart by this field).
+    Stop,
+    /// The token limit cut it.
+    Length,
+    /// The provider's filter cut it.
+    Filtered,
+    /// The model refused; the refusal is the content (wire fact 9).
+    Refused,
+}
+
+/// Tokens of one call, each counted once: `input` includes `cached`, `output` includes
+/// `reasoning`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Prompt tokens, cached ones included.
+    #[serde(rename = "in")]
+    pub input: u64,
+    /// Of these, read from the provider's cache.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached: u64,
+    /// Completion tokens, reasoning included.
+    #[serde(rename = "out")]
+    pub output: u64,
+    /// Of these, spent on reasoning.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reasoning: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.input += other.input;
+        self.cached += other.cached;
+        self.output += other.output;
+        self.reasoning += other.reasoning;
+    }
+}
+
+/// What a model can do, as far as routing and checking need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Calls tools.
+    pub tools: bool,
+    /// Enforces a JSON Schema on its answer.
+    pub json_schema: bool,
+    /// Thinks before it answers.
+    pub reasoning: bool,
+}
+
+/// Serves models over some protocol.
+///
+/// New provider: one file in `nodes/src/providers/`, one line in its `mod.rs`.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// The name before the slash.
+    fn name(&self) -> &str;
+
+    /// What `model` can do.
+    fn capabilities(&self, model: &str) -> Capabilities;
+
+    /// Whether a call could be made now: `Err` names the variable of a missing key.
+    fn ready(&self) -> Result<(), ProviderError>;
+
+    /// Answers in one piece.
+    async fn complete(&self, request: &ModelRequest) -> Result<ModelReply, ProviderError>;
+
+    /// Answers piece by piece. Every delta is sent before the call returns; a closed `deltas` is
+    /// no error. Dropping the future closes the upstream connection.
+    async fn stream(
+        &self,
+        request: &ModelRequest,
+        deltas: &DeltaSender,
+    ) -> Result<ModelReply, ProviderError>;
+}
+
+/// A failed call to a model, naming whom it was made to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{provider}/{model}: {fault}")]
+pub struct ProviderError {
+    /// Provider as configured.
+    pub provider: String,
+    /// Model as asked for.
+    pub model: String,
+    /// What went wrong.
+    pub fault: ProviderFault,
+}
+
+/// What went wrong with a call to a model. Texts never hold a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderFault {
+    /// No key is configured.
+    #[error("no API key: set {variable}")]
+    KeyMissing {
+        /// The environment variable that would hold it.
+        variable: String,
+    },
+    /// 401 or 403.
+    #[error("the provider refused the key ({detail}); check {variable}")]
+    Unauthorized {
+        /// The environment variable that holds it.
+        variable: String,
+        /// The provider's words.
+        detail: String,
+    },
+    /// 402, or a 429 that says the balance or quota is used up (wire fact 13): never retried.
+    #[error("the account has no balance left: {detail}")]
+    NoBalance {
+        /// The provider's words.
+        detail: String,
+    },
+    /// 429 of any other kind.
+    #[error("the provider limits the rate: {detail}")]
+    RateLimited {
+        /// How long the provider asks to wait.
+        retry_after_ms: Option<u64>,
+        /// The provider's words.
+        detail: String,
+    },
+    /// Unknown model (400 or 404, wire facts 13, 18).
+    #[error("the provider does not know this model: {detail}")]
+    ModelUnknown {
+        /// The provider's words.
+        detail: String,
+    },
+    /// The input is longer than the model's context (wire fact 27).
+    #[error("the input is too long for the model: {detail}")]
+    ContextTooLong {
+        /// The provider's words.
+        detail: String,
+    },
+    /// Another 4xx: the request itself is at fault.
+    #[error("the provider refused the request ({status}): {detail}")]
+    BadRequest {
+        /// HTTP status.
+        status: u16,
+        /// The provider's words.
+        detail: String,
+    },
+    /// 5xx, an error inside a stream, or a lack of resources (wire facts 4, 9).
+    #[error("the provider failed ({status}): {detail}")]
+    Unavailable {
+        /// HTTP status; 200 for an error inside a stream.
+        status: u16,
+        /// The provider's words.
+        detail: String,
+    },
+    /// No connection: the request was not sent.
+    #[error("cannot connect: {detail}")]
+    Connect {
+        /// The system's words.
+        detail: String,
+    },
+    /// Nothing came for too long.
+    #[error("{phase} timed out after {after_ms} ms")]
+    Timeout {
+        /// `first byte`, `idle` or `total`.
+        phase: String,
+        /// The limit that passed, in milliseconds.
+        after_ms: u64,
+    },
+    /// The stream ended or broke without an end mark (wire fact 2).
+    #[error("the answer broke off: {detail}")]
+    Truncated {
+        /// What was missing.
+        detail: String,
+    },
+    /// The answer is not of the protocol.
+    #[error("the answer cannot be read: {detail}")]
+    Garbage {
+        /// What was expected and where it failed.
+        detail: String,
+    },
+    /// The name is not of a configured provider.
+    #[error("no provider of this name is configured")]
+    ProviderUnknown,
+}
+
+/// Whether trying again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The same call fails again.
+    Never,
+    /// After a pause of the caller's choice.
+    Backoff,
+    /// Not before this has passed.
+    After(Duration),
+}
+
+impl ProviderFault {
+    /// The stable code that problems, records and logs carry.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::KeyMissing { .. } => "provider_key_missing",
+            Self::Unauthorized { .. } => "provider_unauthorized",
+            Self::NoBalance { .. } => "provider_no_balance",
+            Self::RateLimited { .. } => "provider_rate_limited",
+            Self::ModelUnknown { .. } => "provider_model_unknown",
+            Self::ContextTooLong { .. } => "context_too_long",
+            Self::BadRequest { .. } => "provider_refused_request",
+            Self::Unavailable { .. } => "provider_unavailable",
+            Self::Connect { .. } => "provider_unreachable",
+            Self::Timeout { .. } => "provider_timeout",
+            Self::Truncated { .. } => "provider_truncated",
+            Self::Garbage { .. } => "provider_garbage",
+            Self::ProviderUnknown => "provider_unknown",
+        }
+    }
+
+    /// Whether trying again can help. No wildcard arm: a new fault must choose its class.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::KeyMissing { .. }
+            | Self::Unauthorized { .. }
+            | Self::NoBalance { .. }
+            | Self::ModelUnknown { .. }
+            | Self::ContextTooLong { .. }
+            | Self::BadRequest { .. }
+            | Self::ProviderUnknown => Retry::Never,
+            Self::RateLimited { retry_after_ms: Some(ms), .. } => {
+                Retry::After(Duration::from_millis(*ms))
+            }
+            Self::RateLimited { retry_after_ms: None, .. }
+            | Self::Unavailable { .. }
+            | Self::Connect { .. }
+            | Self::Timeout { .. }
+            | Self::Truncated { .. }
+            | Self::Garbage { .. } => Retry::Backoff,
+        }
+    }
+}
+
+/// An alias of `exile.yaml`, its environment already chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelAlias {
+    /// What it stands for.
+    pub model: ModelRef,
+    /// What it stands for when a run belongs to one of these businesses.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub business: BTreeMap<String, ModelRef>,
+}
+
+/// Every configured provider and alias.
+#[derive(Clone, Default)]
+pub struct Models {
+    providers: IndexMap<String, Arc<dyn Provider>>,
+    aliases: Aliases,
+}
+
+/// The aliases of one configuration: the part of it that a run's bundle pins.
+pub type Aliases = BTreeMap<String, ModelAlias>;
+
+impl Models {
+    /// A registry of these providers, by their names, and these aliases.
+    #[must_use]
+    pub fn new(providers: Vec<Arc<dyn Provider>>, aliases: Aliases) -> Self {
+        let providers = providers.into_iter().map(|p| (p.name().to_owned(), p)).collect();
+        Self { providers, aliases }
+    }
+
+    /// The aliases, for a bundle to pin.
+    #[must_use]
+    pub fn aliases(&self) -> &Aliases {
+        &self.aliases
+    }
+
+    /// What `name` (an alias or `provider/model`) stands for, for a run of that business.
+    #[must_use]
+    pub fn resolve(aliases: &Aliases, name: &str, business: Option<&str>) -> Option<ModelRef> {
+        match aliases.get(name) {
+            Some(alias) => {
+                let chosen = business.and_then(|b| alias.business.get(b));
+                Some(chosen.unwrap_or(&alias.model).clone())
+            }
+            None => ModelRef::parse(name),
+        }
+    }
+
+    /// Whether a graph may name it: an alias, or a model of a configured provider.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        self.aliases.contains_key(name)
+            || ModelRef::parse(name).is_some_and(|m| self.providers.contains_key(&*m.provider))
+    }
+
+    /// Names that [`knows`](Self::knows) accepts, for suggestions.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let providers = self.providers.keys().map(|p| format!("{p}/…"));
+        self.aliases.keys().cloned().chain(providers).collect()
+    }
+
+    /// The provider of that name.
+    #[must_use]
+    pub fn provider(&self, name: &str) -> Option<&Arc<dyn Provider>> {
+        self.providers.get(name)
+    }
+
+    /// Every provider, in the order of the configuration.
+    pub fn providers(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
+        self.providers.values()
+    }
+}

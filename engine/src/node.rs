@@ -1,0 +1,177 @@
+//! Nodes: what a vertex of a graph does, and what it may reach while doing it.
+//!
+//! New kind: one file in `nodes/src/kinds/` that implements [`NodeKind`], one line in its `mod.rs`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemars::{Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::expr::ExprError;
+use crate::graph::Graph;
+use crate::graph::build::Build;
+use crate::model::ProviderError;
+use crate::run::context::Cx;
+use crate::state::{State, WriteError, Writes};
+use crate::tool::ToolError;
+
+/// Does a node's work. Stateless: everything it knows is in its YAML, the state and [`Cx`].
+#[async_trait]
+pub trait Node: Send + Sync + std::fmt::Debug {
+    /// Runs one task. `state` is the snapshot that all tasks of the step share. After a crash it
+    /// is run again from its top; calls that have a recorded result are answered from the record.
+    async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError>;
+}
+
+/// What a task did. `goto` and `Suspend` are to join it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// What it writes.
+    pub writes: Writes,
+}
+
+impl Outcome {
+    /// One write.
+    #[must_use]
+    pub fn write(channel: &Arc<str>, value: serde_json::Value) -> Self {
+        Self { writes: std::iter::once((channel.clone(), value)).collect() }
+    }
+}
+
+/// A graph inside a node: it has channels of its own and shares nothing by name.
+pub trait Subgraph: Send + Sync + std::fmt::Debug {
+    /// What runs inside.
+    fn graph(&self) -> &Arc<Graph>;
+
+    /// What the inner state starts with, from the outer state. Pure: it is computed again when a
+    /// run is recovered, and nothing of it is stored. `scope` is what templates may read besides
+    /// the state.
+    fn enter(&self, outer: &State, scope: &crate::expr::Scope) -> Result<Writes, NodeError>;
+
+    /// What the node writes to the outer state once nothing is left to do inside. `before` is
+    /// the inner state as [`enter`](Self::enter) made it.
+    fn exit(&self, before: &State, inner: &State) -> Result<Outcome, NodeError>;
+
+    /// What the outer state keeps of an inner run that was cut short: by default nothing.
+    fn abandon(&self, before: &State, inner: &State) -> Writes {
+        let _ = (before, inner);
+        Writes::new()
+    }
+}
+
+/// What a vertex holds.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// One task, one [`Node::run`].
+    Leaf(Arc<dyn Node>),
+    /// One task, a whole graph inside.
+    Sub(Arc<dyn Subgraph>),
+}
+
+/// Makes nodes of one kind from their YAML.
+pub trait NodeKind: Send + Sync {
+    /// What stands behind `kind:`.
+    fn name(&self) -> &'static str;
+
+    /// JSON Schema of the keys of its own (an object without additional properties). Keys that
+    /// every kind has are added by the graph's schema.
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema;
+
+    /// Builds one node. The YAML already meets the schema. What is wrong is reported to `build`,
+    /// everything at once; `None` if that keeps the node from being built.
+    fn build(&self, build: &mut Build<'_>) -> Option<Work>;
+}
+
+/// The kinds of the installation.
+#[derive(Clone, Default)]
+pub struct NodeKinds(pub Vec<Arc<dyn NodeKind>>);
+
+impl NodeKinds {
+    /// The kind of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn NodeKind>> {
+        self.0.iter().find(|k| k.name() == name)
+    }
+
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|k| k.name())
+    }
+}
+
+/// Why a task failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeError {
+    /// A call to a model failed.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// A call to a tool failed (kind `tool`; the kind `tools` hands the error to the model).
+    #[error("tool `{tool}`: {error}")]
+    Tool {
+        /// The tool.
+        tool: String,
+        /// Why.
+        error: ToolError,
+    },
+    /// An expression or template failed.
+    #[error("{place}: {error}")]
+    Expression {
+        /// Which key of the node.
+        place: String,
+        /// The expression language's words.
+        error: String,
+    },
+    /// What the node wrote does not fit the channel.
+    #[error("{0}")]
+    Write(String),
+    /// The model's answer does not meet the node's `output` schema.
+    #[error("the model's answer does not meet the `output` schema: {0}")]
+    Output(String),
+    /// A name that was known when the graph was loaded is so no longer.
+    #[error("{what} `{name}` is not available; {remedy}")]
+    Missing {
+        /// `model`, `tool` or `skill`.
+        what: String,
+        /// Its name.
+        name: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A limit of the graph was reached.
+    #[error("{0}")]
+    Limit(String),
+    /// A defect of exile itself.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl NodeError {
+    /// An expression's failure at a key of the node.
+    #[must_use]
+    pub fn expression(place: &str, error: &ExprError) -> Self {
+        Self::Expression { place: place.to_owned(), error: error.to_string() }
+    }
+
+    /// The stable code that problems, events and logs carry.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Provider(error) => error.fault.code(),
+            Self::Tool { .. } => "tool_failed",
+            Self::Expression { .. } => "expression_failed",
+            Self::Write(_) => "write_refused",
+            Self::Output(_) => "output_invalid",
+            Self::Missing { .. } => "not_available",
+            Self::Limit(_) => "limit_reached",
+            Self::Internal(_) => "internal",
+        }
+    }
+}
+
+impl From<WriteError> for NodeError {
+    fn from(error: WriteError) -> Self {
+        Self::Write(error.to_string())
+    }
+}

@@ -1,0 +1,259 @@
+//! The front of the engine: start, cancel, watch and read runs; drive them in the background.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use serde_json::{Map, Value};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::bundle::{Catalog, Program};
+use crate::id::{InputId, LogId, RunId, WorkerId};
+use crate::journal::{BlobId, History, Input, Journal, JournalError, Sent, StartRun};
+use crate::model::Retry;
+use crate::run::context::Services;
+use crate::run::driver::{self, Signals};
+use crate::run::event::{self, Event};
+use crate::run::fold::LogState;
+use crate::run::live::Live;
+use crate::run::record::{Ended, Fact, Number};
+use crate::run::shared::{LEASE, Shared, message_map};
+use crate::run::stream;
+
+/// How often logs that nobody announced are looked for.
+const POLL: Duration = Duration::from_secs(1);
+/// Logs that one process drives at once; others wait in the store.
+const DRIVES_MAX: usize = 4096;
+
+/// Runs graphs over a journal.
+pub struct Engine {
+    shared: Arc<Shared>,
+    wake: Notify,
+    active: Mutex<HashMap<LogId, Arc<Notify>>>,
+    fault: watch::Receiver<Option<String>>,
+}
+
+impl Engine {
+    /// An engine that does nothing until [`serve`](Self::serve) runs.
+    #[must_use]
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        live: Arc<dyn Live>,
+        services: Arc<Services>,
+        catalog: Catalog,
+    ) -> Arc<Self> {
+        let (shared, fault) = Shared::new(journal, live, services, catalog);
+        Arc::new(Self { shared, wake: Notify::new(), active: Mutex::default(), fault })
+    }
+
+    /// Takes in a compiled bundle, so that its first run need not compile it again, and stores
+    /// its bytes.
+    pub async fn pin(&self, program: Arc<Program>, bytes: &[u8]) -> Result<BlobId, JournalError> {
+        if self.shared.compiled(&program.id) {
+            return Ok(program.id.clone());
+        }
+        let id = self.shared.journal.put_blob(bytes).await?;
+        self.shared.keep(program);
+        Ok(id)
+    }
+
+    /// Stores the bytes of a bundle that is compiled when it is first run; writes nothing if it
+    /// has been.
+    pub async fn pin_bytes(&self, bytes: &[u8]) -> Result<BlobId, JournalError> {
+        let id = BlobId::of(bytes);
+        if self.shared.compiled(&id) { Ok(id) } else { self.shared.journal.put_blob(bytes).await }
+    }
+
+    /// Queues a run on a log; idempotent by `id`.
+    pub async fn start(
+        &self,
+        log: &LogId,
+        id: &InputId,
+        start: StartRun,
+    ) -> Result<Sent, JournalError> {
+        self.send(log, id, &Input::Start(Box::new(start))).await
+    }
+
+    /// Ends a run, whether it has begun or not; idempotent. A run that has ended stays as it is.
+    pub async fn cancel(&self, log: &LogId, run: &RunId) -> Result<(), JournalError> {
+        let id = InputId::from(format!("cancel_{run}"));
+        self.send(log, &id, &Input::Cancel { run: run.clone() }).await.map(|_| ())
+    }
+
+    async fn send(&self, log: &LogId, id: &InputId, input: &Input) -> Result<Sent, JournalError> {
+        let sent = self.shared.journal.send(log, id, input).await;
+        match &sent {
+            Ok(_) => self.shared.fault(None),
+            Err(error) if error.retry() == Retry::Backoff => self.shared.fault(Some(error)),
+            Err(_) => {}
+        }
+        if let Some(inbox) = self.active().get(log) {
+            inbox.notify_one();
+        }
+        self.wake.notify_one();
+        sent
+    }
+
+    /// The run's events with a number above `after`: those that happened, then those that happen,
+    /// until the run ends (the last event is `run.finished`, `run.failed` or `run.cancelled`).
+    /// Waits for a run that is still queued. Numbers rise strictly; none is missing or repeated.
+    /// An unknown run has none.
+    #[must_use]
+    pub fn events(
+        &self,
+        run: RunId,
+        after: Number,
+    ) -> BoxStream<'static, Result<Event, JournalError>> {
+        stream::events(self.shared.clone(), run, after)
+    }
+
+    /// The events that happened so far, without deltas. An unknown run has none.
+    pub async fn history(&self, run: &RunId) -> Result<Vec<Event>, JournalError> {
+        let Some(place) = self.shared.journal.find(run).await? else { return Ok(Vec::new()) };
+        let Some(first) = place.first else { return Ok(Vec::new()) };
+        let history = stream::records(&self.shared, &place.log, run, first).await?;
+        let messages = message_map(history.messages);
+        Ok(history.records.iter().flat_map(|r| event::project(r, &messages)).collect())
+    }
+
+    /// Waits until the run has ended. While the store takes no writes nothing can end, so that is
+    /// an error; the run goes on once there is room.
+    pub async fn wait(&self, run: &RunId) -> Result<Ended, JournalError> {
+        let mut ends = self.shared.ends.subscribe();
+        let mut fault = self.fault.clone();
+        loop {
+            if let Some(ended) = self.ended(run).await? {
+                return Ok(ended);
+            }
+            tokio::select! {
+                // A lagging reader, or an end in another process, is met by asking the journal.
+                () = tokio::time::sleep(POLL) => {}
+                () = end_of(run, &mut ends) => {}
+                Ok(down) = fault.wait_for(Option::is_some) => {
+                    return Err(JournalError::Full(down.clone().unwrap_or_default()));
+                }
+            }
+        }
+    }
+
+    /// The last record of a run; `None` until it has ended.
+    async fn ended(&self, run: &RunId) -> Result<Option<Ended>, JournalError> {
+        let unknown = || JournalError::Corrupt(format!("run {run} is not known"));
+        let place = self.shared.journal.find(run).await?.ok_or_else(unknown)?;
+        let Some(last) = place.last else { return Ok(None) };
+        let history = self.shared.journal.read(&place.log, last, 1).await?;
+        Ok(history.records.first().and_then(|r| match &r.record.fact {
+            Fact::Ended(ended) => Some(Ended::clone(ended)),
+            _ => None,
+        }))
+    }
+
+    /// The values of the log's channels after the last record.
+    pub async fn state(&self, log: &LogId) -> Result<Map<String, Value>, JournalError> {
+        values_until(self.shared.journal.load(log).await?, |_| false)
+    }
+
+    /// The values of the channels of a run's log as the run left them; as they stand now if it
+    /// has not ended. An unknown run has none.
+    pub async fn state_of(&self, run: &RunId) -> Result<Map<String, Value>, JournalError> {
+        let Some(place) = self.shared.journal.find(run).await? else { return Ok(Map::new()) };
+        let mut history = self.shared.journal.load(&place.log).await?;
+        let begins = history.records.first().map_or(0, |r| r.number);
+        if place.last.is_some_and(|last| last < begins) {
+            // A snapshot came after the run: what led to its end stands before it.
+            history = self.shared.journal.read(&place.log, 0, usize::MAX).await?;
+        }
+        values_until(history, |number| Some(number) == place.last)
+    }
+
+    /// Claims logs and drives their runs until `shutdown`; then starts nothing more, lets runs in
+    /// flight go on for `drain`, and gives the rest back.
+    pub async fn serve(self: Arc<Self>, shutdown: CancellationToken, drain: Duration) {
+        let worker = WorkerId::new(&*self.shared.services.env);
+        let (hand_back, handed) = watch::channel(false);
+        let mut drives = JoinSet::new();
+        while !shutdown.is_cancelled() {
+            self.claim_all(&worker, &handed, &mut drives).await;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(POLL) => {}
+                Some(_) = drives.join_next() => {}
+            }
+        }
+        let finish = async { while drives.join_next().await.is_some() {} };
+        if tokio::time::timeout(drain, finish).await.is_err() {
+            // Every driver listens on the channel; one that has just ended need not.
+            let _ = hand_back.send(true);
+            let finish = async { while drives.join_next().await.is_some() {} };
+            if tokio::time::timeout(Duration::from_secs(2), finish).await.is_err() {
+                tracing::warn!("some runs could not be given back; they resume at the next start");
+            }
+        }
+    }
+
+    async fn claim_all(
+        self: &Arc<Self>,
+        worker: &WorkerId,
+        handed: &watch::Receiver<bool>,
+        drives: &mut JoinSet<()>,
+    ) {
+        while drives.len() < DRIVES_MAX {
+            let lease = match self.shared.journal.claim(worker, LEASE).await {
+                Ok(Some(lease)) => lease,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "no log could be claimed; trying again");
+                    self.shared.fault(Some(&error));
+                    return;
+                }
+            };
+            let inbox = Arc::new(Notify::new());
+            self.active().insert(lease.log.clone(), inbox.clone());
+            let signals = Signals { inbox, hand_back: handed.clone() };
+            let engine = self.clone();
+            drives.spawn(async move {
+                let log = lease.log.clone();
+                let driven = driver::drive(engine.shared.clone(), lease, signals).await;
+                engine.active().remove(&log);
+                if let Err(error) = driven {
+                    tracing::error!(%log, %error, "the log is no longer driven here");
+                }
+            });
+        }
+    }
+
+    fn active(&self) -> std::sync::MutexGuard<'_, HashMap<LogId, Arc<Notify>>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the store took no writes when it was last asked, if it did not: for `/readyz`.
+    #[must_use]
+    pub fn store_fault(&self) -> Option<String> {
+        self.fault.borrow().clone()
+    }
+}
+
+/// The values after the record that `last` holds of, else after the last one.
+fn values_until(
+    history: History,
+    last: impl Fn(Number) -> bool,
+) -> Result<Map<String, Value>, JournalError> {
+    let mut state = LogState::default();
+    state.messages = message_map(history.messages);
+    for record in &history.records {
+        state.apply(record, None).map_err(|e| JournalError::Corrupt(e.to_string()))?;
+        if last(record.number) {
+            break;
+        }
+    }
+    Ok(state.values())
+}
+
+/// Until this run is said to have ended, or something was missed.
+async fn end_of(run: &RunId, ends: &mut broadcast::Receiver<RunId>) {
+    while ends.recv().await.is_ok_and(|ended| ended != *run) {}
+}

@@ -1,0 +1,279 @@
+//! What the API streams: pure projections of records, and deltas.
+//!
+//! Invariants:
+//! - A record projects to the same events whenever it is read; the first has the record's number,
+//!   the others follow it.
+//! - [`width`] is the number of events that [`project`] gives, at least 1.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::id::RunId;
+use crate::model::{Delta, Usage};
+use crate::run::record::{
+    Called, Callee, EndStatus, Ended, Fact, Intent, Number, Numbered, Reply, Started, Step,
+};
+use crate::state::MessageMap;
+
+/// One event of a run's stream.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Event {
+    /// Strictly rising within a stream; what `Last-Event-ID` names.
+    pub number: Number,
+    /// Milliseconds since 1970, UTC; 0 on deltas, which have no time of their own.
+    pub at_ms: i64,
+    /// E.g. `message.delta`.
+    pub name: &'static str,
+    /// Its content.
+    pub data: Arc<Value>,
+    /// On deltas: `task#call`, the call that they belong to.
+    #[serde(skip)]
+    pub call: Option<Arc<str>>,
+}
+
+impl Event {
+    /// Whether it is the last one of its run's stream.
+    #[must_use]
+    pub fn ends_run(&self) -> bool {
+        matches!(self.name, "run.finished" | "run.failed" | "run.cancelled")
+    }
+
+    /// Whether it begins this run's stream.
+    #[must_use]
+    pub fn begins(&self, run: &RunId) -> bool {
+        self.name == "run.started" && self.data["run"] == run.as_str()
+    }
+}
+
+/// How many numbers a record takes.
+#[must_use]
+pub fn width(fact: &Fact) -> u64 {
+    let events = match fact {
+        Fact::Started(started) => 2 + started.next.len(),
+        Fact::Step(step) => {
+            let begun = if step.next.is_empty() { 0 } else { 1 + step.next.len() };
+            step.done.len() + usize::from(!step.delta.is_empty()) + begun
+        }
+        Fact::Called(called) if called.model.is_some() => 1 + usize::from(called.shown),
+        Fact::Ended(ended) => 1 + usize::from(!ended.delta.is_empty()),
+        Fact::Snapshot { .. }
+        | Fact::Intent(_)
+        | Fact::Called(_)
+        | Fact::Done(_)
+        | Fact::Resumed { .. }
+        | Fact::Handed {} => 1,
+    };
+    events.max(1) as u64
+}
+
+/// The events of one record. `messages` holds every message that it names.
+#[must_use]
+pub fn project(numbered: &Numbered, messages: &MessageMap) -> Vec<Event> {
+    let record = &numbered.record;
+    let mut events = Vec::new();
+    let mut emit = |name: &'static str, data: Value| {
+        let number = numbered.number + events.len() as u64;
+        events.push(Event { number, at_ms: record.at_ms, name, data: Arc::new(data), call: None });
+    };
+    match &record.fact {
+        Fact::Started(started) => project_started(started, &mut emit),
+        Fact::Resumed { epoch } => emit("stream.reset", json!({ "epoch": epoch })),
+        Fact::Handed {} | Fact::Snapshot { .. } => {}
+        Fact::Intent(intent) => project_intent(intent, &mut emit),
+        Fact::Called(called) => project_called(called, messages, &mut emit),
+        Fact::Done(done) => {
+            let mut data = place(&done.task);
+            data["ms"] = done.took_ms.into();
+            if let Some(error) = &done.error {
+                data["error"] = json!({ "code": error.code(), "message": error.to_string() });
+            }
+            emit("node.finished", data);
+        }
+        Fact::Step(step) => project_step(step, &mut emit),
+        Fact::Ended(ended) => project_ended(ended, &mut emit),
+    }
+    events
+}
+
+type Emit<'e> = &'e mut dyn FnMut(&'static str, Value);
+
+fn project_started(started: &Started, emit: Emit<'_>) {
+    emit(
+        "run.started",
+        json!({
+            "run": started.run,
+            "graph": started.graph,
+            "conversation": started.conversation,
+            "bundle": started.bundle,
+        }),
+    );
+    begun("", 1, &started.next, emit);
+}
+
+fn begun(path: &str, step: u32, next: &[String], emit: Emit<'_>) {
+    let path_of = |id: &String| if path.is_empty() { id.clone() } else { format!("{path}/{id}") };
+    let tasks: Vec<String> = next.iter().map(path_of).collect();
+    emit("step.started", json!({ "step": step, "tasks": tasks }));
+    for task in &tasks {
+        emit("node.started", place(task));
+    }
+}
+
+fn project_step(step: &Step, emit: Emit<'_>) {
+    for done in &step.done {
+        let task = if step.path.is_empty() {
+            done.task.to_string()
+        } else {
+            format!("{}/{}", step.path, done.task)
+        };
+        let mut data = place(&task);
+        data["ms"] = done.took_ms.into();
+        emit("node.finished", data);
+    }
+    if !step.delta.is_empty() {
+        emit("state.update", json!({ "path": step.path, "changes": step.delta }));
+    }
+    if !step.next.is_empty() {
+        begun(&step.path, step.step, &step.next, emit);
+    }
+}
+
+fn project_intent(intent: &Intent, emit: Emit<'_>) {
+    if let Callee::Tool { name, id, args, effect } = &intent.to {
+        let mut data = place(&intent.task);
+        data["tool"] = name.as_str().into();
+        data["call_id"] = id.as_deref().unwrap_or(&intent.call).into();
+        data["arguments"] = args.clone();
+        data["effect"] = json!(effect);
+        emit("tool.call", data);
+    }
+}
+
+fn project_called(called: &Called, messages: &MessageMap, emit: Emit<'_>) {
+    let mut data = place(&called.task);
+    data["ms"] = called.took_ms.into();
+    if let Some(tool) = &called.tool {
+        data["tool"] = (&**tool).into();
+        data["call_id"] = (&*called.call).into();
+        match &called.reply {
+            Reply::Message { id, failed } => {
+                data["message_id"] = id.as_str().into();
+                data["content"] = messages.get(id).map(|m| m.content.as_str()).into();
+                data["error"] = json!(failed);
+            }
+            Reply::Value(value) => data["content"] = value.clone(),
+            Reply::ToolFailed(error) => data["error"] = json!(error),
+            Reply::ModelFailed { .. } => {}
+        }
+        return emit("tool.result", data);
+    }
+    if let Reply::ModelFailed { error, .. } = &called.reply {
+        data["error"] = json!({ "code": error.code(), "message": error.to_string() });
+        return emit("model.finished", data);
+    }
+    let Some(facts) = &called.model else { return };
+    let mut model = data.clone();
+    model["model"] = facts.model.to_string().into();
+    model["usage"] = facts.usage.as_ref().map_or(Value::Null, usage);
+    model["first_ms"] = facts.first_ms.into();
+    model["finish"] = json!(facts.finish);
+    emit("model.finished", model);
+    if called.shown
+        && let Reply::Message { id, .. } = &called.reply
+    {
+        data["message"] = json!(messages.get(id));
+        emit("message.finished", data);
+    }
+}
+
+fn project_ended(ended: &Ended, emit: Emit<'_>) {
+    if !ended.delta.is_empty() {
+        emit("state.update", json!({ "path": "", "changes": ended.delta }));
+    }
+    let name = match ended.status {
+        EndStatus::Finished => "run.finished",
+        EndStatus::Failed | EndStatus::NeedsAttention => "run.failed",
+        EndStatus::Cancelled => "run.cancelled",
+    };
+    let mut data =
+        json!({ "run": ended.run, "status": ended.status, "usage": usage(&ended.usage) });
+    if let Some(error) = &ended.error {
+        data["error"] = json!(error);
+    }
+    emit(name, data);
+}
+
+/// Tokens under the names that the API has for them; a record's are shorter.
+fn usage(usage: &Usage) -> Value {
+    json!({
+        "input_tokens": usage.input,
+        "cached_tokens": usage.cached,
+        "output_tokens": usage.output,
+        "reasoning_tokens": usage.reasoning,
+    })
+}
+
+/// The node as its author knows it, and the task's whole path.
+fn place(task: &str) -> Value {
+    let outer = task.split_once('/').map_or(task, |(outer, _)| outer);
+    let node = outer.rsplit_once(':').map_or(outer, |(node, _)| node);
+    json!({ "node": node, "task": task })
+}
+
+/// The event of one delta.
+#[must_use]
+pub fn delta(number: Number, task: &str, call: &str, shown: bool, delta: &Delta) -> Event {
+    let (reasoning, text) = match delta {
+        Delta::Text(text) => (false, text),
+        Delta::Reasoning(text) => (true, text),
+    };
+    delta_event(number, task, call, shown, reasoning, text)
+}
+
+/// The deltas of a call that ended, as they were when they were streamed.
+#[must_use]
+pub fn deltas(called: &Called, messages: &MessageMap) -> Vec<Event> {
+    let (text, reasoning) = match &called.reply {
+        Reply::Message { id, .. } => match messages.get(id) {
+            Some(m) => (m.content.as_str(), m.reasoning.as_deref().unwrap_or("")),
+            None => return Vec::new(),
+        },
+        Reply::ModelFailed { text, reasoning, .. } => (text.as_str(), reasoning.as_str()),
+        Reply::Value(_) | Reply::ToolFailed(_) => return Vec::new(),
+    };
+    let (task, call, shown) = (&called.task, &called.call, called.shown);
+    let event = |(number, reasoning, piece): (Number, bool, &str)| {
+        delta_event(number, task, call, shown, reasoning, piece)
+    };
+    called.marks.split(text, reasoning).map(event).collect()
+}
+
+fn delta_event(
+    number: Number,
+    task: &str,
+    call: &str,
+    shown: bool,
+    reasoning: bool,
+    text: &str,
+) -> Event {
+    let name = match (shown, reasoning) {
+        (true, false) => "message.delta",
+        (true, true) => "reasoning.delta",
+        (false, _) => "node.delta",
+    };
+    let mut data = place(task);
+    data["text"] = text.into();
+    if !shown {
+        data["reasoning"] = reasoning.into();
+    }
+    let call = Some(call_key(task, call));
+    Event { number, at_ms: 0, name, data: Arc::new(data), call }
+}
+
+/// What names a call within its log while it is open.
+#[must_use]
+pub fn call_key(task: &str, call: &str) -> Arc<str> {
+    format!("{task}#{call}").into()
+}

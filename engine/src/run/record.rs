@@ -1,0 +1,429 @@
+//! What a log holds: versioned records, each a fact that will not be taken back.
+//!
+//! Invariants:
+//! - Records alone rebuild every channel's value; a graph is needed only for a run that is still
+//!   going on.
+//! - A record names nodes and channels, never indices, so that it can be read without its graph.
+//! - Keys are short: a step of a small state is stored in under 200 bytes.
+//!
+//! The shape is version 1 of the format ([`VERSION`]); fields are only ever added.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::{ConversationId, MessageId, RunId, UserId};
+use crate::journal::BlobId;
+use crate::model::{Finish, ModelRef, Usage};
+use crate::node::NodeError;
+use crate::state::{Delta, Op};
+use crate::tool::ToolError;
+
+/// Version of the records' shape.
+pub const VERSION: u32 = 1;
+
+/// A place in a log. Rises, with gaps; never used twice.
+pub type Number = u64;
+
+/// A record in its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbered {
+    /// The number of the first event that the record projects to.
+    pub number: Number,
+    /// The record.
+    pub record: Arc<Record>,
+}
+
+/// One fact, and when it became one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Milliseconds since 1970, UTC.
+    #[serde(rename = "ms")]
+    pub at_ms: i64,
+    /// The fact.
+    #[serde(flatten)]
+    pub fact: Fact,
+}
+
+impl Record {
+    /// Ids of the messages that it names. A task's writes do not tell an id from other text, so
+    /// every string that may be one is among them.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        match &self.fact {
+            Fact::Started(started) => named_by(&started.delta),
+            Fact::Called(called) => match &called.reply {
+                Reply::Message { id, .. } => vec![id.as_str()],
+                Reply::Value(_) | Reply::ToolFailed(_) | Reply::ModelFailed { .. } => Vec::new(),
+            },
+            Fact::Done(done) => done.writes.values().flat_map(texts).collect(),
+            Fact::Step(step) => named_by(&step.delta),
+            Fact::Ended(ended) => named_by(&ended.delta),
+            Fact::Snapshot { values } => named_by(values),
+            Fact::Resumed { .. } | Fact::Handed {} | Fact::Intent(_) => Vec::new(),
+        }
+    }
+}
+
+fn named_by(delta: &Delta) -> Vec<&str> {
+    let mut named = Vec::new();
+    for op in delta.values() {
+        if let Op::Messages(ids) = op {
+            named.extend(ids.iter().map(MessageId::as_str));
+        }
+    }
+    named
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The kinds of facts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    /// A run began.
+    Started(Box<Started>),
+    /// A process took over a run that another one left in the middle: live deltas since the last
+    /// record are void.
+    Resumed {
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// An orderly shutdown gave the run back in the middle: taking it over is no sign of a crash.
+    Handed {},
+    /// A call is about to be made.
+    Intent(Intent),
+    /// A call ended.
+    Called(Box<Called>),
+    /// A task ended before its siblings did.
+    Done(TaskDone),
+    /// All tasks of a step ended; their writes are merged and the next tasks begin.
+    Step(Step),
+    /// The run ended.
+    Ended(Box<Ended>),
+    /// The log's channels as they stand between two runs: what stands before need not be read to
+    /// go on.
+    Snapshot {
+        /// Channel → its whole value; messages by id.
+        #[serde(rename = "d")]
+        values: Delta,
+    },
+}
+
+/// The beginning of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// Its id.
+    pub run: RunId,
+    /// The graph's name.
+    pub graph: Arc<str>,
+    /// What it is pinned to.
+    pub bundle: BlobId,
+    /// Who owns it.
+    pub owner: UserId,
+    /// The conversation it is a turn of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<ConversationId>,
+    /// What nodes without keys of their own use.
+    #[serde(default)]
+    pub options: RunOptions,
+    /// What the input changed.
+    #[serde(rename = "d")]
+    pub delta: Delta,
+    /// Channels that begin at this value, before the input: those of `scope: run`, those that
+    /// the log has no value of, and those whose value their type no longer admits.
+    #[serde(rename = "b", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub base: BTreeMap<Arc<str>, Arc<Value>>,
+    /// Tasks of the first step: `node:visit`.
+    #[serde(rename = "n")]
+    pub next: Vec<String>,
+    /// Join slots that START filled.
+    #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
+    pub filled: Vec<[usize; 2]>,
+    /// W3C `traceparent` of the run's root span.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// What a conversation or a caller sets for a whole run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunOptions {
+    /// For `llm` and `agent` nodes without `skill`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skill: Option<String>,
+    /// For nodes without `model`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Chooses among an alias's models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub business: Option<String>,
+    /// Goes before every other system text of nodes that talk to the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
+}
+
+/// A call about to be made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The task's path, e.g. `answer:1/tools:2`.
+    #[serde(rename = "t")]
+    pub task: Arc<str>,
+    /// Unique within the task.
+    #[serde(rename = "c")]
+    pub call: Arc<str>,
+    /// To whom.
+    #[serde(flatten)]
+    pub to: Callee,
+}
+
+/// Whom a call is made to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Callee {
+    /// A model. Its effect is `idempotent`.
+    Model(ModelRef),
+    /// A tool.
+    Tool {
+        /// Its name.
+        name: String,
+        /// The model's id of the call, if a model asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// As they will be sent.
+        args: Value,
+        /// What calling it does.
+        effect: crate::tool::Effect,
+    },
+}
+
+/// A call that ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Called {
+    /// The task's path.
+    #[serde(rename = "t")]
+    pub task: Arc<str>,
+    /// As in the intent.
+    #[serde(rename = "c")]
+    pub call: Arc<str>,
+    /// How long it took, in milliseconds.
+    #[serde(rename = "took")]
+    pub took_ms: u64,
+    /// The tool, if it was one.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<Arc<str>>,
+    /// What it gave.
+    #[serde(rename = "r")]
+    pub reply: Reply,
+    /// What is known of a model's answer.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelFacts>,
+    /// Where its deltas stood in the stream.
+    #[serde(rename = "marks", default, skip_serializing_if = "Marks::is_empty")]
+    pub marks: Marks,
+    /// Whether its deltas are the conversation's answer (`message.delta`) or internal
+    /// (`node.delta`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shown: bool,
+}
+
+/// What is known of a model's answer besides its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// Whom it came from.
+    pub model: ModelRef,
+    /// Tokens, if the provider said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Milliseconds to the first delta.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_ms: Option<u64>,
+    /// Why it stopped.
+    pub finish: Finish,
+}
+
+/// What a call gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// A message, whose content is in the message rows; `failed` if it holds a tool's error.
+    Message {
+        /// Its id.
+        id: MessageId,
+        /// A tool that failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failed: Option<ToolError>,
+    },
+    /// A tool's value, for a node that makes no message of it.
+    Value(Value),
+    /// A tool's error, for a node that makes no message of it.
+    ToolFailed(ToolError),
+    /// A model's error, and what had been streamed before it.
+    ModelFailed {
+        /// Why.
+        error: NodeError,
+        /// Text that was streamed.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        text: String,
+        /// Reasoning that was streamed.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reasoning: String,
+    },
+}
+
+/// Numbers and lengths of a call's deltas, so that a returning reader gets exactly the rest.
+///
+/// Flat pairs: the distance from the previous delta's number (the first: the number itself), then
+/// `bytes * 2`, plus one if the delta was reasoning.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Marks(pub Vec<u64>);
+
+impl Marks {
+    /// No deltas.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes a delta. `distance`: from the number of the delta before it; the first's own number.
+    pub fn push(&mut self, distance: Number, bytes: usize, reasoning: bool) {
+        self.0.push(distance);
+        self.0.push(bytes as u64 * 2 + u64::from(reasoning));
+    }
+
+    /// Cuts the call's whole text and reasoning into its deltas: `(number, reasoning?, piece)`.
+    /// A mark that does not fit the text (a damaged record) ends the list.
+    pub fn split<'t>(
+        &self,
+        text: &'t str,
+        reasoning: &'t str,
+    ) -> impl Iterator<Item = (Number, bool, &'t str)> {
+        let mut number = 0;
+        let mut rest = [text, reasoning];
+        self.0.chunks_exact(2).map_while(move |pair| {
+            number += pair[0];
+            let (bytes, which) = (usize::try_from(pair[1] / 2).ok()?, (pair[1] % 2) as usize);
+            let (piece, tail) = rest[which].split_at_checked(bytes)?;
+            rest[which] = tail;
+            Some((number, which == 1, piece))
+        })
+    }
+}
+
+/// A task that ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskDone {
+    /// The task's path.
+    #[serde(rename = "t")]
+    pub task: Arc<str>,
+    /// How long it took, in milliseconds.
+    #[serde(rename = "took", default, skip_serializing_if = "is_zero")]
+    pub took_ms: u64,
+    /// What it writes; message values are ids.
+    #[serde(rename = "w", default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub writes: serde_json::Map<String, Value>,
+    /// Why it failed; it then writes nothing.
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<NodeError>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// A step that ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Path of the task whose subgraph this is; empty for the run's own graph.
+    #[serde(rename = "p", default, skip_serializing_if = "str::is_empty")]
+    pub path: Arc<str>,
+    /// Which step of the run this begins, counted over all its graphs; the first is 1.
+    #[serde(rename = "s")]
+    pub step: u32,
+    /// The tasks that ended it: those without a [`TaskDone`] of their own.
+    #[serde(rename = "o", default, skip_serializing_if = "Vec::is_empty")]
+    pub done: Vec<StepDone>,
+    /// What the step changed.
+    #[serde(rename = "d", default, skip_serializing_if = "Delta::is_empty")]
+    pub delta: Delta,
+    /// Tasks that begin: `node:visit`.
+    #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<String>,
+    /// Join slots that are filled after the step (all of them, not only the new ones).
+    #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
+    pub filled: Vec<[usize; 2]>,
+}
+
+/// A task that ended together with its step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepDone {
+    /// `node:visit`.
+    #[serde(rename = "t")]
+    pub task: Arc<str>,
+    /// How long it took, in milliseconds.
+    #[serde(rename = "took", default, skip_serializing_if = "is_zero")]
+    pub took_ms: u64,
+}
+
+/// The end of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Its id.
+    pub run: RunId,
+    /// How.
+    pub status: EndStatus,
+    /// Why, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunError>,
+    /// Closing writes: messages of subgraphs that were cut short, and an answer to every tool
+    /// call that has none, so that the next model call is valid.
+    #[serde(rename = "d", default, skip_serializing_if = "Delta::is_empty")]
+    pub delta: Delta,
+    /// Tokens of all its model calls.
+    #[serde(default)]
+    pub usage: Usage,
+    /// The graph's output channels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<Arc<str>>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndStatus {
+    /// Nothing was left to do.
+    Finished,
+    /// A task, a limit or a call failed.
+    Failed,
+    /// Somebody stopped it.
+    Cancelled,
+    /// A person must say what an open call did.
+    NeedsAttention,
+}
+
+/// Why a run failed, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunError {
+    /// Stable, e.g. `provider_rate_limited`.
+    pub code: String,
+    /// What, where, why and what to do.
+    pub message: String,
+    /// The node, if one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The provider, if a model call failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The model, if a model call failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}

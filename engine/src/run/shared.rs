@@ -1,0 +1,109 @@
+//! What the engine's front and its drivers hold together: the traits, compiled bundles, and
+//! whether the store takes writes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, watch};
+
+use crate::bundle::{Bundle, Catalog, Program};
+use crate::id::RunId;
+use crate::journal::{BlobId, Journal, JournalError};
+use crate::message::Message;
+use crate::run::context::Services;
+use crate::run::end;
+use crate::run::live::Live;
+use crate::run::record::RunError;
+use crate::state::MessageMap;
+
+/// How long a claim holds without being renewed.
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// Compiled bundles kept.
+const PROGRAMS_MAX: usize = 256;
+
+/// What the engine and its drivers hold together.
+pub(crate) struct Shared {
+    pub journal: Arc<dyn Journal>,
+    pub live: Arc<dyn Live>,
+    pub services: Arc<Services>,
+    catalog: Catalog,
+    programs: Mutex<HashMap<BlobId, Arc<Program>>>,
+    fault: watch::Sender<Option<String>>,
+    /// Runs as they end in this process.
+    pub ends: broadcast::Sender<RunId>,
+}
+
+impl Shared {
+    /// With a receiver of what [`fault`](Self::fault) notes.
+    pub(crate) fn new(
+        journal: Arc<dyn Journal>,
+        live: Arc<dyn Live>,
+        services: Arc<Services>,
+        catalog: Catalog,
+    ) -> (Arc<Self>, watch::Receiver<Option<String>>) {
+        let (fault, faults) = watch::channel(None);
+        let (ends, _) = broadcast::channel(1024);
+        let programs = Mutex::default();
+        (Arc::new(Self { journal, live, services, catalog, programs, fault, ends }), faults)
+    }
+
+    /// Whether the bundle at that address is compiled and stored.
+    pub(crate) fn compiled(&self, id: &BlobId) -> bool {
+        self.cached().contains_key(id)
+    }
+
+    /// The compiled bundle at that address; the inner error says why it cannot be used.
+    pub(crate) async fn program(
+        &self,
+        id: &BlobId,
+    ) -> Result<Result<Arc<Program>, RunError>, JournalError> {
+        if let Some(program) = self.cached().get(id) {
+            return Ok(Ok(program.clone()));
+        }
+        let Some(bytes) = self.journal.get_blob(id).await? else {
+            return Ok(Err(end::unusable(&id.0, "it is not in the store")));
+        };
+        let compiled = Bundle::from_bytes(&bytes).map_err(|e| e.to_string()).and_then(|bundle| {
+            bundle.compile(&self.catalog).map_err(|findings| {
+                let first = findings.iter().map(|f| f.message.as_str()).next();
+                first.unwrap_or("it does not load").to_owned()
+            })
+        });
+        match compiled {
+            Ok(program) => {
+                let program = Arc::new(program);
+                self.keep(program.clone());
+                Ok(Ok(program))
+            }
+            Err(why) => Ok(Err(end::unusable(&id.0, &why))),
+        }
+    }
+
+    fn cached(&self) -> std::sync::MutexGuard<'_, HashMap<BlobId, Arc<Program>>> {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn keep(&self, program: Arc<Program>) {
+        let mut programs = self.cached();
+        if programs.len() >= PROGRAMS_MAX {
+            programs.clear();
+        }
+        programs.insert(program.id.clone(), program);
+    }
+
+    /// Notes whether the store takes writes.
+    pub(crate) fn fault(&self, error: Option<&JournalError>) {
+        let text = error.map(ToString::to_string);
+        self.fault.send_if_modified(|now| {
+            let changed = *now != text;
+            *now = text;
+            changed
+        });
+    }
+}
+
+/// Messages by id.
+pub(crate) fn message_map(messages: Vec<Arc<Message>>) -> MessageMap {
+    messages.into_iter().map(|m| (m.id.clone(), m)).collect()
+}

@@ -1,0 +1,364 @@
+//! Tools: what a model or a graph can call.
+//!
+//! Authors implement [`Tool`] with typed arguments and output; [`Typed`] is the one adapter to
+//! the JSON shape ([`DynTool`]) that the [`ToolRegistry`] stores.
+//!
+//! Invariants:
+//! - Arguments are checked against the schema before a tool sees them; a wrong one is a
+//!   [`ToolError`] that the model reads, never a failed run.
+//! - A result is bounded: text above [`RESULT_LIMIT`] bytes is cut at a character and says so.
+//! - Names are unique, at most 64 characters of `[A-Za-z0-9_-]`, the same in YAML, API and model.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::env::Env;
+use crate::id::{RunId, UserId};
+
+/// Longest result that reaches a model or a record, in bytes.
+pub const RESULT_LIMIT: usize = 64 * 1024;
+
+/// What calling a tool does to the world, and so what may happen to an open call after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// Reads only: may be called again.
+    Pure,
+    /// Calling again under the same key does nothing more.
+    Idempotent,
+    /// Calling again may do it twice: an open call is left to a person.
+    Unsafe,
+}
+
+/// A tool as models, the API and graphs see it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ToolSpec {
+    /// Unique; see the module's invariants.
+    pub name: String,
+    /// For the model.
+    pub description: String,
+    /// JSON Schema 2020-12 of the arguments; its root is an object.
+    pub parameters: Value,
+    /// What calling it does.
+    pub effect: Effect,
+    /// Where it comes from: `native`, later a plugin, an MCP server or an HTTP service.
+    pub source: String,
+    /// SHA-256, in hexadecimal, of name, description and parameters.
+    pub hash: String,
+}
+
+impl ToolSpec {
+    /// Fills in the hash.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        description: impl Into<String>,
+        parameters: Value,
+        effect: Effect,
+        source: impl Into<String>,
+    ) -> Self {
+        let (name, description) = (name.into(), description.into());
+        let text = json!([name, description, parameters]).to_string();
+        let hash = crate::hex(&Sha256::digest(text.as_bytes()));
+        Self { name, description, parameters, effect, source: source.into(), hash }
+    }
+}
+
+/// Who calls, and under which key.
+#[derive(Clone)]
+pub struct ToolCx {
+    /// The same for every attempt of one call; to be passed on as an idempotency key.
+    pub key: String,
+    /// Whose run it is.
+    pub user: UserId,
+    /// The run, if the call is of one (`POST /api/tools/{name}/call` is of none).
+    pub run: Option<RunId>,
+    /// Clock and randomness.
+    pub env: Arc<dyn Env>,
+}
+
+/// What a tool answers. A question to a person will be the third answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolAnswer {
+    /// It worked; any JSON.
+    Done(Value),
+    /// It did not; the model reads why.
+    Failed(ToolError),
+}
+
+impl ToolAnswer {
+    /// What the model reads: text as it is, other JSON printed, an error as `{"error": …}`.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Done(Value::String(text)) => text.clone(),
+            Self::Done(value) => value.to_string(),
+            Self::Failed(error) => json!({ "error": error }).to_string(),
+        }
+    }
+
+    /// Cuts what is longer than [`RESULT_LIMIT`].
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let text = match &self {
+            Self::Done(Value::String(text)) => text.clone(),
+            Self::Done(value) => value.to_string(),
+            Self::Failed(error) => {
+                let message = cut(&error.message).unwrap_or_else(|| error.message.clone());
+                return Self::Failed(ToolError { kind: error.kind, message });
+            }
+        };
+        match cut(&text) {
+            Some(short) => Self::Done(Value::String(short)),
+            None => self,
+        }
+    }
+}
+
+fn cut(text: &str) -> Option<String> {
+    (text.len() > RESULT_LIMIT).then(|| {
+        let end = text.floor_char_boundary(RESULT_LIMIT);
+        format!("{}\n[cut: {} of {} bytes shown]", &text[..end], end, text.len())
+    })
+}
+
+/// Why a tool did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{message}")]
+pub struct ToolError {
+    /// Class, for the model and for metrics.
+    pub kind: ToolErrorKind,
+    /// What, why and what to do, for the model.
+    pub message: String,
+}
+
+/// Classes of tool failures (`notes/tools.md` §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolErrorKind {
+    /// Arguments do not meet the schema or make no sense.
+    InvalidArgs,
+    /// No tool of that name, or not one that this caller may use.
+    NotFound,
+    /// The guard, a grant or a person refused it.
+    Denied,
+    /// It took too long.
+    Timeout,
+    /// The other side limits the rate.
+    RateLimited,
+    /// The other side failed.
+    Upstream,
+    /// The tool itself failed.
+    Internal,
+    /// The run ended before the call was made.
+    NotRun,
+    /// The call may or may not have happened.
+    OutcomeUnknown,
+}
+
+impl ToolError {
+    /// An error of that kind.
+    pub fn new(kind: ToolErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// A tool as an author writes it.
+#[async_trait]
+pub trait Tool: Send + Sync + 'static {
+    /// Arguments; the schema is generated from the type.
+    type Args: DeserializeOwned + JsonSchema + Send;
+    /// Result.
+    type Output: Serialize;
+    /// See the module's invariants.
+    const NAME: &'static str;
+    /// For the model.
+    const DESCRIPTION: &'static str;
+    /// What calling it does.
+    const EFFECT: Effect;
+
+    /// Does the work. Dropping the future stops it.
+    async fn call(&self, cx: &ToolCx, args: Self::Args) -> Result<Self::Output, ToolError>;
+}
+
+/// A tool as the registry stores it.
+#[async_trait]
+pub trait DynTool: Send + Sync {
+    /// Its description.
+    fn spec(&self) -> &ToolSpec;
+
+    /// Does the work with arguments that meet the schema.
+    async fn call(&self, cx: &ToolCx, args: Value) -> ToolAnswer;
+}
+
+/// Lists tools, whoever provides them.
+pub trait ToolSet: Send + Sync {
+    /// Every tool, in a stable order.
+    fn tools(&self) -> Vec<Arc<dyn DynTool>>;
+}
+
+/// The adapter from [`Tool`] to [`DynTool`].
+pub struct Typed<T> {
+    tool: T,
+    spec: ToolSpec,
+}
+
+impl<T: Tool> Typed<T> {
+    /// Wraps a native tool.
+    pub fn native(tool: T) -> Arc<dyn DynTool> {
+        let schema = schemars::schema_for!(T::Args).to_value();
+        let spec = ToolSpec::new(T::NAME, T::DESCRIPTION, schema, T::EFFECT, "native");
+        Arc::new(Self { tool, spec })
+    }
+}
+
+#[async_trait]
+impl<T: Tool> DynTool for Typed<T> {
+    fn spec(&self) -> &ToolSpec {
+        &self.spec
+    }
+
+    async fn call(&self, cx: &ToolCx, args: Value) -> ToolAnswer {
+        let invalid =
+            |e: serde_json::Error| ToolError::new(ToolErrorKind::InvalidArgs, e.to_string());
+        let internal =
+            |e: serde_json::Error| ToolError::new(ToolErrorKind::Internal, e.to_string());
+        let done = async {
+            let args = serde_json::from_value(args).map_err(invalid)?;
+            let output = self.tool.call(cx, args).await?;
+            serde_json::to_value(output).map_err(internal)
+        };
+        match done.await {
+            Ok(value) => ToolAnswer::Done(value),
+            Err(error) => ToolAnswer::Failed(error),
+        }
+    }
+}
+
+/// Every tool of the installation.
+#[derive(Clone, Default)]
+pub struct ToolRegistry {
+    tools: IndexMap<String, Entry>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    tool: Arc<dyn DynTool>,
+    arguments: Arc<jsonschema::Validator>,
+}
+
+/// Why a tool cannot be registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// Two tools of one name.
+    #[error("two tools are named `{0}`")]
+    Duplicate(String),
+    /// See the module's invariants.
+    #[error("`{0}` is no tool name: 1 to 64 letters, digits, `_` or `-`")]
+    Name(String),
+    /// The schema of the arguments is none.
+    #[error("the argument schema of `{name}` is invalid: {why}")]
+    Schema {
+        /// The tool.
+        name: String,
+        /// The validator's words.
+        why: String,
+    },
+}
+
+impl ToolRegistry {
+    /// Collects the tools of all sets.
+    pub fn new(sets: &[&dyn ToolSet]) -> Result<Self, RegisterError> {
+        let mut tools = IndexMap::new();
+        for tool in sets.iter().flat_map(|set| set.tools()) {
+            let spec = tool.spec();
+            let name = spec.name.clone();
+            let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+                return Err(RegisterError::Name(name));
+            }
+            let arguments = jsonschema::validator_for(&spec.parameters)
+                .map_err(|e| RegisterError::Schema { name: name.clone(), why: e.to_string() })?;
+            let entry = Entry { tool, arguments: Arc::new(arguments) };
+            if tools.insert(name.clone(), entry).is_some() {
+                return Err(RegisterError::Duplicate(name));
+            }
+        }
+        Ok(Self { tools })
+    }
+
+    /// Every tool's description, in order of registration.
+    pub fn specs(&self) -> impl Iterator<Item = &ToolSpec> {
+        self.tools.values().map(|e| e.tool.spec())
+    }
+
+    /// The description of one tool.
+    #[must_use]
+    pub fn spec(&self, name: &str) -> Option<&ToolSpec> {
+        self.tools.get(name).map(|e| e.tool.spec())
+    }
+
+    /// The tools that a list of names and patterns (`crm__*`) allows, in order of registration.
+    #[must_use]
+    pub fn matching(&self, patterns: &[String]) -> Vec<ToolSpec> {
+        let allowed = |s: &&ToolSpec| patterns.iter().any(|p| matches(p, &s.name));
+        self.specs().filter(allowed).cloned().collect()
+    }
+
+    /// Reads a model's argument text: empty stands for `{}` (wire fact 8).
+    pub fn parse_arguments(text: &str) -> Result<Value, ToolError> {
+        if text.trim().is_empty() {
+            return Ok(json!({}));
+        }
+        serde_json::from_str(text).map_err(|e| {
+            ToolError::new(ToolErrorKind::InvalidArgs, format!("arguments are not JSON: {e}"))
+        })
+    }
+
+    /// Checks arguments against the tool's schema; every violation is named.
+    pub fn validate(&self, name: &str, args: &Value) -> Result<(), ToolError> {
+        let entry = self.tools.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.tools.keys().map(String::as_str).collect();
+            let message = format!("no tool is named `{name}`; there are: {}", known.join(", "));
+            ToolError::new(ToolErrorKind::NotFound, message)
+        })?;
+        let wrong: Vec<String> = entry
+            .arguments
+            .iter_errors(args)
+            .map(|e| match e.instance_path().as_str() {
+                "" => e.to_string(),
+                path => format!("{path}: {e}"),
+            })
+            .collect();
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(ToolError::new(ToolErrorKind::InvalidArgs, wrong.join("; ")))
+        }
+    }
+
+    /// Validates, calls and bounds.
+    pub async fn call(&self, cx: &ToolCx, name: &str, args: Value) -> ToolAnswer {
+        if let Err(error) = self.validate(name, &args) {
+            return ToolAnswer::Failed(error);
+        }
+        self.tools[name].tool.call(cx, args).await.bounded()
+    }
+}
+
+/// Whether `pattern` (a name, or a prefix before `*`) covers `name`.
+#[must_use]
+pub fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => pattern == name,
+    }
+}

@@ -1,0 +1,360 @@
+//! Graphs made by hand, for tests and benches of running that need no YAML.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use exile_engine::bundle::{Catalog, Program};
+use exile_engine::env::{Env, StepEnv};
+use exile_engine::expr::{Expression, Scope};
+use exile_engine::graph::{
+    Branch, Graph, GraphNode, Guard, Join, Limits, Line, Names, Slot, Target,
+};
+use exile_engine::id::{InputId, LogId, RunId, UserId};
+use exile_engine::journal::{BlobId, Journal, MemoryJournal, StartRun};
+use exile_engine::model::Models;
+use exile_engine::node::{Node, NodeError, NodeKinds, Outcome, Subgraph, Work};
+use exile_engine::run::context::{Cx, Services};
+use exile_engine::run::engine::Engine;
+use exile_engine::run::live;
+use exile_engine::run::record::RunOptions;
+use exile_engine::span::NoTrace;
+use exile_engine::state::{Channel, ChannelType, Channels, Reducer, State, Writes};
+use exile_engine::tool::ToolRegistry;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+/// From the state to writes.
+pub type Deed = dyn Fn(&State) -> Result<Writes, NodeError> + Send + Sync;
+
+/// A node that does what a function says.
+pub struct Does(pub Box<Deed>);
+
+impl std::fmt::Debug for Does {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Does")
+    }
+}
+
+#[async_trait]
+impl Node for Does {
+    async fn run(&self, _: &Cx, state: &State) -> Result<Outcome, NodeError> {
+        Ok(Outcome { writes: (self.0)(state)? })
+    }
+}
+
+/// Writes these values.
+pub fn writes(values: &[(&str, Value)]) -> Work {
+    let writes: Writes = values.iter().map(|(k, v)| ((*k).into(), v.clone())).collect();
+    Work::Leaf(Arc::new(Does(Box::new(move |_| Ok(writes.clone())))))
+}
+
+/// Any node.
+pub fn leaf(node: impl Node + 'static) -> Work {
+    Work::Leaf(Arc::new(node))
+}
+
+/// A graph inside a node, with inner channels that start as the outer ones of the same name and
+/// end as them.
+#[derive(Debug)]
+pub struct Inner(pub Arc<Graph>);
+
+impl Subgraph for Inner {
+    fn graph(&self) -> &Arc<Graph> {
+        &self.0
+    }
+
+    fn enter(&self, outer: &State, _: &Scope) -> Result<Writes, NodeError> {
+        let value = |c: &Channel| outer.get(&c.name).map(|v| (c.name.clone(), Value::clone(v)));
+        Ok(self.0.channels.iter().filter_map(value).collect())
+    }
+
+    fn exit(&self, before: &State, inner: &State) -> Result<Outcome, NodeError> {
+        let changed = inner.iter().filter(|(name, value)| before.get(name) != Some(value));
+        let writes = changed.map(|(name, value)| (name.clone(), Value::clone(value)));
+        Ok(Outcome { writes: writes.collect() })
+    }
+}
+
+/// Collects a graph's parts by name.
+#[derive(Default)]
+pub struct Hand {
+    channels: Vec<Channel>,
+    nodes: Vec<(String, Work)>,
+    edges: Vec<(String, Guard, String)>,
+    joins: Vec<(Vec<String>, String)>,
+    pub limits: Limits,
+}
+
+impl Hand {
+    pub fn channel(mut self, name: &str, reduce: Reducer, initial: Value) -> Self {
+        self.channels.push(Channel {
+            name: name.into(),
+            kind: ChannelType::Any,
+            reduce,
+            initial: Arc::new(initial),
+            scope: exile_engine::state::Scope::Log,
+        });
+        self
+    }
+
+    pub fn node(mut self, name: &str, work: Work) -> Self {
+        self.nodes.push((name.into(), work));
+        self
+    }
+
+    pub fn edge(mut self, from: &str, to: &str) -> Self {
+        self.edges.push((from.into(), Guard::Always, to.into()));
+        self
+    }
+
+    pub fn when(mut self, from: &str, condition: &str, to: &str) -> Self {
+        let condition = Expression::compile(condition).unwrap();
+        self.edges.push((from.into(), Guard::When(condition), to.into()));
+        self
+    }
+
+    pub fn otherwise(mut self, from: &str, to: &str) -> Self {
+        self.edges.push((from.into(), Guard::Otherwise, to.into()));
+        self
+    }
+
+    pub fn join(mut self, from: &[&str], to: &str) -> Self {
+        self.joins.push((from.iter().map(ToString::to_string).collect(), to.into()));
+        self
+    }
+
+    pub fn graph(self) -> Graph {
+        let at = |name: &str| self.nodes.iter().position(|(n, _)| n == name);
+        let target = |to: &str| at(to).map_or(Target::End, Target::Node);
+        // `alive`: everything that can reach the slot's source over plain edges and other joins.
+        let mut arcs: Vec<(usize, usize, Option<usize>)> = Vec::new();
+        for (from, _, to) in &self.edges {
+            if let (Some(from), Some(to)) = (at(from), at(to)) {
+                arcs.push((from, to, None));
+            }
+        }
+        for (j, (from, to)) in self.joins.iter().enumerate() {
+            arcs.extend(from.iter().map(|f| (at(f).unwrap(), at(to).unwrap(), Some(j))));
+        }
+        let alive = |source: usize, join: usize| {
+            let mut alive = vec![false; self.nodes.len()];
+            alive[source] = true;
+            loop {
+                let more =
+                    arcs.iter().find(|(a, b, j)| alive[*b] && !alive[*a] && *j != Some(join));
+                let Some((a, ..)) = more else { return alive };
+                alive[*a] = true;
+            }
+        };
+        let joins: Vec<Join> = (0..)
+            .zip(&self.joins)
+            .map(|(j, (from, to))| Join {
+                target: at(to).unwrap(),
+                slots: from
+                    .iter()
+                    .map(|f| Slot { from: at(f).unwrap(), alive: alive(at(f).unwrap(), j) })
+                    .collect(),
+            })
+            .collect();
+        let mut lines: BTreeMap<String, Vec<Line>> = BTreeMap::new();
+        for (j, (from, _)) in self.joins.iter().enumerate() {
+            for (slot, from) in from.iter().enumerate() {
+                let to = Target::Slot { join: j, slot };
+                lines.entry(from.clone()).or_default().push(Line { guard: Guard::Always, to });
+            }
+        }
+        let targets: Vec<Target> = self.edges.iter().map(|(_, _, to)| target(to)).collect();
+        for ((from, guard, _), to) in self.edges.into_iter().zip(targets) {
+            lines.entry(from).or_default().push(Line { guard, to });
+        }
+        let start = lines.remove("START").unwrap_or_default();
+        let nodes = self.nodes.into_iter().map(|(name, work)| GraphNode {
+            lines: lines.remove(&name).unwrap_or_default(),
+            name: name.into(),
+            kind: "test",
+            work,
+            branch: Branch::First,
+        });
+        let channels = Channels::new(self.channels);
+        let output = channels.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+        Graph {
+            name: "hand".into(),
+            nodes: nodes.collect(),
+            channels: Arc::new(channels),
+            start,
+            start_branch: Branch::First,
+            joins,
+            limits: self.limits,
+            input: output.clone(),
+            output,
+            shown: true,
+            names: Names::default(),
+        }
+    }
+}
+
+/// An engine over one hand-made graph.
+pub struct Bench {
+    pub engine: Arc<Engine>,
+    pub journal: Arc<dyn Journal>,
+    pub bundle: BlobId,
+    stop: CancellationToken,
+}
+
+impl Bench {
+    /// Starts an engine that drives runs of `graph` over `journal`.
+    pub async fn over(
+        journal: Arc<dyn Journal>,
+        env: Arc<dyn Env>,
+        graph: Graph,
+        models: Models,
+    ) -> Self {
+        let tools = Arc::new(ToolRegistry::default());
+        Self::with(journal, env, graph, models, tools).await
+    }
+
+    pub async fn with(
+        journal: Arc<dyn Journal>,
+        env: Arc<dyn Env>,
+        graph: Graph,
+        models: Models,
+        tools: Arc<ToolRegistry>,
+    ) -> Self {
+        let models = Arc::new(models);
+        let services = Arc::new(Services {
+            env: env.clone(),
+            models: models.clone(),
+            tools: tools.clone(),
+            trace: Arc::new(NoTrace),
+        });
+        let catalog = Catalog { kinds: NodeKinds::default(), tools, models };
+        let engine = Engine::new(journal.clone(), live::memory(), services, catalog);
+        let stop = CancellationToken::new();
+        tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
+        let mut bench = Self { engine, journal, bundle: BlobId::of(b""), stop };
+        bench.use_graph(graph, b"hand").await;
+        bench
+    }
+
+    /// Pins a graph under the address of `bytes`: runs that start from now on run it.
+    pub async fn use_graph(&mut self, graph: Graph, bytes: &[u8]) {
+        let program = Program {
+            id: BlobId::of(bytes),
+            graph: Arc::new(graph),
+            skills: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+        };
+        self.bundle = self.engine.pin(Arc::new(program), bytes).await.unwrap();
+    }
+
+    /// In memory, with the stepping clock.
+    pub async fn new(graph: Graph) -> Self {
+        let env: Arc<dyn Env> = Arc::new(StepEnv::new());
+        let journal = Arc::new(MemoryJournal::new(env.clone()));
+        Self::over(journal, env, graph, Models::default()).await
+    }
+
+    pub async fn start(&self, log: &LogId, run: &RunId, input: Map<String, Value>) {
+        let start = StartRun {
+            run: run.clone(),
+            graph: "hand".into(),
+            bundle: self.bundle.clone(),
+            owner: UserId::from("user_1"),
+            conversation: None,
+            options: RunOptions::default(),
+            input,
+            traceparent: None,
+        };
+        let id = InputId::from(format!("start_{run}"));
+        self.engine.start(log, &id, start).await.unwrap();
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A journal that is another one but for its `append`, or its `renew`.
+#[allow(unused_macros, reason = "the benches share this file")]
+macro_rules! journal_over {
+    ($name:ty, $store:ident, append: |$this:ident, $lease:ident, $batch:ident| $append:block) => {
+        $crate::hand::journal_over!($name, $store,
+            append: |$this, $lease, $batch| $append,
+            renew: |this, lease, by| { this.$store.renew(lease, by).await });
+    };
+    ($name:ty, $store:ident, renew: |$this:ident, $lease:ident, $by:ident| $renew:block) => {
+        $crate::hand::journal_over!($name, $store,
+            append: |this, lease, batch| { this.$store.append(lease, batch).await },
+            renew: |$this, $lease, $by| $renew);
+    };
+    ($name:ty, $store:ident,
+     append: |$this:ident, $lease:ident, $batch:ident| $append:block,
+     renew: |$same:ident, $held:ident, $by:ident| $renew:block) => {
+        const _: () = {
+            use exile_engine::id::{InputId, LogId, RunId, WorkerId};
+            use exile_engine::journal::{
+                Batch, BlobId, History, Input, Journal, JournalError, Lease, Place, Sent,
+            };
+            use std::time::Duration;
+
+            #[async_trait::async_trait]
+            impl Journal for $name {
+                async fn find(&self, run: &RunId) -> Result<Option<Place>, JournalError> {
+                    self.$store.find(run).await
+                }
+                async fn send(
+                    &self,
+                    log: &LogId,
+                    id: &InputId,
+                    input: &Input,
+                ) -> Result<Sent, JournalError> {
+                    self.$store.send(log, id, input).await
+                }
+                async fn claim(
+                    &self,
+                    worker: &WorkerId,
+                    lease: Duration,
+                ) -> Result<Option<Lease>, JournalError> {
+                    self.$store.claim(worker, lease).await
+                }
+                async fn renew(&self, $held: &Lease, $by: Duration) -> Result<(), JournalError> {
+                    let $same = self;
+                    $renew
+                }
+                async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
+                    self.$store.release(lease).await
+                }
+                async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
+                    self.$store.inbox(log).await
+                }
+                async fn append(&self, $lease: &Lease, $batch: &Batch) -> Result<(), JournalError> {
+                    let $this = self;
+                    $append
+                }
+                async fn load(&self, log: &LogId) -> Result<History, JournalError> {
+                    self.$store.load(log).await
+                }
+                async fn read(
+                    &self,
+                    log: &LogId,
+                    from: u64,
+                    limit: usize,
+                ) -> Result<History, JournalError> {
+                    self.$store.read(log, from, limit).await
+                }
+                async fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError> {
+                    self.$store.put_blob(bytes).await
+                }
+                async fn get_blob(&self, id: &BlobId) -> Result<Option<Vec<u8>>, JournalError> {
+                    self.$store.get_blob(id).await
+                }
+            }
+        };
+    };
+}
+#[allow(unused_imports, reason = "the benches share this file")]
+pub(crate) use journal_over;

@@ -1,0 +1,15 @@
+//! The engine by behaviour; one binary, so that it is linked once.
+#![allow(missing_docs, unreachable_pub, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod documents;
+mod expressions;
+mod hand;
+mod kinds;
+mod libraries;
+mod lines;
+mod mistakes;
+mod pictures;
+mod run;
+mod schemas;
+mod scripted;

@@ -1,0 +1,170 @@
+//! Models and tools for tests: they count who calls them, and do what the test says.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use exile_engine::message::{Role, ToolCall};
+use exile_engine::model::{
+    Capabilities, Delta, DeltaSender, Finish, ModelReply, ModelRequest, Provider, ProviderError,
+    ProviderFault, Usage,
+};
+use exile_engine::tool::{DynTool, Effect, ToolAnswer, ToolCx, ToolSet, ToolSpec};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+/// Answers a request that holds n answers with line n of its script; the last line repeats. Text
+/// is streamed word by word.
+pub struct Scripted {
+    pub lines: Vec<Line>,
+    pub asked: Mutex<Vec<ModelRequest>>,
+}
+
+/// One line of a script.
+#[derive(Clone)]
+pub enum Line {
+    Say(&'static str),
+    Call(Vec<(&'static str, &'static str, Value)>),
+    /// Streams the text, then fails.
+    Break(&'static str),
+    /// Streams the text, tells the test, and never ends.
+    Hang(&'static str, Arc<Notify>),
+}
+
+impl Scripted {
+    pub fn new(lines: Vec<Line>) -> Arc<Self> {
+        Arc::new(Self { lines, asked: Mutex::default() })
+    }
+
+    pub fn calls(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+#[async_trait]
+impl Provider for Scripted {
+    fn name(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn capabilities(&self, _: &str) -> Capabilities {
+        Capabilities { tools: true, json_schema: false, reasoning: false }
+    }
+
+    fn ready(&self) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    async fn complete(&self, request: &ModelRequest) -> Result<ModelReply, ProviderError> {
+        let (sender, mut deltas) = tokio::sync::mpsc::channel(64);
+        let drain = async { while deltas.recv().await.is_some() {} };
+        let answer = async {
+            let reply = self.stream(request, &sender).await;
+            drop(sender);
+            reply
+        };
+        futures_util::future::join(answer, drain).await.0
+    }
+
+    async fn stream(
+        &self,
+        request: &ModelRequest,
+        deltas: &DeltaSender,
+    ) -> Result<ModelReply, ProviderError> {
+        self.asked.lock().unwrap().push(request.clone());
+        let n = request.messages.iter().filter(|m| m.role == Role::Assistant).count();
+        let line = self.lines[n.min(self.lines.len() - 1)].clone();
+        let text = match &line {
+            Line::Say(text) | Line::Break(text) | Line::Hang(text, _) => *text,
+            Line::Call(_) => "",
+        };
+        for word in text.split_inclusive(' ') {
+            let _ = deltas.send(Delta::Text(word.into())).await;
+        }
+        let tool_calls = match line {
+            Line::Say(_) => Vec::new(),
+            Line::Call(calls) => calls
+                .into_iter()
+                .map(|(id, name, args)| ToolCall {
+                    id: id.into(),
+                    name: name.into(),
+                    arguments: args.to_string(),
+                    opaque: None,
+                })
+                .collect(),
+            Line::Break(_) => {
+                return Err(ProviderError {
+                    provider: "scripted".into(),
+                    model: request.model.to_string(),
+                    fault: ProviderFault::Truncated { detail: "no end mark".into() },
+                });
+            }
+            Line::Hang(_, hangs) => {
+                hangs.notify_one();
+                std::future::pending().await
+            }
+        };
+        Ok(ModelReply {
+            content: text.into(),
+            reasoning: None,
+            tool_calls,
+            finish: Finish::Stop,
+            usage: Some(Usage { input: 10, output: 5, ..Usage::default() }),
+            model: "scripted-1".into(),
+            id: None,
+            opaque: None,
+        })
+    }
+}
+
+/// A tool that counts its calls by key and answers its arguments.
+pub struct Counting {
+    spec: ToolSpec,
+    pub keys: Mutex<Vec<String>>,
+    /// Never answers when set.
+    pub hangs: Option<Arc<Notify>>,
+}
+
+impl Counting {
+    pub fn new(name: &str, effect: Effect) -> Arc<Self> {
+        Self::make(name, effect, None)
+    }
+
+    pub fn hanging(name: &str, effect: Effect, hangs: Arc<Notify>) -> Arc<Self> {
+        Self::make(name, effect, Some(hangs))
+    }
+
+    fn make(name: &str, effect: Effect, hangs: Option<Arc<Notify>>) -> Arc<Self> {
+        let schema = json!({ "type": "object", "properties": { "n": { "type": "integer" } } });
+        let spec = ToolSpec::new(name, "Counts.", schema, effect, "native");
+        Arc::new(Self { spec, keys: Mutex::default(), hangs })
+    }
+}
+
+/// The registry's view of a [`Counting`] that the test keeps.
+pub struct Shared(pub Arc<Counting>);
+
+#[async_trait]
+impl DynTool for Shared {
+    fn spec(&self) -> &ToolSpec {
+        &self.0.spec
+    }
+
+    async fn call(&self, cx: &ToolCx, args: Value) -> ToolAnswer {
+        self.0.keys.lock().unwrap().push(cx.key.clone());
+        if let Some(hangs) = &self.0.hangs {
+            hangs.notify_one();
+            std::future::pending::<()>().await;
+        }
+        ToolAnswer::Done(args)
+    }
+}
+
+/// Tools of a test.
+pub struct Tools(pub Vec<Arc<Counting>>);
+
+impl ToolSet for Tools {
+    fn tools(&self) -> Vec<Arc<dyn DynTool>> {
+        self.0.iter().map(|t| Arc::new(Shared(t.clone())) as Arc<dyn DynTool>).collect()
+    }
+}
