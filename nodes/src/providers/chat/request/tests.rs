@@ -1,0 +1,191 @@
+//! Bodies, shown as JSON.
+
+use exile_engine::id::MessageId;
+use exile_engine::tool::Effect;
+
+use super::*;
+use crate::providers::{compatible, deepseek, gemini, openai};
+
+fn text(role: Role, content: &str) -> Message {
+    Message::text(MessageId::from("m"), role, content)
+}
+
+fn asks(model: &str, reasoning: Option<&str>, ids: &[&str]) -> Message {
+    let call = |id: &&str| ToolCall {
+        id: (*id).to_owned(),
+        name: "add".into(),
+        arguments: "{\"x\":1}".into(),
+        opaque: Some(json!({ "extra_content": { "google": { "thought_signature": id } } })),
+    };
+    Message {
+        model: Some(model.to_owned()),
+        reasoning: reasoning.map(str::to_owned),
+        tool_calls: ids.iter().map(call).collect(),
+        ..text(Role::Assistant, "")
+    }
+}
+
+fn answers(id: &str, content: &str) -> Message {
+    Message { tool_call_id: Some(id.to_owned()), ..text(Role::Tool, content) }
+}
+
+fn request(model: &str, messages: Vec<Message>) -> ModelRequest {
+    let schema = json!({ "$schema": "x", "type": "object", "properties": {} });
+    ModelRequest {
+        model: model.into(),
+        messages,
+        tools: vec![ToolSpec::new("add", "adds", schema, Effect::Pure, "native")],
+        tool_choice: ToolChoice::Auto,
+        temperature: Some(0.5),
+        max_tokens: Some(64),
+        output_schema: None,
+    }
+}
+
+fn body(provider: &str, request: &ModelRequest) -> Value {
+    let profile = [deepseek::PROFILE, openai::PROFILE, gemini::PROFILE]
+        .into_iter()
+        .find(|p| p.name == provider)
+        .unwrap_or(compatible::PROFILE);
+    let rules = (profile.rules)(&request.model);
+    Wire { provider, rules, stream: false, signed: true }.body(request)
+}
+
+#[test]
+fn fact_10_reasoning_models_get_their_own_limit_and_no_temperature() {
+    let new = body("openai", &request("gpt-5.1", vec![text(Role::User, "hi")]));
+    assert_eq!(new["max_completion_tokens"], 64);
+    assert!(new.get("max_tokens").is_none() && new.get("temperature").is_none());
+    let old = body("openai", &request("gpt-4.1", vec![text(Role::User, "hi")]));
+    assert_eq!((&old["max_tokens"], &old["temperature"]), (&json!(64), &json!(0.5)));
+}
+
+#[test]
+fn fact_16_own_reasoning_returns_and_foreign_turns_are_empty() {
+    let history = vec![
+        text(Role::User, "q"),
+        asks("deepseek/deepseek-flash", Some("because"), &["a"]),
+        answers("a", "1"),
+        asks("deepseek/deepseek-flash", Some(""), &["b"]),
+        answers("b", "2"),
+        asks("openai/gpt-5", Some("not yours"), &["c"]),
+        answers("c", "3"),
+    ];
+    let body = body("deepseek", &request("deepseek-flash", history.clone()));
+    let echoed: Vec<&Value> =
+        [1, 3, 5].iter().map(|i| &body["messages"][*i]["reasoning_content"]).collect();
+    assert_eq!(echoed, [&json!("because"), &json!(""), &json!("")]);
+    let elsewhere = super::tests::body("openai", &request("gpt-4.1", history));
+    assert!(elsewhere["messages"][1].get("reasoning_content").is_none());
+}
+
+#[test]
+fn fact_17_a_forced_tool_switches_thinking_off() {
+    let mut asked = request("deepseek-flash", vec![text(Role::User, "q")]);
+    assert!(body("deepseek", &asked).get("thinking").is_none());
+    asked.tool_choice = ToolChoice::None;
+    assert!(body("deepseek", &asked).get("thinking").is_none());
+    asked.tool_choice = ToolChoice::Named("add".into());
+    let forced = body("deepseek", &asked);
+    assert_eq!(forced["thinking"]["type"], "disabled");
+    assert_eq!(forced["tool_choice"]["function"]["name"], "add");
+}
+
+#[test]
+fn fact_21_signatures_return_to_their_model_and_strangers_get_the_stand_in() {
+    let history = vec![
+        asks("gemini/gemini-3-flash", None, &["a", "b"]),
+        answers("a", "1"),
+        answers("b", "2"),
+        asks("gemini/gemini-2.5-pro", None, &["c"]),
+        answers("c", "3"),
+        asks("deepseek/deepseek-flash", None, &["d", "e"]),
+        answers("d", "4"),
+        answers("e", "5"),
+    ];
+    let body = body("gemini", &request("gemini-3-flash", history));
+    let signature = |message: usize, call: usize| {
+        body["messages"][message]["tool_calls"][call]["extra_content"]["google"]
+            ["thought_signature"]
+            .as_str()
+    };
+    let stand_in = Some("skip_thought_signature_validator");
+    assert_eq!((signature(0, 0), signature(0, 1)), (Some("a"), Some("b")));
+    assert_eq!(signature(3, 0), stand_in);
+    assert_eq!((signature(5, 0), signature(5, 1)), (stand_in, None));
+}
+
+#[test]
+fn every_call_is_followed_by_its_answer_and_no_answer_is_orphaned() {
+    let history = vec![
+        answers("ghost", "no call"),
+        asks("x/y", None, &["a", "b"]),
+        text(Role::User, "meanwhile"),
+        answers("b", "2"),
+        answers("a", "1"),
+        answers("a", "again"),
+    ];
+    let body = body("openai", &request("gpt-4.1", history));
+    let shown: Vec<String> = body["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| format!("{} {}", m["role"].as_str().unwrap(), m["content"]))
+        .collect();
+    assert_eq!(shown, ["assistant null", "tool \"1\"", "tool \"2\"", "user \"meanwhile\""]);
+    let open = super::tests::body("openai", &request("g", vec![asks("x/y", None, &["a"])]));
+    assert!(open["messages"][1]["content"].as_str().unwrap().contains("not_run"));
+}
+
+#[test]
+fn ids_and_arguments_that_others_refuse_are_replaced() {
+    let long = "call_".repeat(30);
+    let mut message = asks("x/y", None, &[&long]);
+    message.tool_calls[0].arguments = "{\"x\":".into();
+    let body = body("openai", &request("g", vec![message, answers(&long, "ok")]));
+    let call = &body["messages"][0]["tool_calls"][0];
+    assert_eq!(
+        (&call["id"], &body["messages"][1]["tool_call_id"]),
+        (&json!("call_0_0"), &json!("call_0_0"))
+    );
+    assert_eq!(call["function"]["arguments"], "{}");
+    assert_eq!(body["messages"][1]["content"], "ok");
+}
+
+#[test]
+fn system_texts_are_one_message() {
+    let messages = vec![text(Role::System, "a"), text(Role::System, "b"), text(Role::User, "c")];
+    let body = body("openai", &request("g", messages));
+    assert_eq!(body["messages"][0], json!({ "role": "system", "content": "a\n\nb" }));
+    assert_eq!(body["messages"].as_array().unwrap().len(), 2);
+    assert!(body["tools"][0]["function"]["parameters"].get("$schema").is_none());
+}
+
+#[test]
+fn fact_12_a_schema_is_strict_only_if_it_is_closed() {
+    let mut asked = request("m", vec![text(Role::User, "q")]);
+    let closed = json!({ "type": "object", "additionalProperties": false, "required": ["a"],
+        "properties": { "a": { "type": "array", "items": { "type": "string" } } } });
+    let format = |schema: &Value, asked: &mut ModelRequest, provider: &str| {
+        asked.output_schema = Some(schema.clone());
+        body(provider, asked)["response_format"].clone()
+    };
+    assert_eq!(format(&closed, &mut asked, "openai")["json_schema"]["strict"], true);
+    let mut open = closed.clone();
+    open["required"] = json!([]);
+    assert_eq!(format(&open, &mut asked, "openai")["json_schema"]["strict"], false);
+    let nested = json!({ "type": "array", "items": open });
+    assert_eq!(format(&nested, &mut asked, "openai")["json_schema"]["strict"], false);
+    assert_eq!(format(&closed, &mut asked, "deepseek")["type"], "json_object");
+    assert_eq!(format(&nested, &mut asked, "deepseek"), Value::Null);
+    assert_eq!(format(&closed, &mut asked, "gemini"), Value::Null);
+    assert_eq!(format(&closed, &mut asked, "other"), Value::Null);
+}
+
+#[test]
+fn streams_ask_for_usage() {
+    let request = request("m", vec![text(Role::User, "q")]);
+    let rules = Rules::PLAIN;
+    let body = Wire { provider: "x", rules, stream: true, signed: true }.body(&request);
+    assert_eq!(body["stream_options"]["include_usage"], true);
+}

@@ -1,0 +1,25 @@
+//! DeepSeek (api-docs.deepseek.com, November 2026): `deepseek-flash`, `deepseek-v4-pro`.
+//!
+//! Thinking is on by default and stays on, except where a tool is forced (wire facts 15–17).
+//! Temperature is sent although a thinking model ignores it: it counts once thinking is off.
+
+use exile_engine::model::Capabilities;
+
+use super::chat::profile::{Echo, ForcedChoice, Json, Profile, Rules};
+
+/// DeepSeek.
+pub const PROFILE: Profile = Profile {
+    name: "deepseek",
+    base_url: "https://api.deepseek.com",
+    key_variable: "DEEPSEEK_API_KEY",
+    rules: |_| RULES,
+};
+
+/// Also for DeepSeek's models behind other servers.
+pub(super) const RULES: Rules = Rules {
+    capabilities: Capabilities { tools: true, json_schema: false, reasoning: true },
+    reasoning: Echo::Always,
+    forced_choice: ForcedChoice::WithoutThinking,
+    json: Json::Object,
+    ..Rules::PLAIN
+};

@@ -1,0 +1,57 @@
+//! Configurations and what they refuse.
+
+use exile_engine::env::StepEnv;
+use exile_engine::span::NoTrace;
+
+use super::*;
+
+fn make(config: ProviderConfig) -> Result<Arc<dyn Provider>, ConfigError> {
+    provider(config, Arc::new(NoTrace), Arc::new(StepEnv::new()))
+}
+
+fn keyed(name: &str) -> ProviderConfig {
+    ProviderConfig { api_key: Some(Secret::new("sk-1")), ..ProviderConfig::new(name) }
+}
+
+#[test]
+fn built_in_names_need_a_key_alone() {
+    for name in ["deepseek", "openai", "gemini"] {
+        assert_eq!(make(keyed(name)).unwrap().ready(), Ok(()));
+        let missing = make(ProviderConfig::new(name)).unwrap().ready().unwrap_err();
+        assert_eq!(missing.fault.code(), "provider_key_missing");
+        let variable = format!("{}_API_KEY", name.to_uppercase());
+        assert!(missing.to_string().contains(&variable), "{missing}");
+        let config = ProviderConfig::new(name);
+        let minute = Duration::from_mins(1);
+        assert_eq!((config.first_byte_timeout, config.idle_timeout), (minute, minute));
+    }
+}
+
+#[test]
+fn other_names_need_an_address() {
+    let error = make(keyed("my-server")).err().unwrap();
+    assert_eq!(error, ConfigError::BaseUrlMissing("my-server".into()));
+    let empty = ProviderConfig { base_url: Some(" ".into()), ..keyed("my-server") };
+    assert_eq!(make(empty).err(), Some(error));
+    let bad = ProviderConfig { base_url: Some("ftp://x".into()), ..keyed("my-server") };
+    assert!(matches!(make(bad).err(), Some(ConfigError::Address { .. })));
+    assert_eq!(ProviderConfig::new("my-server").key_variable, "MY_SERVER_API_KEY");
+}
+
+#[test]
+fn a_key_may_stand_in_a_header_or_not_be_needed() {
+    let header = |value: &str| ProviderConfig {
+        headers: vec![("Api-Key".into(), Secret::new(value))],
+        ..ProviderConfig::new("openai")
+    };
+    assert!(make(header("azure")).unwrap().ready().is_ok());
+    assert!(make(header("")).unwrap().ready().is_err());
+    let keyless = ProviderConfig { keyless: true, ..ProviderConfig::new("openai") };
+    assert!(make(keyless).unwrap().ready().is_ok());
+}
+
+#[test]
+fn a_secret_prints_nothing() {
+    let shown = format!("{:?}", keyed("openai"));
+    assert!(shown.contains("[secret]") && !shown.contains("sk-1"), "{shown}");
+}

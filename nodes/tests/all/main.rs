@@ -1,0 +1,19 @@
+//! The crate from outside: over real sockets of this machine, against scripted upstreams.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    clippy::needless_raw_string_hashes,
+    reason = "a test may fail loudly; literals are handed over"
+)]
+
+mod facts;
+mod faults;
+mod findings;
+mod http;
+mod kinds;
+mod recorded;
+mod rules;
+mod stage;
+mod upstream;
