@@ -1,0 +1,43 @@
+//! What every request can reach.
+//!
+//! Absent on purpose: how the parts are made (the composition root) and configuration as written;
+//! a route sees only the few settings it needs.
+
+use std::sync::Arc;
+
+use exile_engine::bundle::Catalog;
+use exile_engine::env::Env;
+use exile_engine::library::Library;
+use exile_engine::run::engine::Engine;
+use exile_engine::span::TraceLink;
+
+pub use crate::config::Environment;
+use crate::store::Store;
+
+/// The parts of one server.
+#[derive(Clone)]
+pub struct App {
+    /// Rows.
+    pub store: Store,
+    /// Runs.
+    pub engine: Arc<Engine>,
+    /// Graphs and skills.
+    pub library: Arc<Library>,
+    /// Node kinds, tools and models.
+    pub catalog: Catalog,
+    /// Clock, ids, randomness.
+    pub env: Arc<dyn Env>,
+    /// The trace that requests belong to.
+    pub trace: Arc<dyn TraceLink>,
+    /// What the configuration says to routes.
+    pub settings: Settings,
+}
+
+/// The part of the configuration that routes read.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `production` is held to more by `/readyz`.
+    pub environment: Environment,
+    /// For conversations and runs that name none.
+    pub default_graph: String,
+}

@@ -1,0 +1,200 @@
+//! The command line.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `terminal.rs` | the only way to standard output |
+//! | `connection.rs` | the server that holds the home, or one of our own |
+//! | `events.rs` | a run's stream of events |
+//! | the rest | one command each |
+//!
+//! Invariants:
+//! - Every command that needs rows talks HTTP, to the server that holds the home or to one that
+//!   this process starts for itself on a free port: there is one path to the data.
+//! - Exit codes: 0 done, 1 failed, 2 usage. With `--json` standard output is JSON alone.
+//! - Standard output is for results, standard error for what went wrong and for logs.
+
+mod chat;
+mod connection;
+mod doctor;
+mod error;
+mod events;
+mod graph;
+mod key;
+mod run;
+mod schema;
+mod serve;
+mod terminal;
+mod tool;
+mod trace;
+mod user;
+mod validate;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, Flags, Surroundings, Variables};
+use crate::telemetry::{Telemetry, TelemetrySettings};
+use connection::Connection;
+use error::CliError;
+use terminal::Terminal;
+
+/// Runs conversations as state graphs.
+#[derive(Parser)]
+#[command(name = "exile", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What every command takes.
+#[derive(Args)]
+#[allow(clippy::doc_markdown, reason = "`--help` prints these lines as they are")]
+struct Globals {
+    /// The folder with the database and the local key [env: EXILE_HOME; default: .exile/ beside
+    /// exile.yaml]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    home: Option<PathBuf>,
+    /// The folder with graphs and skills [env: EXILE_GRAPHS; default: graphs/ beside exile.yaml,
+    /// else those in the binary]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    graphs: Option<PathBuf>,
+    /// exile.yaml [env: EXILE_CONFIG; default: the nearest one above this folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to listen [env: EXILE_BIND; default: 127.0.0.1:8080]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    bind: Option<String>,
+    /// Print JSON, for machines
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve HTTP until SIGTERM or Ctrl-C (the default)
+    Serve,
+    /// Talk to a graph in the terminal
+    Chat(chat::Chat),
+    /// Run a graph once and print its output
+    Run(run::Run),
+    /// Check graphs and skills
+    Validate(validate::Validate),
+    /// Draw a graph
+    Graph(graph::Graph),
+    /// Print the JSON Schema of a kind of file
+    Schema(schema::Schema),
+    /// Show what a run did, step by step
+    Trace(trace::Trace),
+    /// List and call tools
+    #[command(subcommand)]
+    Tool(tool::Tool),
+    /// Manage users
+    #[command(subcommand)]
+    User(user::User),
+    /// Manage keys
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Check this installation and say what to do
+    Doctor,
+}
+
+/// Reads the arguments, does what they say and gives the exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            // Help that cannot be printed cannot be complained about either.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let mut terminal = Terminal::new(cli.globals.json);
+    // Whatever is written from here on is for its owner alone, the database's own files too.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    match dispatch(cli, &mut terminal) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal.failed(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: Cli, terminal: &mut Terminal) -> Result<(), CliError> {
+    let command = cli.command.unwrap_or(Command::Serve);
+    if let Command::Schema(schema) = &command {
+        return schema.run(terminal);
+    }
+    let config = config::load(&surroundings(cli.globals)?)?;
+    match &command {
+        Command::Validate(validate) => return validate.run(&config, terminal),
+        Command::Graph(graph) => return graph.run(&config, terminal),
+        _ => {}
+    }
+    let telemetry = Telemetry::start(&telemetry_settings(&config, &command))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let trace = telemetry.link();
+    let done = runtime.block_on(async {
+        match command {
+            Command::Serve => serve::run(&config, trace, terminal).await,
+            Command::Doctor => doctor::run(&config, trace, terminal).await,
+            other => {
+                let connection = Connection::open(&config, trace).await?;
+                let done = other.over(&connection, terminal).await;
+                connection.close().await;
+                done
+            }
+        }
+    });
+    // A task that outlives its server (a reader of standard input) must not hold up the exit.
+    runtime.shutdown_background();
+    telemetry.shutdown();
+    done
+}
+
+impl Command {
+    /// Commands that talk to a server.
+    async fn over(self, connection: &Connection, terminal: &mut Terminal) -> Result<(), CliError> {
+        match self {
+            Self::Chat(chat) => chat.run(connection, terminal).await,
+            Self::Run(run) => run.run(connection, terminal).await,
+            Self::Trace(trace) => trace.run(connection, terminal).await,
+            Self::Tool(tool) => tool.run(connection, terminal).await,
+            Self::User(user) => user.run(connection, terminal).await,
+            Self::Key(key) => key.run(connection, terminal).await,
+            Self::Serve | Self::Doctor | Self::Graph(_) | Self::Validate(_) | Self::Schema(_) => {
+                Ok(())
+            }
+        }
+    }
+}
+
+fn surroundings(globals: Globals) -> Result<Surroundings, CliError> {
+    Ok(Surroundings {
+        flags: Flags {
+            config: globals.config,
+            home: globals.home,
+            graphs: globals.graphs,
+            bind: globals.bind,
+        },
+        variables: Variables::of_process(),
+        folder: std::env::current_dir()?,
+    })
+}
+
+/// Commands for people log what goes wrong alone, unless `EXILE_LOG` asks for more.
+fn telemetry_settings(config: &Config, command: &Command) -> TelemetrySettings {
+    let get = |name| config.variables.get(name).map(str::to_owned);
+    let quiet = !matches!(command, Command::Serve);
+    TelemetrySettings {
+        log: get("EXILE_LOG").or_else(|| quiet.then(|| "error".to_owned())),
+        otlp_endpoint: get("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        otlp_headers: get("OTEL_EXPORTER_OTLP_HEADERS"),
+    }
+}

@@ -1,0 +1,253 @@
+//! The composition root: makes every part of a server from its configuration and puts them
+//! together. The only place that knows all of them.
+//!
+//! Invariants:
+//! - A start does nothing slow: no network, no file but those it needs.
+//! - A file that does not load keeps its graph from running, not the server from starting.
+//! - Parts end in the order of their need: requests, runs, rows, and last the home's lock.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use exile_engine::bundle::Catalog;
+use exile_engine::env::{Env, SystemEnv};
+use exile_engine::http::HttpError;
+use exile_engine::id::UserId;
+use exile_engine::library::Library;
+use exile_engine::model::{Models, Provider};
+use exile_engine::run::context::Services;
+use exile_engine::run::engine::Engine;
+use exile_engine::run::live;
+use exile_engine::span::TraceLink;
+use exile_engine::tool::{RegisterError, ToolRegistry};
+use exile_nodes::guard::Allow;
+use exile_nodes::http::{Client, Outbound};
+use exile_nodes::providers::{self, ProviderConfig, mock::Mock};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Settings};
+use crate::config::{Config, ProviderSettings, Secret};
+use crate::home::{Held, HomeError};
+use crate::store::{Role, Store, StoreError};
+use crate::{serve, shipped};
+
+/// How long runs and requests in flight may go on once the server is told to stop.
+pub const DRAIN: Duration = Duration::from_secs(30);
+
+/// Whom the local key and the first sign-in belong to.
+const ADMIN: &str = "admin";
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ComposeError {
+    /// The address to listen on.
+    #[error("cannot listen on {address}: {source}; choose another one with --bind")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The home.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A provider's address or proxy.
+    #[error("{0}; see `providers` in exile.yaml")]
+    Provider(#[from] providers::ConfigError),
+    /// The tools' way out.
+    #[error("the tools' HTTP client: {0}")]
+    Http(#[from] HttpError),
+    /// Two tools in each other's way.
+    #[error(transparent)]
+    Tool(#[from] RegisterError),
+}
+
+/// Node kinds, tools and models of a configuration.
+pub fn catalog(
+    config: &Config,
+    trace: &Arc<dyn TraceLink>,
+    env: &Arc<dyn Env>,
+) -> Result<Catalog, ComposeError> {
+    let mut models: Vec<Arc<dyn Provider>> = Vec::new();
+    for settings in &config.providers {
+        models.push(providers::provider(provider(settings), trace.clone(), env.clone())?);
+    }
+    if let Some(script) = &config.mock {
+        models.push(Arc::new(Mock::new(script.clone())));
+    }
+    let allow = config.outbound_allow.iter().map(|host| Allow::parse(host)).collect();
+    let http = Client::new(Outbound { allow, proxy: None }, trace.clone())?;
+    let native = exile_plugins::native::all(http, config.timezone.clone());
+    Ok(Catalog {
+        kinds: exile_nodes::kinds::all(),
+        tools: Arc::new(ToolRegistry::new(&[&native])?),
+        models: Arc::new(Models::new(models, config.aliases.clone())),
+    })
+}
+
+/// The graphs and skills of a configuration: its folder's, or those that ship.
+#[must_use]
+pub fn library(config: &Config, catalog: &Catalog) -> Library {
+    match &config.places.graphs {
+        Some(folder) => Library::load(folder, catalog),
+        None => shipped::library(catalog),
+    }
+}
+
+fn provider(settings: &ProviderSettings) -> ProviderConfig {
+    let patience = settings.timeout.unwrap_or(providers::PATIENCE);
+    ProviderConfig {
+        base_url: settings.base_url.clone(),
+        api_key: settings.api_key.clone(),
+        key_variable: settings.key_variable.clone(),
+        headers: settings.headers.clone(),
+        query: settings.query.iter().map(|(n, v)| (n.clone(), Secret::new(v))).collect(),
+        proxy: settings.proxy.clone(),
+        keyless: settings.keyless,
+        first_byte_timeout: patience,
+        idle_timeout: patience,
+        ..ProviderConfig::new(&settings.name)
+    }
+}
+
+/// A server that answers.
+pub struct Server {
+    url: String,
+    app: Arc<App>,
+    admin: UserId,
+    held: Held,
+    stop: CancellationToken,
+    requests: JoinHandle<()>,
+    runs: JoinHandle<()>,
+}
+
+impl Server {
+    /// Opens the home, listens, and takes up the runs that an earlier process left.
+    pub async fn start(
+        config: &Config,
+        held: Held,
+        trace: Arc<dyn TraceLink>,
+        address: SocketAddr,
+    ) -> Result<Self, ComposeError> {
+        let env: Arc<dyn Env> = Arc::new(SystemEnv::new());
+        let app = Arc::new(app(config, &held, trace, env).await?);
+        let admin = admin(&app.store, &held).await?;
+        let unable = |source| ComposeError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(unable)?;
+        let url = url(listener.local_addr().map_err(unable)?);
+        held.announce(&url)?;
+        let stop = CancellationToken::new();
+        let runs = tokio::spawn(app.engine.clone().serve(stop.clone(), DRAIN));
+        let requests = tokio::spawn(answer(listener, app.clone(), stop.clone()));
+        Ok(Self { url, app, admin, held, stop, requests, runs })
+    }
+
+    /// Where it listens, as this machine reaches it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A link that signs an administrator in, once.
+    pub async fn sign_in_link(&self) -> Result<String, StoreError> {
+        let token = self.app.store.create_sign_in(&self.admin).await?;
+        Ok(format!("{}/sign-in?token={token}", self.url))
+    }
+
+    /// Logs what an operator should know.
+    pub fn report(&self) {
+        let aliases = self.app.catalog.models.aliases().iter();
+        let mocked = aliases.filter(|(_, alias)| &*alias.model.provider == "mock");
+        let mocked: Vec<&str> = mocked.map(|(name, _)| name.as_str()).collect();
+        if !mocked.is_empty() {
+            let mocked = mocked.join(", ");
+            tracing::warn!(
+                "no provider has a key: the mock answers for {mocked}; set e.g. DEEPSEEK_API_KEY"
+            );
+        }
+        for finding in self.app.library.findings() {
+            tracing::warn!("{finding}");
+        }
+    }
+
+    /// Returns when the server has ended by itself, which it does only by a fault.
+    pub async fn ended(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Takes nothing new, lets what is in flight go on for at most [`DRAIN`], closes the home.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        for (part, task) in [("requests", self.requests), ("runs", self.runs)] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, part, "a part of the server ended badly");
+            }
+        }
+        if let Err(error) = self.app.store.close().await {
+            tracing::error!(%error, "the database did not close; nothing stored is lost");
+        }
+        drop(self.held);
+    }
+}
+
+/// Answers requests; if that ends by a fault, so does the server.
+async fn answer(listener: TcpListener, app: Arc<App>, stop: CancellationToken) {
+    if let Err(error) = serve::serve(listener, app, stop.clone(), DRAIN).await {
+        tracing::error!(%error, "the server cannot take connections any more");
+    }
+    stop.cancel();
+}
+
+async fn app(
+    config: &Config,
+    held: &Held,
+    trace: Arc<dyn TraceLink>,
+    env: Arc<dyn Env>,
+) -> Result<App, ComposeError> {
+    let catalog = catalog(config, &trace, &env)?;
+    let library = Arc::new(library(config, &catalog));
+    let store = Store::open(&held.home().database(), env.clone()).await?;
+    let services = Services {
+        env: env.clone(),
+        models: catalog.models.clone(),
+        tools: catalog.tools.clone(),
+        trace: trace.clone(),
+    };
+    let journal = Arc::new(store.clone());
+    let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
+    let settings =
+        Settings { environment: config.environment, default_graph: config.default_graph.clone() };
+    Ok(App { store, engine, library, catalog, env, trace, settings })
+}
+
+/// The administrator of this home. Makes them, and the local key, if either is missing.
+async fn admin(store: &Store, held: &Held) -> Result<UserId, ComposeError> {
+    if let Some(key) = held.home().local_key()?
+        && let Some((_, user)) = store.key_owner(key.expose()).await?
+    {
+        return Ok(user.id);
+    }
+    let user = match store.user_by_name(ADMIN).await? {
+        Some(user) => user,
+        None => store.create_user(ADMIN, Role::Admin).await?,
+    };
+    let (_, secret) = store.create_key(&user.id, "local.key", &[], None).await?;
+    held.store_local_key(&Secret::new(secret))?;
+    Ok(user.id)
+}
+
+/// The address as this machine reaches it: a server that listens everywhere also does so here.
+fn url(address: SocketAddr) -> String {
+    let host = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        _ => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    format!("http://{}", SocketAddr::new(host, address.port()))
+}

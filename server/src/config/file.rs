@@ -1,0 +1,155 @@
+//! The shape of `exile.yaml`: one struct per section. The JSON Schema comes from these types.
+//!
+//! Invariants:
+//! - An unknown key is an error wherever it stands.
+//! - A section of the design that this version cannot serve is in the shape, so that editors know
+//!   it, and is refused by `unsupported.rs`, so that it is never silently ignored.
+
+use std::collections::BTreeMap;
+
+use exile_engine::period::Period;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// `exile.yaml`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigFile {
+    /// `development` (default) or `production`.
+    pub environment: Option<Environment>,
+    /// Address and port to listen on, e.g. `127.0.0.1:8080`; port 0 takes a free one.
+    pub bind: Option<String>,
+    /// IANA name, e.g. `Asia/Shanghai`: quota days, off-peak prices, `current_time`.
+    pub timezone: Option<String>,
+    /// What money is counted in.
+    pub currency: Option<Currency>,
+    /// The graph of a conversation that names none.
+    pub default_graph: Option<String>,
+    /// Where things are stored.
+    pub store: Store,
+    /// Names that graphs and skills use for models.
+    pub models: BTreeMap<String, Alias>,
+    /// Who serves models. `deepseek`, `openai` and `gemini` are known without an entry.
+    pub providers: BTreeMap<String, Provider>,
+    /// What tools may reach of the local network.
+    pub outbound: Outbound,
+    /// What spans hold.
+    pub traces: Traces,
+    /// Limits. Not supported by this version.
+    pub quotas: Option<Value>,
+    /// Operations of HTTP services as tools. Not supported by this version.
+    pub http_tools: Option<Value>,
+    /// MCP servers whose tools are bridged in. Not supported by this version.
+    pub mcp_servers: Option<Value>,
+    /// What plugins may reach. Not supported by this version.
+    pub plugins: Option<Value>,
+    /// Sets of documents. Not supported by this version.
+    pub collections: Option<Value>,
+}
+
+/// Where exile runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// A person's machine: without any key the mock answers.
+    #[default]
+    Development,
+    /// Users depend on it: a missing key is an error.
+    Production,
+}
+
+impl Environment {
+    /// As written in `exile.yaml`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Production => "production",
+        }
+    }
+}
+
+/// What money is counted in.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+pub struct Currency {
+    /// ISO 4217, e.g. `CNY`.
+    pub unit: String,
+    /// What one unit of another currency is worth, e.g. `USD: 7.10`.
+    #[serde(flatten)]
+    pub rates: BTreeMap<String, f64>,
+}
+
+impl Default for Currency {
+    fn default() -> Self {
+        Self { unit: "USD".into(), rates: BTreeMap::new() }
+    }
+}
+
+/// Where things are stored.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// `sqlite`: a file in the home. Nothing else in this version.
+    pub database: Option<String>,
+    /// Empty: none. Nothing else in this version.
+    pub redis: Option<String>,
+}
+
+/// What a name stands for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Alias {
+    /// `provider/model`, everywhere.
+    One(String),
+    /// By environment and business.
+    Table(AliasTable),
+}
+
+/// What a name stands for, by environment and business.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AliasTable {
+    /// `provider/model` in development.
+    pub development: Option<String>,
+    /// `provider/model` in production.
+    pub production: Option<String>,
+    /// Business → `provider/model`, before the environment's.
+    pub business: BTreeMap<String, String>,
+    /// What is tried when it fails. Not supported by this version.
+    pub fallback: Option<Value>,
+}
+
+/// Who serves models.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Provider {
+    /// The key, best as `"${NAME:-}"`.
+    pub api_key: Option<String>,
+    /// Address before `/chat/completions`; needed for names that are not built in.
+    pub base_url: Option<String>,
+    /// Sent with every request.
+    pub headers: BTreeMap<String, String>,
+    /// Added to every address.
+    pub query: BTreeMap<String, String>,
+    /// `http://` address that requests go through; empty: none.
+    pub proxy: Option<String>,
+    /// How long it may take to begin an answer, and between two pieces of one; `1m` by default.
+    pub timeout: Option<Period>,
+}
+
+/// What tools may reach of the local network.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbound {
+    /// Hosts, `host:port` or addresses.
+    pub allow: Vec<String>,
+}
+
+/// What spans hold.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Traces {
+    /// Whether messages, arguments and results are exported. Only `false` in this version.
+    pub content: bool,
+}

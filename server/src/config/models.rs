@@ -1,0 +1,315 @@
+//! Which providers there are, which of them can be called, and what each alias stands for.
+//!
+//! Invariants:
+//! - Outside development an alias stands for what is written, key or not: a missing key is seen
+//!   by `/readyz` and by the run, never papered over.
+//! - The mock exists only in development, only when no key is set at all.
+//! - The key of a built-in provider's own variable is never sent to another address: with a
+//!   `base_url` of its own, a provider has only the key that its entry names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use exile_engine::document::child;
+use exile_engine::model::{Aliases, ModelAlias, ModelRef};
+
+use super::Secret;
+use super::complaint::Complaint;
+use super::file::{Alias, AliasTable, ConfigFile, Environment, Provider};
+use super::variables::{Variables, first_named};
+
+/// Providers without an entry, each with the variable of its key, in the order in which an alias
+/// without a key falls to them.
+const BUILT_IN: &[(&str, &str)] =
+    &[("deepseek", "DEEPSEEK_API_KEY"), ("openai", "OPENAI_API_KEY"), ("gemini", "GEMINI_API_KEY")];
+
+/// The alias of nodes that name no model.
+const DEFAULT: &str = "default";
+
+/// Aliases without an entry in development, in the order in which keys are looked for.
+const DEFAULTS: &[(&str, [&str; 3])] = &[
+    (DEFAULT, ["deepseek/deepseek-flash", "openai/gpt-5.1", "gemini/gemini-3-flash"]),
+    ("fast", ["deepseek/deepseek-flash", "openai/gpt-5-mini", "gemini/gemini-3-flash"]),
+];
+
+/// `default` without an entry in production. Other aliases without one stand for what `default`
+/// does: what nobody wrote must not ask for another key.
+const PRODUCTION: &str = "openai/gpt-5.1";
+
+/// What stands in when nothing can be called.
+const MOCK: &str = "mock/mock";
+
+/// One provider, ready to be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderSettings {
+    /// Before the slash.
+    pub name: String,
+    /// Sent as the bearer token.
+    pub api_key: Option<Secret>,
+    /// The environment variable that would hold the key.
+    pub key_variable: String,
+    /// Whether it answers without a key.
+    pub keyless: bool,
+    /// Address before `/chat/completions`; `None`: the built-in one.
+    pub base_url: Option<String>,
+    /// Sent with every request; values may be keys.
+    pub headers: Vec<(String, Secret)>,
+    /// Added to every address.
+    pub query: Vec<(String, String)>,
+    /// Goes through it.
+    pub proxy: Option<String>,
+    /// How long it may be silent; `None`: as long as providers may by default.
+    pub timeout: Option<Duration>,
+}
+
+impl ProviderSettings {
+    /// Whether a call can be made.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.keyless || self.api_key.is_some()
+    }
+}
+
+/// What the sections `models` and `providers` come to.
+#[derive(Debug)]
+pub(super) struct Choice {
+    /// Name → models, the environment chosen.
+    pub aliases: Aliases,
+    /// In the order of the built-in ones, then by name.
+    pub providers: Vec<ProviderSettings>,
+    /// Whether the mock stands in.
+    pub mock: bool,
+}
+
+/// Chooses. `written` is the file before substitution: it tells which variable a key comes from.
+pub(super) fn choose(
+    file: &ConfigFile,
+    written: &serde_json::Value,
+    environment: Environment,
+    variables: &Variables,
+) -> Result<Choice, Vec<Complaint>> {
+    let mut complaints = Vec::new();
+    let providers = providers(file, written, variables, &mut complaints);
+    let keyed = providers.iter().any(|p| p.api_key.is_some() || has_key_header(&p.headers));
+    let mock = environment == Environment::Development && !keyed;
+    let falls = Falls { providers: &providers, environment, mock };
+    let aliases = aliases(file, &falls, &mut complaints);
+    if complaints.is_empty() { Ok(Choice { aliases, providers, mock }) } else { Err(complaints) }
+}
+
+fn providers(
+    file: &ConfigFile,
+    written: &serde_json::Value,
+    variables: &Variables,
+    complaints: &mut Vec<Complaint>,
+) -> Vec<ProviderSettings> {
+    let built_in = BUILT_IN.iter().map(|(name, _)| *name);
+    let own = file.providers.keys().map(String::as_str);
+    let own = own.filter(|name| !BUILT_IN.iter().any(|(b, _)| b == name));
+    let empty = Provider::default();
+    let mut list = Vec::new();
+    for name in built_in.chain(own) {
+        let entry = file.providers.get(name).unwrap_or(&empty);
+        let place = child("/providers", name);
+        let variable = written.pointer(&format!("{place}/api_key"));
+        let variable = variable.and_then(|v| first_named(v.as_str()?));
+        complaints.extend(check_provider(name, entry, &place));
+        list.push(settings(name, entry, variable, variables));
+    }
+    list
+}
+
+fn check_provider(name: &str, entry: &Provider, place: &str) -> Vec<Complaint> {
+    let mut found = Vec::new();
+    let mut complain = |place: String, code, message: String, fix: &str| {
+        found.push(Complaint { place, code, message, fix: fix.to_owned() });
+    };
+    let built_in = BUILT_IN.iter().any(|(b, _)| *b == name);
+    if name == "mock" || name.contains('/') || name.is_empty() {
+        let message = format!("a provider cannot be named `{name}`");
+        complain(place.to_owned(), "provider_name", message, "choose another name, without `/`");
+    } else if !built_in && entry.base_url.as_deref().unwrap_or_default().is_empty() {
+        let message = format!("`{name}` is not built in and has no `base_url`");
+        let fix = "add `base_url:`, the address before `/chat/completions`";
+        complain(place.to_owned(), "base_url_missing", message, fix);
+    }
+    for (key, value) in [("base_url", &entry.base_url), ("proxy", &entry.proxy)] {
+        let value = value.as_deref().unwrap_or_default();
+        if !value.is_empty() && !value.starts_with("http://") && !value.starts_with("https://") {
+            let message = format!("`{key}` is no address");
+            complain(format!("{place}/{key}"), "address", message, "begin it with https://");
+        }
+    }
+    found
+}
+
+fn settings(
+    name: &str,
+    entry: &Provider,
+    named: Option<&str>,
+    variables: &Variables,
+) -> ProviderSettings {
+    let full = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
+    let base_url = full(&entry.base_url);
+    let own = BUILT_IN.iter().find(|(b, _)| *b == name).map(|(_, variable)| *variable);
+    let derived = format!("{}_API_KEY", name.to_uppercase().replace('-', "_"));
+    let key_variable = named.or(own).unwrap_or(&derived).to_owned();
+    let from_environment = match (&entry.api_key, &base_url) {
+        (None, None) => variables.get(&key_variable).map(str::to_owned),
+        _ => None,
+    };
+    let headers: Vec<_> = entry.headers.iter().map(|(k, v)| (k.clone(), Secret::new(v))).collect();
+    ProviderSettings {
+        name: name.to_owned(),
+        api_key: full(&entry.api_key).or(from_environment).map(Secret::new),
+        key_variable,
+        keyless: (base_url.is_some() && entry.api_key.is_none()) || has_key_header(&headers),
+        base_url,
+        headers,
+        query: entry.query.clone().into_iter().collect(),
+        proxy: full(&entry.proxy),
+        timeout: entry.timeout.map(|period| period.0),
+    }
+}
+
+fn has_key_header(headers: &[(String, Secret)]) -> bool {
+    let carries = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        matches!(name.as_str(), "authorization" | "api-key" | "x-api-key" | "x-goog-api-key")
+    };
+    headers.iter().any(|(name, value)| carries(name) && !value.expose().is_empty())
+}
+
+/// What an alias falls to when its provider cannot be called.
+struct Falls<'a> {
+    providers: &'a [ProviderSettings],
+    environment: Environment,
+    mock: bool,
+}
+
+impl Falls<'_> {
+    fn production(&self) -> bool {
+        self.environment == Environment::Production
+    }
+
+    fn ready(&self, model: &ModelRef) -> bool {
+        self.providers.iter().any(|p| *p.name == *model.provider && p.ready())
+    }
+
+    /// The model to be called for `alias`, which is meant to stand for `meant`.
+    fn fall(&self, alias: &str, meant: ModelRef) -> ModelRef {
+        if self.production() || self.ready(&meant) {
+            return meant;
+        }
+        let others = DEFAULTS.iter().find(|(name, _)| *name == alias);
+        let others = others.into_iter().flat_map(|(_, models)| models);
+        let other = others.filter_map(|m| ModelRef::parse(m)).find(|m| self.ready(m));
+        match other {
+            Some(other) => other,
+            None if self.mock => ModelRef::parse(MOCK).unwrap_or(meant),
+            None => meant,
+        }
+    }
+}
+
+fn aliases(file: &ConfigFile, falls: &Falls<'_>, complaints: &mut Vec<Complaint>) -> Aliases {
+    let mut aliases = Aliases::new();
+    let built_in = DEFAULTS.iter().map(|(name, _)| *name);
+    let names: BTreeSet<&str> = file.models.keys().map(String::as_str).chain(built_in).collect();
+    for name in names {
+        let written = file.models.contains_key(name);
+        let like = if falls.production() && !written { DEFAULT } else { name };
+        match alias(like, file.models.get(like), falls) {
+            Ok(alias) => _ = aliases.insert(name.to_owned(), alias),
+            // What `default` stands for is complained about once.
+            Err(found) if like == name => complaints.extend(found),
+            Err(_) => {}
+        }
+    }
+    aliases
+}
+
+fn alias(
+    name: &str,
+    written: Option<&Alias>,
+    falls: &Falls<'_>,
+) -> Result<ModelAlias, Vec<Complaint>> {
+    let mut complaints = Vec::new();
+    let place = child("/models", name);
+    let table = AliasTable::default();
+    let (meant, at, table) = match written {
+        Some(Alias::One(model)) => (Some(model.as_str()), place.clone(), &table),
+        Some(Alias::Table(table)) => {
+            let key = falls.environment.as_str();
+            (of_environment(table, falls.environment), format!("{place}/{key}"), table)
+        }
+        None => (None, place.clone(), &table),
+    };
+    let meant = meant.or_else(|| built_in(name, falls.environment));
+    let model = if let Some(text) = meant {
+        model(text, &at, falls, &mut complaints).map(|m| falls.fall(name, m))
+    } else {
+        complaints.push(empty(place.clone(), name, falls.environment));
+        None
+    };
+    let mut business = BTreeMap::new();
+    for (key, text) in &table.business {
+        let at = child(&format!("{place}/business"), key);
+        if let Some(model) = self::model(text, &at, falls, &mut complaints) {
+            business.insert(key.clone(), falls.fall(name, model));
+        }
+    }
+    match model {
+        Some(model) if complaints.is_empty() => Ok(ModelAlias { model, business }),
+        _ => Err(complaints),
+    }
+}
+
+fn empty(place: String, name: &str, environment: Environment) -> Complaint {
+    let environment = environment.as_str();
+    Complaint {
+        place,
+        code: "alias_empty",
+        message: format!("`{name}` stands for nothing in {environment}"),
+        fix: format!("add `{environment}: provider/model`"),
+    }
+}
+
+fn of_environment(table: &AliasTable, environment: Environment) -> Option<&str> {
+    match environment {
+        Environment::Development => table.development.as_deref(),
+        Environment::Production => table.production.as_deref(),
+    }
+}
+
+fn built_in(name: &str, environment: Environment) -> Option<&'static str> {
+    match environment {
+        Environment::Development => Some(DEFAULTS.iter().find(|(alias, _)| *alias == name)?.1[0]),
+        Environment::Production => (name == DEFAULT).then_some(PRODUCTION),
+    }
+}
+
+fn model(
+    text: &str,
+    place: &str,
+    falls: &Falls<'_>,
+    complaints: &mut Vec<Complaint>,
+) -> Option<ModelRef> {
+    let mut complain = |code, message, fix: String| {
+        complaints.push(Complaint { place: place.to_owned(), code, message, fix });
+    };
+    let Some(model) = ModelRef::parse(text) else {
+        let fix = "write e.g. deepseek/deepseek-flash".to_owned();
+        complain("model_name", format!("`{text}` is not provider/model"), fix);
+        return None;
+    };
+    let known = falls.providers.iter().any(|p| *p.name == *model.provider);
+    let mocked = falls.mock && &*model.provider == "mock";
+    if !known && !mocked {
+        let names: Vec<&str> = falls.providers.iter().map(|p| p.name.as_str()).collect();
+        let fix = format!("name one of {}, or add it under `providers`", names.join(", "));
+        complain("provider_unknown", format!("no provider is named `{}`", model.provider), fix);
+        return None;
+    }
+    Some(model)
+}

@@ -1,0 +1,322 @@
+//! What the configuration comes to, for given flags, variables and files.
+
+use std::fs;
+use std::path::Path;
+
+use expect_test::{Expect, expect};
+use tempfile::TempDir;
+
+use super::*;
+
+/// Loads `yaml` as `exile.yaml` of an otherwise empty folder.
+fn load_with(yaml: Option<&str>, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let folder = TempDir::new().unwrap();
+    if let Some(yaml) = yaml {
+        fs::write(folder.path().join("exile.yaml"), yaml).unwrap();
+    }
+    load_in(folder.path(), Flags::default(), variables)
+}
+
+fn load_in(folder: &Path, flags: Flags, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let variables = Variables::of(variables);
+    load(&Surroundings { flags, variables, folder: folder.to_owned() })
+}
+
+/// What each alias stands for, and whether the mock is there.
+fn check_aliases(yaml: Option<&str>, variables: &[(&str, &str)], expected: &Expect) {
+    let config = load_with(yaml, variables).unwrap_or_else(|e| panic!("{e}: {e:#?}"));
+    let mut lines = Vec::new();
+    for (name, alias) in &config.aliases {
+        let business = alias.business.iter().map(|(name, model)| format!(", {name} = {model}"));
+        lines.push(format!("{name} = {}{}", alias.model, business.collect::<String>()));
+    }
+    lines.push(if config.mock.is_some() { "mock" } else { "no mock" }.to_owned());
+    expected.assert_eq(&lines.join("\n"));
+}
+
+/// The findings of a wrong file, as `line:column code: message; fix`.
+fn check_findings(yaml: &str, expected: &Expect) {
+    let error = load_with(Some(yaml), &[]).expect_err("the file is wrong");
+    let ConfigError::Findings { findings, .. } = error else { panic!("{error}") };
+    let line =
+        |f: &Finding| format!("{}:{} {}: {}; {}", f.line, f.column, f.code, f.message, f.fix);
+    expected.assert_eq(&findings.iter().map(line).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn without_anything_the_mock_answers() {
+    check_aliases(
+        None,
+        &[],
+        &expect![[r"
+        default = mock/mock
+        fast = mock/mock
+        mock"]],
+    );
+}
+
+#[test]
+fn with_a_key_its_provider_answers() {
+    check_aliases(
+        None,
+        &[("DEEPSEEK_API_KEY", "k")],
+        &expect![[r"
+        default = deepseek/deepseek-flash
+        fast = deepseek/deepseek-flash
+        no mock"]],
+    );
+}
+
+#[test]
+fn without_deepseeks_key_the_default_falls_to_openai_then_gemini() {
+    check_aliases(
+        None,
+        &[("OPENAI_API_KEY", "k"), ("GEMINI_API_KEY", "k")],
+        &expect![[r"
+        default = openai/gpt-5.1
+        fast = openai/gpt-5-mini
+        no mock"]],
+    );
+    check_aliases(
+        None,
+        &[("GEMINI_API_KEY", "k")],
+        &expect![[r"
+        default = gemini/gemini-3-flash
+        fast = gemini/gemini-3-flash
+        no mock"]],
+    );
+}
+
+#[test]
+fn in_production_a_missing_key_stays_missing() {
+    check_aliases(
+        None,
+        &[("EXILE_ENV", "production")],
+        &expect![[r"
+        default = openai/gpt-5.1
+        fast = openai/gpt-5.1
+        no mock"]],
+    );
+}
+
+#[test]
+fn in_production_an_alias_that_nobody_wrote_asks_for_no_other_key() {
+    let yaml = "environment: production\nmodels: { default: gemini/gemini-3-flash }\n";
+    check_aliases(
+        Some(yaml),
+        &[("GEMINI_API_KEY", "k")],
+        &expect![[r"
+        default = gemini/gemini-3-flash
+        fast = gemini/gemini-3-flash
+        no mock"]],
+    );
+}
+
+#[test]
+fn an_empty_key_is_none() {
+    check_aliases(
+        None,
+        &[("DEEPSEEK_API_KEY", "")],
+        &expect![[r"
+        default = mock/mock
+        fast = mock/mock
+        mock"]],
+    );
+}
+
+#[test]
+fn an_alias_has_an_environment_and_businesses() {
+    let yaml = r#"
+environment: ${EXILE_ENV:-development}
+models:
+  default:
+    development: deepseek/deepseek-flash
+    production: openai/gpt-5.1
+    business: { marketing: gemini/gemini-3-flash }
+  own: lab/qwen/qwen3
+providers:
+  lab: { base_url: "http://127.0.0.1:9/v1" }
+"#;
+    let keys = [("DEEPSEEK_API_KEY", "k"), ("GEMINI_API_KEY", "k")];
+    check_aliases(
+        Some(yaml),
+        &keys,
+        &expect![[r"
+        default = deepseek/deepseek-flash, marketing = gemini/gemini-3-flash
+        fast = deepseek/deepseek-flash
+        own = lab/qwen/qwen3
+        no mock"]],
+    );
+    let production = [("EXILE_ENV", "production")];
+    check_aliases(
+        Some(yaml),
+        &production,
+        &expect![[r"
+        default = openai/gpt-5.1, marketing = gemini/gemini-3-flash
+        fast = openai/gpt-5.1, marketing = gemini/gemini-3-flash
+        own = lab/qwen/qwen3
+        no mock"]],
+    );
+}
+
+#[test]
+fn everything_wrong_is_found_at_once() {
+    check_findings(
+        r"models:
+  default: deepseek
+  fast: nobody/x
+  own: { production: openai/gpt-5.1 }
+providers:
+  lab: {}
+  openai: { base_url: acme }
+",
+        &expect![[r"
+            2:12 model_name: `deepseek` is not provider/model; write e.g. deepseek/deepseek-flash
+            3:9 provider_unknown: no provider is named `nobody`; name one of deepseek, openai, gemini, lab, or add it under `providers`
+            4:8 alias_empty: `own` stands for nothing in development; add `development: provider/model`
+            6:8 base_url_missing: `lab` is not built in and has no `base_url`; add `base_url:`, the address before `/chat/completions`
+            7:23 address: `base_url` is no address; begin it with https://"]],
+    );
+}
+
+#[test]
+fn what_is_not_supported_says_so() {
+    check_findings(
+        r"quotas: { user: {} }
+http_tools: {}
+mcp_servers: {}
+plugins: {}
+collections: {}
+store: { database: 'postgres://x', redis: 'redis://x' }
+models:
+  default: { development: deepseek/deepseek-flash, fallback: [openai/gpt-5.1] }
+  embedding: local/minilm
+traces: { content: true }
+",
+        &expect![[r"
+            1:9 not_supported: `quotas` is not supported by this version; take the section out
+            2:13 not_supported: `http_tools` is not supported by this version; take the section out
+            3:14 not_supported: `mcp_servers` is not supported by this version; take the section out
+            4:10 not_supported: `plugins` is not supported by this version; take the section out
+            5:14 not_supported: `collections` is not supported by this version; take the section out
+            6:20 not_supported: a database other than `sqlite` is not supported by this version; write `sqlite`, or leave it out; if it is a variable, unset that
+            6:43 not_supported: Redis is not supported by this version; leave it out; if it is a variable, unset that
+            8:62 not_supported: `fallback` is not supported by this version; take the key out
+            9:14 not_supported: an embedding model is not supported by this version; take the alias out
+            10:20 not_supported: content in traces is not supported by this version; write `content: false`, or leave it out"]],
+    );
+}
+
+#[test]
+fn unknown_keys_and_wrong_types_are_found() {
+    check_findings(
+        r"enviroment: development
+bind: [1]
+providers: { deepseek: { key: x } }
+",
+        &expect![[r"
+            1:1 unknown_key: the key `enviroment` means nothing here; did you mean `environment`?
+            2:7 wrong_type: `bind` must be text, not a list; write text
+            3:26 unknown_key: the key `key` means nothing here; there are: `api_key`, `base_url`, `headers`, `proxy`, `query`, `timeout`"]],
+    );
+}
+
+#[test]
+fn a_variable_without_a_value_is_found_where_it_stands() {
+    check_findings(
+        r#"providers:
+  deepseek: { api_key: "${NOWHERE}" }
+  openai: { api_key: "${bad name}", proxy: "${OPEN" }
+"#,
+        &expect![[r"
+            2:24 variable_unset: the environment variable NOWHERE is not set; set NOWHERE, put it into .env, or write ${NOWHERE:-default}
+            3:22 variable_name: `${bad name}` names no variable; write ${NAME} or ${NAME:-default}; `$${` stands for a plain `${`
+            3:44 variable_open: `${OPEN` is not closed; add the `}`; `$${` stands for a plain `${`"]],
+    );
+}
+
+#[test]
+fn flags_go_before_the_environment_before_dotenv_before_the_file() {
+    let folder = TempDir::new().unwrap();
+    let bind = |flag: Option<&str>, variable: Option<&str>| {
+        let flags = Flags { bind: flag.map(str::to_owned), ..Flags::default() };
+        let variables: Vec<_> = variable.into_iter().map(|v| ("EXILE_BIND", v)).collect();
+        load_in(folder.path(), flags, &variables).unwrap().bind.port()
+    };
+    assert_eq!(bind(None, None), 8080);
+    fs::write(folder.path().join("exile.yaml"), "bind: 127.0.0.1:1\n").unwrap();
+    assert_eq!(bind(None, None), 1);
+    fs::write(folder.path().join(".env"), "EXILE_BIND=127.0.0.1:2\n").unwrap();
+    assert_eq!(bind(None, None), 2);
+    assert_eq!(bind(None, Some("127.0.0.1:3")), 3);
+    assert_eq!(bind(Some("localhost:4"), Some("127.0.0.1:3")), 4);
+}
+
+#[test]
+fn the_file_is_found_by_walking_up_and_its_folder_is_the_base() {
+    let folder = TempDir::new().unwrap();
+    let deep = folder.path().join("a/b");
+    fs::create_dir_all(&deep).unwrap();
+    fs::create_dir(folder.path().join("graphs")).unwrap();
+    fs::write(folder.path().join("exile.yaml"), "default_graph: agent\n").unwrap();
+    let config = load_in(&deep, Flags::default(), &[]).unwrap();
+    assert_eq!(config.default_graph, "agent");
+    assert_eq!(config.places.home, folder.path().join(".exile"));
+    assert_eq!(config.places.graphs, Some(folder.path().join("graphs")));
+}
+
+#[test]
+fn a_named_file_that_is_missing_is_an_error() {
+    let flags = Flags { config: Some("nowhere.yaml".into()), ..Flags::default() };
+    let error = load_in(TempDir::new().unwrap().path(), flags, &[]).unwrap_err();
+    assert!(matches!(error, ConfigError::Read { .. }), "{error}");
+}
+
+#[test]
+fn a_named_folder_of_graphs_that_is_missing_is_an_error() {
+    let error = load_with(None, &[("EXILE_GRAPHS", "/nowhere")]).unwrap_err();
+    assert!(error.to_string().contains("/nowhere"), "{error}");
+}
+
+#[test]
+fn a_key_is_known_by_the_variable_that_the_file_names() {
+    let yaml = r#"providers: { deepseek: { api_key: "${TEAM_KEY:-}" } }"#;
+    let config = load_with(Some(yaml), &[("TEAM_KEY", "k1")]).unwrap();
+    let deepseek = &config.providers[0];
+    assert_eq!(deepseek.key_variable, "TEAM_KEY");
+    assert_eq!(deepseek.api_key.as_ref().map(Secret::expose), Some("k1"));
+}
+
+#[test]
+fn the_key_of_a_provider_is_not_sent_to_another_address() {
+    let yaml = r#"providers: { openai: { base_url: "https://elsewhere.example/v1" } }"#;
+    let config = load_with(Some(yaml), &[("OPENAI_API_KEY", "k")]).unwrap();
+    assert_eq!(config.providers[1].api_key, None);
+}
+
+#[test]
+fn no_key_is_ever_printed() {
+    let yaml = r#"providers: { lab: { base_url: "http://lab", headers: { api-key: "${K}" } } }"#;
+    let config = load_with(Some(yaml), &[("K", "canary-1"), ("OPENAI_API_KEY", "canary-2")]);
+    let text = format!("{:?} {:#?}", config.as_ref().unwrap(), config.as_ref().unwrap().providers);
+    assert!(!text.contains("canary"), "{text}");
+}
+
+#[test]
+fn an_unreadable_dotenv_does_not_show_its_content() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join(".env"), "DEEPSEEK_API_KEY='canary\n").unwrap();
+    let error = load_in(folder.path(), Flags::default(), &[]).unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(text.contains(".env") && !text.contains("canary"), "{text}");
+}
+
+#[test]
+fn a_script_for_the_mock_is_read_from_the_home() {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join(".exile")).unwrap();
+    let script = "- { match: hello, reply: hi }\n";
+    fs::write(folder.path().join(".exile/mock.yaml"), script).unwrap();
+    let config = load_in(folder.path(), Flags::default(), &[]).unwrap();
+    assert_eq!(config.mock.unwrap().0.len(), 1);
+}

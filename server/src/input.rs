@@ -1,0 +1,102 @@
+//! What a caller hands to a graph, checked before anything is stored.
+//!
+//! Invariants:
+//! - Only channels under the graph's `input` are set, each with a value that its type and reducer
+//!   take; nothing else of the request reaches the run.
+//! - Every message has an id when it is stored: the caller's own, or a new one.
+
+use exile_engine::env::Env;
+use exile_engine::graph::Graph;
+use exile_engine::id::MessageId;
+use exile_engine::message::{Message, Role, ToolCall};
+use exile_engine::state::{Channel, Reducer, State, Writes};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::problem::Problem;
+
+/// Checks an input against the graph and completes its messages.
+pub fn check(
+    graph: &Graph,
+    input: Map<String, Value>,
+    env: &dyn Env,
+) -> Result<Map<String, Value>, Problem> {
+    let mut writes = Writes::new();
+    for (name, value) in input {
+        let allowed = graph.input.iter().any(|allowed| **allowed == *name);
+        let Some(channel) = graph.channels.get(&name).filter(|_| allowed) else {
+            return Err(Problem::UnknownChannel {
+                graph: graph.name.to_string(),
+                channel: name,
+                known: graph.input.iter().map(ToString::to_string).collect(),
+            });
+        };
+        writes.insert(channel.name.clone(), complete(channel, value, env)?);
+    }
+    State::new(graph.channels.clone()).merge([&writes])?;
+    Ok(writes.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
+}
+
+fn complete(channel: &Channel, value: Value, env: &dyn Env) -> Result<Value, Problem> {
+    if channel.reduce != Reducer::Messages {
+        return Ok(value);
+    }
+    let items = match value {
+        Value::Array(items) => items,
+        one => vec![one],
+    };
+    let message = |(i, item)| message(&channel.name, i, item, env);
+    items.into_iter().enumerate().map(message).collect::<Result<_, _>>().map(Value::Array)
+}
+
+/// A message as callers write it. What models and tools alone may say of themselves (`model`,
+/// `opaque`) cannot be set.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    id: Option<MessageId>,
+    role: Role,
+    #[serde(default)]
+    content: String,
+    reasoning: Option<String>,
+    #[serde(default)]
+    tool_calls: Vec<ToolCall>,
+    tool_call_id: Option<String>,
+    tool_name: Option<String>,
+}
+
+fn message(channel: &str, i: usize, item: Value, env: &dyn Env) -> Result<Value, Problem> {
+    let field = format!("input.{channel}[{i}]");
+    let wrong = |what: String| Problem::Field { what: format!("{field}: {what}"), field };
+    let given: Given = match item {
+        Value::String(content) => return Ok(value(&user_message(env, content))),
+        // A list would be read as the fields of a message, in their order.
+        Value::Array(_) => return Err(wrong("expected a message, got a list".into())),
+        item => match serde_json::from_value(item) {
+            Ok(given) => given,
+            Err(error) => return Err(wrong(error.to_string())),
+        },
+    };
+    if given.id.as_ref().is_some_and(|id| !(1..=128).contains(&id.as_str().len())) {
+        return Err(wrong("`id` must be 1 to 128 bytes long, or left out".into()));
+    }
+    let id = given.id.unwrap_or_else(|| MessageId::new(env));
+    Ok(value(&Message {
+        reasoning: given.reasoning,
+        tool_calls: given.tool_calls,
+        tool_call_id: given.tool_call_id,
+        tool_name: given.tool_name,
+        ..Message::text(id, given.role, given.content)
+    }))
+}
+
+/// What a person says.
+#[must_use]
+pub fn user_message(env: &dyn Env, content: String) -> Message {
+    Message::text(MessageId::new(env), Role::User, content)
+}
+
+fn value(message: &Message) -> Value {
+    // A message is text, numbers and JSON: printing it cannot fail.
+    serde_json::to_value(message).unwrap_or_default()
+}

@@ -1,0 +1,40 @@
+//! The `exile` server: the composition root of engine, nodes and plugins.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`config`] | flags, environment, `.env` and `exile.yaml` |
+//! | [`home`] | the folder with the database and the local key, held by one process |
+//! | [`compose`] | the composition root: every part made and put together |
+//! | [`schema`] | JSON Schemas of the files that people write |
+//! | [`shipped`] | the graphs inside the binary |
+//! | [`telemetry`] | logs and exported spans |
+//! | [`store`] | rows |
+//! | [`app`] | what every request can reach |
+//! | [`serve`], [`routes`] | the socket; one file per noun |
+//! | [`access`], [`trace`], [`idempotency`] | what surrounds every route |
+//! | [`body`], [`url`], [`input`], [`page`] | what comes in, checked |
+//! | [`start`], [`sse`], [`problem`], [`report`] | a run begun, streamed, or refused |
+
+pub mod access;
+pub mod app;
+pub mod body;
+pub mod cli;
+pub mod compose;
+pub mod config;
+pub mod home;
+pub mod idempotency;
+pub mod input;
+pub mod page;
+pub mod problem;
+pub mod report;
+pub mod routes;
+pub mod schema;
+pub mod serve;
+pub mod shipped;
+pub mod sse;
+pub mod start;
+pub mod store;
+pub mod telemetry;
+pub mod trace;
+pub mod url;

@@ -1,0 +1,404 @@
+//! What goes wrong over HTTP, as RFC 9457 problems; and the status of every answer.
+//!
+//! Invariants:
+//! - This file alone knows status codes, those of good answers included ([`Created`],
+//!   [`Accepted`]).
+//! - A problem tells the caller what, where and what to do, and nothing of another owner's data:
+//!   [`Problem::NotFound`] holds no field, so an unknown id and somebody else's read the same.
+//! - What went wrong inside exile stays inside: [`Problem::Internal`] shows its trace id, the log
+//!   has the rest.
+//!
+//! Absent on purpose: what a problem looks like on the wire (`report.rs`).
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use exile_engine::id::RunId;
+use exile_engine::journal::JournalError;
+use exile_engine::run::record::RunError;
+use exile_engine::state::WriteError;
+use exile_engine::tool::{ToolError, ToolErrorKind};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::store::StoreError;
+
+/// The header that names the run an answer is about.
+pub const RUN_HEADER: HeaderName = HeaderName::from_static("x-exile-run");
+
+/// Why a request is not answered as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The body is not JSON.
+    #[error("the body is not JSON: {0}")]
+    Malformed(String),
+    /// The body nests too deep.
+    #[error("the body nests deeper than {limit} levels at line {line}, column {column}")]
+    TooDeep {
+        /// Allowed levels.
+        limit: usize,
+        /// From 1.
+        line: usize,
+        /// From 1, in bytes.
+        column: usize,
+    },
+    /// A text of the body holds the character U+0000.
+    #[error("a text holds NUL (\\u0000) at line {line}, column {column}")]
+    Nul {
+        /// From 1.
+        line: usize,
+        /// From 1, in bytes.
+        column: usize,
+    },
+    /// Path, query or a header cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The body did not come in time.
+    #[error("the body did not arrive within {0} seconds")]
+    BodyTimeout(u64),
+    /// The body is longer than allowed.
+    #[error("the body is longer than {limit} bytes")]
+    TooLarge {
+        /// Allowed bytes.
+        limit: usize,
+    },
+    /// The body is not declared as JSON.
+    #[error("the body is declared as `{0}`")]
+    MediaType(String),
+    /// A field is unknown, missing or of the wrong type.
+    #[error("{what}")]
+    Field {
+        /// Where, e.g. `input.messages[0]`; empty for the body itself.
+        field: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A name in the body stands for nothing.
+    #[error("no {what} is named `{name}`{}", listed(known))]
+    UnknownName {
+        /// `graph`, `skill`, `model` or `user`.
+        what: &'static str,
+        /// As given.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The graph's file has errors, so that it cannot run.
+    #[error("graph `{graph}` does not load: {first}")]
+    GraphBroken {
+        /// Its name.
+        graph: String,
+        /// The first finding.
+        first: String,
+    },
+    /// The graph cannot serve a conversation.
+    #[error("graph `{0}` takes no `messages`, so it cannot hold a conversation")]
+    NotConversational(String),
+    /// The input does not fit the graph's channels.
+    #[error("{0}")]
+    Input(#[from] WriteError),
+    /// A caller may not set this channel.
+    #[error("graph `{graph}` has no input channel `{channel}`{}", listed(known))]
+    UnknownChannel {
+        /// The graph.
+        graph: String,
+        /// As given.
+        channel: String,
+        /// What may be set.
+        known: Vec<String>,
+    },
+    /// Known to the design, not to this version.
+    #[error("{0} is not supported by this version")]
+    NotSupported(String),
+    /// No key, a wrong one, or a session that ended.
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    /// The caller's role or key does not allow it.
+    #[error("this needs {0}")]
+    Forbidden(&'static str),
+    /// A browser's request from another site.
+    #[error("a session cookie came with a request from another origin")]
+    Origin,
+    /// No such thing, or not this caller's.
+    #[error("there is nothing under that name or id, or it is not yours")]
+    NotFound,
+    /// The path exists, the method does not.
+    #[error("this path does not answer that method")]
+    Method,
+    /// The name is in use.
+    #[error("the name `{0}` is taken")]
+    NameTaken(String),
+    /// A run stands in the way.
+    #[error("a run of this conversation has not ended")]
+    RunActive,
+    /// The same `Idempotency-Key` is being answered.
+    #[error("a request with this Idempotency-Key is still being answered")]
+    InFlight,
+    /// The same `Idempotency-Key` came with another body.
+    #[error("this Idempotency-Key was used for another body")]
+    KeyReused,
+    /// A repeated request whose first answer held a secret.
+    #[error("the first answer to this Idempotency-Key held a secret, which is shown once")]
+    SecretShown,
+    /// The run that was waited for did not finish.
+    #[error("{}", .error.message)]
+    RunFailed {
+        /// Which.
+        run: RunId,
+        /// Why.
+        error: Box<RunError>,
+    },
+    /// Somebody stopped the run that was waited for.
+    #[error("run {0} was cancelled")]
+    RunCancelled(RunId),
+    /// A tool that was called directly failed.
+    #[error("{0}")]
+    Tool(#[from] ToolError),
+    /// The server should not get requests yet, or any more.
+    #[error("{}", .0.join("; "))]
+    NotReady(Vec<String>),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] JournalError),
+    /// A defect of exile.
+    #[error("{0}")]
+    Internal(String),
+}
+
+fn listed(known: &[String]) -> String {
+    if known.is_empty() { String::new() } else { format!("; there are: {}", known.join(", ")) }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Taken(name) => Self::NameTaken(name),
+            StoreError::Cursor => Self::Unreadable(error.to_string()),
+            error => Self::Store(error.into()),
+        }
+    }
+}
+
+impl Problem {
+    /// No wildcard arm, here and below: a new problem must choose.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::TooDeep { .. } | Self::Nul { .. } | Self::Unreadable(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) | Self::Origin => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::NameTaken(_)
+            | Self::RunActive
+            | Self::InFlight
+            | Self::SecretShown
+            | Self::RunCancelled(_) => StatusCode::CONFLICT,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Field { .. }
+            | Self::UnknownName { .. }
+            | Self::GraphBroken { .. }
+            | Self::NotConversational(_)
+            | Self::Input(_)
+            | Self::UnknownChannel { .. }
+            | Self::NotSupported(_)
+            | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RunFailed { error, .. } => run_status(&error.code),
+            Self::Tool(error) => tool(error.kind).0,
+            Self::Store(error) => store(error).0,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Stable, for programs.
+    pub(crate) fn code(&self) -> Cow<'_, str> {
+        let code = match self {
+            Self::Malformed(_) => "malformed_json",
+            Self::TooDeep { .. } => "json_too_deep",
+            Self::Nul { .. } => "nul_in_text",
+            Self::Unreadable(_) => "malformed_request",
+            Self::BodyTimeout(_) => "body_timeout",
+            Self::TooLarge { .. } => "body_too_large",
+            Self::MediaType(_) => "unsupported_media_type",
+            Self::Field { .. } => "invalid_field",
+            Self::UnknownName { what, .. } => return format!("unknown_{what}").into(),
+            Self::GraphBroken { .. } => "graph_broken",
+            Self::NotConversational(_) => "not_conversational",
+            Self::Input(_) => "invalid_input",
+            Self::UnknownChannel { .. } => "unknown_channel",
+            Self::NotSupported(_) => "not_supported",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Forbidden(_) => "forbidden",
+            Self::Origin => "foreign_origin",
+            Self::NotFound => "not_found",
+            Self::Method => "method_not_allowed",
+            Self::NameTaken(_) => "name_taken",
+            Self::RunActive => "run_active",
+            Self::InFlight => "idempotency_in_flight",
+            Self::KeyReused => "idempotency_key_reused",
+            Self::SecretShown => "secret_shown_once",
+            Self::RunFailed { error, .. } => &error.code,
+            Self::RunCancelled(_) => "run_cancelled",
+            Self::Tool(error) => tool(error.kind).1,
+            Self::NotReady(_) => "not_ready",
+            Self::Store(error) => store(error).1,
+            Self::Internal(_) => INTERNAL,
+        };
+        code.into()
+    }
+
+    /// What to do about it.
+    pub(crate) fn remedy(&self) -> Cow<'static, str> {
+        let remedy = match self {
+            Self::Malformed(_) => {
+                "send one JSON value in UTF-8, without lone surrogates such as \\ud800"
+            }
+            Self::TooDeep { .. } => "send flatter JSON",
+            Self::Nul { .. } => "take the NUL characters out of the text",
+            Self::Unreadable(_) => "see /api/docs for the parameters of this path",
+            Self::BodyTimeout(_) => "send it again over a better connection",
+            Self::TooLarge { .. } => "send less at once",
+            Self::MediaType(_) => "send `Content-Type: application/json` (curl: --json)",
+            Self::Field { .. } => "see /api/docs for the fields of this body",
+            Self::UnknownName { what, .. } => {
+                return format!("use the name of a {what} that exists").into();
+            }
+            Self::GraphBroken { graph, .. } => {
+                let all = format!("GET /api/graphs/{graph} lists every finding");
+                return format!("correct the file; {all}").into();
+            }
+            Self::NotConversational(_) => {
+                "declare `messages: { reduce: messages }` and list it in `input`, or use /api/runs"
+            }
+            Self::Input(_) => "GET /api/graphs/{name} shows the graph's channels and their types",
+            Self::UnknownChannel { .. } => "set only channels that the graph lists under `input`",
+            Self::NotSupported(_) => "leave it out; CHANGELOG.md says what each version brings",
+            Self::Unauthorized(_) => {
+                "send `Authorization: Bearer KEY`; `exile key create` makes a key, the one in \
+                 <home>/local.key works on this machine"
+            }
+            Self::Forbidden(_) => "ask an administrator",
+            Self::Origin => "send it from a page of this server, or use a key",
+            Self::NotFound => "check the name or id; /api/docs lists every path",
+            Self::Method => "the Allow header and /api/docs list the methods of this path",
+            Self::NameTaken(_) => "choose another name",
+            Self::RunActive => "wait for it, or POST /api/runs/{id}/cancel first",
+            Self::InFlight => "wait, then send the same request again to get its answer",
+            Self::KeyReused => "use a new Idempotency-Key for a new request",
+            Self::SecretShown => "if it is lost, revoke it and create another under a new key",
+            Self::RunFailed { run, .. } | Self::RunCancelled(run) => {
+                return format!("GET /api/runs/{run}/events shows what happened").into();
+            }
+            Self::Tool(_) => "GET /api/tools shows what each tool takes",
+            Self::NotReady(_) => "`exile doctor` says what to do about each reason",
+            Self::Store(error) => store(error).2,
+            Self::Internal(_) => REPORT,
+        };
+        remedy.into()
+    }
+
+    /// Members besides the common ones.
+    pub(crate) fn extra(&self) -> Map<String, Value> {
+        let extra = match self {
+            Self::Field { field, .. } if !field.is_empty() => json!({ "field": field }),
+            Self::UnknownChannel { channel, .. } => json!({ "field": format!("input.{channel}") }),
+            Self::RunFailed { run, error } => json!({ "run": run, "error": error }),
+            Self::RunCancelled(run) => json!({ "run": run }),
+            Self::NotReady(reasons) => json!({ "reasons": reasons }),
+            Self::Tool(error) => json!({ "error": error }),
+            _ => Value::Null,
+        };
+        match extra {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
+
+    /// The run that the problem is about.
+    pub(crate) fn run(&self) -> Option<&RunId> {
+        match self {
+            Self::RunFailed { run, .. } | Self::RunCancelled(run) => Some(run),
+            _ => None,
+        }
+    }
+}
+
+/// The code of what is exile's own fault: its detail goes to the log alone.
+pub(crate) const INTERNAL: &str = "internal";
+const REPORT: &str = "report it with the trace id; the server's log has the details";
+
+fn store(error: &JournalError) -> (StatusCode, &'static str, &'static str) {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match error {
+        JournalError::Full(_) => {
+            (unavailable, "store_full", "free some disk space; what failed was not stored")
+        }
+        JournalError::Unavailable(_) => (unavailable, "store_unavailable", "try again in a moment"),
+        JournalError::Fenced(_) | JournalError::Conflict { .. } | JournalError::Corrupt(_) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL, REPORT)
+        }
+    }
+}
+
+fn tool(error: ToolErrorKind) -> (StatusCode, &'static str) {
+    match error {
+        ToolErrorKind::InvalidArgs => (StatusCode::UNPROCESSABLE_ENTITY, "tool_invalid_args"),
+        ToolErrorKind::NotFound => (StatusCode::NOT_FOUND, "tool_not_found"),
+        ToolErrorKind::Denied => (StatusCode::FORBIDDEN, "tool_denied"),
+        ToolErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "tool_timeout"),
+        ToolErrorKind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "tool_rate_limited"),
+        ToolErrorKind::Upstream => (StatusCode::BAD_GATEWAY, "tool_upstream"),
+        ToolErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "tool_internal"),
+        ToolErrorKind::NotRun => (StatusCode::CONFLICT, "tool_not_run"),
+        ToolErrorKind::OutcomeUnknown => (StatusCode::BAD_GATEWAY, "tool_outcome_unknown"),
+    }
+}
+
+/// The codes are those of `ProviderFault::code`, `NodeError::code` and the driver; one that is
+/// not listed is the graph's own fault.
+fn run_status(code: &str) -> StatusCode {
+    match code {
+        "provider_key_missing" | "not_available" => StatusCode::SERVICE_UNAVAILABLE,
+        "provider_rate_limited" => StatusCode::TOO_MANY_REQUESTS,
+        "provider_timeout" => StatusCode::GATEWAY_TIMEOUT,
+        "context_too_long" => StatusCode::UNPROCESSABLE_ENTITY,
+        "tool_failed" | "output_invalid" => StatusCode::BAD_GATEWAY,
+        "open_call" | "poison" | "needs_migration" => StatusCode::CONFLICT,
+        code if code.starts_with("provider_") => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// 201: something exists now.
+pub struct Created<T> {
+    /// Its path.
+    pub location: String,
+    /// What it is.
+    pub body: T,
+}
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::CREATED, [(header::LOCATION, self.location)], Json(self.body)).into_response()
+    }
+}
+
+/// 202: it is stored and will happen.
+pub struct Accepted<T> {
+    /// Where to look how it goes.
+    pub location: String,
+    /// What is known now.
+    pub body: T,
+}
+
+impl<T: Serialize> IntoResponse for Accepted<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::ACCEPTED, [(header::LOCATION, self.location)], Json(self.body)).into_response()
+    }
+}

@@ -1,0 +1,178 @@
+//! `/api/graphs`: what can be run, what is wrong with it, and its picture.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use exile_engine::diagnostic::{Finding, Severity};
+use exile_engine::graph::{Graph, picture};
+use exile_engine::library::LibraryGraph;
+use exile_engine::state::Channel;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::page::List;
+use crate::problem::Problem;
+use crate::url::Path;
+
+/// This file's routes.
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(read))
+}
+
+/// A graph in a list.
+#[derive(Serialize, ToSchema)]
+struct GraphView {
+    /// Its name.
+    name: String,
+    /// What it is for.
+    description: String,
+    /// Whether it can be run.
+    loads: bool,
+    /// What is wrong with its file.
+    errors: usize,
+    /// What is probably not meant.
+    warnings: usize,
+}
+
+/// A graph.
+#[derive(Serialize, ToSchema)]
+struct WholeGraphView {
+    #[serde(flatten)]
+    graph: GraphView,
+    /// Its YAML.
+    source: String,
+    /// Everything found in the file.
+    findings: Vec<FindingView>,
+    /// What its state holds; empty if it does not load.
+    channels: Vec<ChannelView>,
+    /// Channels that a caller may set.
+    input: Vec<String>,
+    /// Channels that a caller receives.
+    output: Vec<String>,
+    /// The names and kinds of its nodes.
+    nodes: Vec<NodeView>,
+    /// A Mermaid flowchart; null if it does not load.
+    mermaid: Option<String>,
+}
+
+/// Something found in a file.
+#[derive(Serialize, ToSchema)]
+pub(super) struct FindingView {
+    /// Stable, e.g. `unknown_channel`.
+    code: &'static str,
+    /// `error` or `warning`.
+    severity: &'static str,
+    /// The file.
+    path: String,
+    /// From 1.
+    line: u32,
+    /// From 1, in characters.
+    column: u32,
+    /// What is wrong.
+    message: String,
+    /// What to do about it.
+    fix: String,
+}
+
+/// A channel.
+#[derive(Serialize, ToSchema)]
+struct ChannelView {
+    /// Its name.
+    name: String,
+    /// What it may hold.
+    #[serde(rename = "type")]
+    #[schema(value_type = String)]
+    kind: Value,
+    /// How several writes merge.
+    #[schema(value_type = String)]
+    reduce: Value,
+    /// How long its value lives.
+    #[schema(value_type = String)]
+    scope: Value,
+}
+
+/// A node.
+#[derive(Serialize, ToSchema)]
+struct NodeView {
+    /// Its name.
+    name: String,
+    /// Its kind, e.g. `llm`.
+    kind: &'static str,
+}
+
+impl From<&LibraryGraph> for GraphView {
+    fn from(graph: &LibraryGraph) -> Self {
+        let count = |severity| graph.findings.iter().filter(|f| f.severity == severity).count();
+        Self {
+            name: graph.name.clone(),
+            description: graph.description.clone(),
+            loads: graph.program.is_some(),
+            errors: count(Severity::Error),
+            warnings: count(Severity::Warning),
+        }
+    }
+}
+
+impl From<&Finding> for FindingView {
+    fn from(finding: &Finding) -> Self {
+        let severity = match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let Finding { code, path, line, column, message, fix, .. } = finding.clone();
+        Self { code, severity, path, line, column, message, fix }
+    }
+}
+
+impl From<&Channel> for ChannelView {
+    fn from(channel: &Channel) -> Self {
+        // Unit variants print as their YAML names.
+        Self {
+            name: channel.name.to_string(),
+            kind: serde_json::to_value(channel.kind).unwrap_or_default(),
+            reduce: serde_json::to_value(channel.reduce).unwrap_or_default(),
+            scope: serde_json::to_value(channel.scope).unwrap_or_default(),
+        }
+    }
+}
+
+/// Every graph, those that do not load included.
+#[utoipa::path(
+    get, path = "/api/graphs", tag = "graphs",
+    responses((status = 200, body = List<GraphView>)),
+)]
+async fn list(State(app): State<Arc<App>>) -> Json<List<GraphView>> {
+    Json(List::whole(app.library.graphs().iter().map(Into::into).collect()))
+}
+
+/// One graph: its file, findings, channels and picture.
+#[utoipa::path(
+    get, path = "/api/graphs/{name}", tag = "graphs",
+    params(("name" = String, Path)),
+    responses((status = 200, body = WholeGraphView)),
+)]
+async fn read(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<Json<WholeGraphView>, Problem> {
+    let graph = app.library.graph(&name).ok_or(Problem::NotFound)?;
+    let compiled: Option<&Graph> = graph.program.as_deref().map(|program| &*program.graph);
+    let names = |list: &[Arc<str>]| list.iter().map(ToString::to_string).collect();
+    let node =
+        |n: &exile_engine::graph::GraphNode| NodeView { name: n.name.to_string(), kind: n.kind };
+    Ok(Json(WholeGraphView {
+        graph: graph.into(),
+        source: graph.source.text.clone(),
+        findings: graph.findings.iter().map(Into::into).collect(),
+        channels: compiled.map(|g| g.channels.iter().map(Into::into).collect()).unwrap_or_default(),
+        input: compiled.map(|g| names(&g.input)).unwrap_or_default(),
+        output: compiled.map(|g| names(&g.output)).unwrap_or_default(),
+        nodes: compiled.map(|g| g.nodes.iter().map(node).collect()).unwrap_or_default(),
+        mermaid: compiled.map(picture::mermaid),
+    }))
+}

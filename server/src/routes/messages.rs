@@ -1,0 +1,211 @@
+//! `/api/conversations/{id}/messages`: saying something, and reading what was said.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use exile_engine::id::{ConversationId, MessageId, RunId};
+use exile_engine::message::{Message, ToolCall};
+use exile_engine::run::record::RunOptions;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::run::RunView;
+use crate::access::Caller;
+use crate::app::App;
+use crate::body::JsonBody;
+use crate::idempotency::Once;
+use crate::input;
+use crate::page::{List, PageQuery};
+use crate::problem::{Problem, RUN_HEADER};
+use crate::sse::{self, Accepts};
+use crate::start::{self, Wish};
+use crate::store::{Conversation, MessageRow};
+use crate::trace::Trace;
+use crate::url::{Path, Query};
+
+/// This file's routes.
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(list, send))
+}
+
+/// What a person says.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SendBody {
+    /// The text; not empty.
+    #[schema(min_length = 1)]
+    content: String,
+    /// Answer as a stream of events; also `Accept: text/event-stream`.
+    #[serde(default)]
+    stream: bool,
+}
+
+/// The answer to a message.
+#[derive(Serialize, ToSchema)]
+struct SentView {
+    /// What was answered; null if the graph said nothing.
+    message: Option<MessageView>,
+    /// The run that answered.
+    run: RunView,
+    /// Questions to a person that the run waits for: none in this version.
+    #[schema(value_type = Vec<Object>)]
+    interrupts: [Value; 0],
+    /// Sources of the answer: none in this version.
+    #[schema(value_type = Vec<Object>)]
+    citations: [Value; 0],
+}
+
+/// A message.
+#[derive(Serialize, ToSchema)]
+pub(super) struct MessageView {
+    /// Its id.
+    #[schema(value_type = String)]
+    id: MessageId,
+    /// `system`, `user`, `assistant` or `tool`.
+    role: &'static str,
+    /// The text; empty when an assistant only calls tools.
+    content: String,
+    /// What the model thought, if it said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<String>,
+    /// Calls that the assistant asks for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<CallView>,
+    /// The call that a tool message answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_call_id: Option<String>,
+    /// The tool that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_name: Option<String>,
+    /// `provider/model` that wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    /// The run that made it.
+    #[schema(value_type = String)]
+    run: RunId,
+    /// When it was stored.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+}
+
+/// A call that an assistant asks for.
+#[derive(Serialize, ToSchema)]
+struct CallView {
+    /// What the tool's message names.
+    id: String,
+    /// The tool.
+    name: String,
+    /// JSON text as the model wrote it.
+    arguments: String,
+}
+
+impl From<ToolCall> for CallView {
+    fn from(call: ToolCall) -> Self {
+        Self { id: call.id, name: call.name, arguments: call.arguments }
+    }
+}
+
+impl From<MessageRow> for MessageView {
+    fn from(row: MessageRow) -> Self {
+        let Message { id, role, content, reasoning, tool_calls, .. } = row.message;
+        Self {
+            id,
+            role: role.as_str(),
+            content,
+            reasoning,
+            tool_calls: tool_calls.into_iter().map(Into::into).collect(),
+            tool_call_id: row.message.tool_call_id,
+            tool_name: row.message.tool_name,
+            model: row.message.model,
+            run: row.run,
+            created_at: row.created_at,
+        }
+    }
+}
+
+/// Says something and waits for the answer, or watches it being written.
+///
+/// The message is queued behind those that came before it. The answer is JSON once the run has
+/// ended, or the run's events as they happen.
+#[utoipa::path(
+    post, path = "/api/conversations/{id}/messages", tag = "conversations",
+    params(("id" = String, Path)),
+    request_body = SendBody,
+    responses(
+        (status = 200, description = "The answer, or its events", content(
+            (SentView = "application/json"), (String = "text/event-stream"),
+        )),
+    ),
+)]
+async fn send(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Extension(trace): Extension<Trace>,
+    once: Once,
+    Accepts(accepts): Accepts,
+    Path(id): Path<ConversationId>,
+    JsonBody(body): JsonBody<SendBody>,
+) -> Result<Response, Problem> {
+    let conversation = app.store.conversation(caller.id(), &id).await?.ok_or(Problem::NotFound)?;
+    if body.content.is_empty() {
+        let what = "content: must not be empty".into();
+        return Err(Problem::Field { field: "content".into(), what });
+    }
+    let wish = turn(&app, conversation, body.content);
+    let run = start::start(&app, caller.id(), (&trace, &once), wish).await?;
+    if body.stream || accepts {
+        return Ok(sse::stream(&app, run, 0));
+    }
+    start::finished(&app, &run).await?;
+    let row = app.store.run(caller.id(), &run).await?.ok_or(Problem::NotFound)?;
+    let message = answer(&app, &caller, &run).await?;
+    let view = SentView { message, run: row.into(), interrupts: [], citations: [] };
+    Ok(([(RUN_HEADER, run.to_string())], Json(view)).into_response())
+}
+
+fn turn(app: &App, conversation: Conversation, content: String) -> Wish {
+    let message = input::user_message(&*app.env, content);
+    let said = json!([{ "id": message.id, "role": message.role, "content": message.content }]);
+    Wish {
+        graph: conversation.graph,
+        conversation: Some(conversation.id),
+        options: RunOptions {
+            skill: conversation.skill,
+            model: conversation.model,
+            business: conversation.business,
+            system_prompt: conversation.system_prompt,
+        },
+        input: std::iter::once(("messages".to_owned(), said)).collect(),
+    }
+}
+
+/// The last message that the run finished in the user's sight.
+async fn answer(app: &App, caller: &Caller, run: &RunId) -> Result<Option<MessageView>, Problem> {
+    let history = app.engine.history(run).await?;
+    let mut finished = history.iter().rev().filter(|e| e.name == "message.finished");
+    let id = finished.find_map(|e| e.data["message"]["id"].as_str()).map(MessageId::from);
+    let Some(id) = id else { return Ok(None) };
+    Ok(app.store.message(caller.id(), &id).await?.map(Into::into))
+}
+
+/// What was said, oldest first.
+#[utoipa::path(
+    get, path = "/api/conversations/{id}/messages", tag = "conversations",
+    params(("id" = String, Path), PageQuery),
+    responses((status = 200, body = List<MessageView>)),
+)]
+async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<ConversationId>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<List<MessageView>>, Problem> {
+    let rows = app.store.list_messages(caller.id(), &id, query.page()).await?;
+    Ok(Json(List::of(rows.ok_or(Problem::NotFound)?)))
+}

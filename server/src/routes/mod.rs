@@ -1,0 +1,102 @@
+//! Every route, one file per noun.
+//!
+//! A new endpoint is one file here and one line in [`router`]. Handlers are registered with
+//! `routes!`, which takes path and method from the same attribute that documents them, so that
+//! the OpenAPI document and the router cannot differ.
+
+mod conversations;
+mod graphs;
+mod health;
+mod keys;
+mod messages;
+mod openapi;
+mod page;
+mod run;
+mod runs;
+mod sign_in;
+mod skills;
+mod tools;
+mod users;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+use crate::problem::Problem;
+use crate::{access, idempotency, trace};
+
+/// Every documented route.
+fn api() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(openapi::front())
+        .merge(conversations::routes())
+        .merge(messages::routes())
+        .merge(runs::routes())
+        .merge(run::routes())
+        .merge(graphs::routes())
+        .merge(skills::routes())
+        .merge(tools::routes())
+        .merge(users::routes())
+        .merge(keys::routes())
+        .merge(sign_in::routes())
+        .merge(health::routes())
+        .merge(page::routes())
+        .merge(openapi::routes())
+}
+
+/// The OpenAPI document of what [`router`] serves.
+#[must_use]
+pub fn document() -> OpenApi {
+    openapi::complete(api().into_openapi())
+}
+
+/// The whole service: routes, and around them (from the outside) trace, headers, panics, access
+/// and idempotency.
+pub fn router(app: Arc<App>) -> Router {
+    let (routes, _) = api().split_for_parts();
+    routes
+        .merge(openapi::browser())
+        .fallback(async || Problem::NotFound)
+        .method_not_allowed_fallback(async || Problem::Method)
+        .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
+        .layer(middleware::from_fn_with_state(app.clone(), access::check))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(headers))
+        .layer(middleware::from_fn_with_state(app.clone(), trace::follow))
+        .with_state(app)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()));
+    Problem::Internal(format!("a handler panicked: {}", text.unwrap_or_default())).into_response()
+}
+
+/// What browsers are told of every answer, unless the answer says otherwise itself.
+async fn headers(request: Request, next: Next) -> Response {
+    const USUAL: [(HeaderName, &str); 6] = [
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (header::CACHE_CONTROL, "private, no-cache"),
+    ];
+    let mut response = next.run(request).await;
+    for (name, value) in USUAL {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().entry(name).or_insert(value);
+    }
+    response
+}

@@ -1,0 +1,120 @@
+//! `/api/openapi.json` and `/api/docs`: what is served, for programs and for people.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::{
+    ContentBuilder, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required,
+    ResponseBuilder, Type,
+};
+use utoipa::{PartialSchema as _, ToSchema as _};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::access::{COOKIE, OPEN};
+use crate::app::App;
+use crate::problem::Problem;
+use crate::report::Report;
+
+/// This file's routes.
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(document))
+}
+
+/// This document.
+#[utoipa::path(
+    get, path = "/api/openapi.json", tag = "page",
+    responses((status = 200, body = Object, content_type = "application/json")),
+)]
+async fn document() -> impl IntoResponse {
+    // The document is the same for the whole life of the process.
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| super::document().to_json().unwrap_or_default());
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str())
+}
+
+/// The document before any route is added.
+pub(super) fn front() -> OpenApi {
+    let info =
+        InfoBuilder::new().title("exile").version(env!("CARGO_PKG_VERSION")).description(Some(
+            "Runs conversations as state graphs. Every error is an RFC 9457 problem. A key with \
+             the scope `act_as` may name the user it acts for in `X-Exile-User`.",
+        ));
+    OpenApiBuilder::new().info(info.build()).build()
+}
+
+/// Adds what holds for every operation: how to show who you are, and what an error looks like.
+pub(super) fn complete(mut document: OpenApi) -> OpenApi {
+    let components = document.components.get_or_insert_default();
+    components.schemas.insert(Report::name().into_owned(), Report::schema());
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    components.add_security_scheme("key", SecurityScheme::Http(bearer));
+    let cookie = ApiKey::Cookie(ApiKeyValue::new(COOKIE));
+    components.add_security_scheme("session", SecurityScheme::ApiKey(cookie));
+    for (path, item) in &mut document.paths.paths {
+        let all = [&mut item.get, &mut item.post, &mut item.patch, &mut item.put, &mut item.delete];
+        for operation in all.into_iter().flatten() {
+            describe(operation, OPEN.contains(&path.as_str()));
+        }
+        if let Some(post) = &mut item.post {
+            post.parameters.get_or_insert_default().push(idempotency_key().into());
+        }
+    }
+    document
+}
+
+fn idempotency_key() -> Parameter {
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("The same key and body again get the first answer, for a day"))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).max_length(Some(255))))
+        .build()
+}
+
+fn describe(operation: &mut Operation, open: bool) {
+    if !open {
+        let none = Vec::<String>::new;
+        let key = SecurityRequirement::new("key", none());
+        let session = SecurityRequirement::new("session", none());
+        operation.security = Some(vec![key, session]);
+    }
+    let report = Ref::from_schema_name(Report::name());
+    let content = ContentBuilder::new().schema(Some(RefOr::Ref(report))).build();
+    let problem = ResponseBuilder::new()
+        .description("A problem: what went wrong and what to do")
+        .content("application/problem+json", content)
+        .build();
+    operation.responses.responses.insert("default".into(), problem.into());
+}
+
+/// The document as a page. Its files are in the binary: no CDN.
+pub(super) fn browser() -> Router<Arc<App>> {
+    let page = SwaggerUi::new("/api/docs").config(Config::from("/api/openapi.json"));
+    Router::from(page).layer(middleware::from_fn(policy))
+}
+
+/// Swagger UI styles elements from its script and draws with `data:` images.
+async fn policy(request: Request, next: Next) -> Response {
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+                          img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; \
+                          base-uri 'none'; form-action 'none'";
+    let mut response = next.run(request).await;
+    if response.status().is_client_error() {
+        // Swagger UI says in plain text that it has no such file.
+        return Problem::NotFound.into_response();
+    }
+    let value = HeaderValue::from_static(POLICY);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, value);
+    response
+}

@@ -1,0 +1,72 @@
+//! A run's events as server-sent events.
+//!
+//! Invariants:
+//! - `id` is the event's number and rises; `event` its name; `data` one line of JSON.
+//! - A reader that leaves stops nothing: the stream only reads.
+//! - A stream that cannot go on breaks the connection, so that the reader comes back with
+//!   `Last-Event-ID`; it never ends as if the run had.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::sse::{Event as Frame, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use exile_engine::id::RunId;
+use exile_engine::run::event::Event;
+use exile_engine::run::record::Number;
+use futures_util::StreamExt as _;
+
+use crate::app::App;
+use crate::problem::{Problem, RUN_HEADER};
+
+/// How often a silent stream shows that it is alive.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// The run's events after a number, until it ends.
+pub fn stream(app: &App, run: RunId, after: Number) -> Response {
+    let location = format!("/api/runs/{run}");
+    let name = run.to_string();
+    let events = app.engine.events(run, after).map(|event| {
+        let event = event.inspect_err(|e| tracing::error!(error = %e, "a stream broke off"));
+        event.map(|event| frame(&event))
+    });
+    let alive = KeepAlive::new().interval(HEARTBEAT);
+    let mut response = Sse::new(events).keep_alive(alive).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    for (header, value) in [(header::LOCATION, location), (RUN_HEADER, name)] {
+        // An id from a path may hold what no header can; the caller knows it then.
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(header, value);
+        }
+    }
+    response
+}
+
+fn frame(event: &Event) -> Frame {
+    Frame::default().id(event.number.to_string()).event(event.name).data(event.data.to_string())
+}
+
+/// Whether the request asks for a stream (`Accept: text/event-stream`).
+pub struct Accepts(pub bool);
+
+impl<S: Send + Sync> FromRequestParts<S> for Accepts {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let all = parts.headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+        let mut kinds = all.flat_map(|v| v.split(',')).filter_map(|k| k.split(';').next());
+        Ok(Self(kinds.any(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))))
+    }
+}
+
+/// Where a returning reader stands: `Last-Event-ID`, else `?after=`, else the beginning.
+pub fn position(headers: &HeaderMap, after: Option<Number>) -> Result<Number, Problem> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(after.unwrap_or(0)) };
+    let number = value.to_str().ok().and_then(|v| v.trim().parse().ok());
+    number.ok_or_else(|| Problem::Unreadable("Last-Event-ID is not a number".into()))
+}

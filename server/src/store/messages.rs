@@ -1,0 +1,174 @@
+//! Message rows: written by the journal with the records that name them, read by their owner.
+
+use std::sync::Arc;
+
+use exile_engine::id::{ConversationId, MessageId, RunId, UserId};
+use exile_engine::journal::StoredMessage;
+use exile_engine::message::{Message, Role};
+use exile_engine::run::record::Number;
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+
+use super::page::{Listed, Page};
+use super::{Store, StoreError, column};
+
+/// A message and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MessageRow {
+    /// The message.
+    pub message: Message,
+    /// The run that made it.
+    pub run: RunId,
+    /// The conversation, if its run is a turn of one.
+    pub conversation: Option<ConversationId>,
+    /// When it was stored first.
+    pub created_at: Timestamp,
+    /// Number of the last record that was stored with it first.
+    pub number: Number,
+}
+
+impl Store {
+    /// The messages of the owner's conversation that its user sees, oldest first; `None` if the
+    /// owner has no such conversation.
+    pub async fn list_messages(
+        &self,
+        owner: &UserId,
+        conversation: &ConversationId,
+        page: Page,
+    ) -> Result<Option<Listed<MessageRow>>, StoreError> {
+        if self.conversation(owner, conversation).await?.is_none() {
+            return Ok(None);
+        }
+        let rows = sqlx::query(
+            "SELECT m.* FROM exile_llm_message m
+             WHERE m.log = (SELECT key FROM exile_log WHERE id = ?1) AND m.seq > ?2 AND m.shown
+             ORDER BY m.seq LIMIT ?3",
+        )
+        .bind(conversation.as_str())
+        .bind(page.after()?.unwrap_or(0))
+        .bind(page.rows())
+        .fetch_all(self.readers())
+        .await?;
+        let item = |row: &SqliteRow| Ok((row.try_get("seq")?, from_row(row)?));
+        Ok(Some(page.list(rows.iter().map(item).collect::<Result<_, StoreError>>()?)))
+    }
+
+    /// The message of that id in the owner's runs, whether their user sees it or not.
+    pub async fn message(
+        &self,
+        owner: &UserId,
+        id: &MessageId,
+    ) -> Result<Option<MessageRow>, StoreError> {
+        let row = sqlx::query(
+            "SELECT m.* FROM exile_llm_message m JOIN exile_run r ON r.id = m.run
+             WHERE m.id = ?1 AND r.owner = ?2 ORDER BY m.seq LIMIT 1",
+        )
+        .bind(id.as_str())
+        .bind(owner.as_str())
+        .fetch_optional(self.readers())
+        .await?;
+        row.as_ref().map(from_row).transpose()
+    }
+}
+
+/// Writes a message of the log `key`; the same id replaces what it held and keeps its place.
+pub(super) async fn put(
+    connection: &mut SqliteConnection,
+    key: i64,
+    number: Number,
+    at_ms: i64,
+    stored: &StoredMessage,
+) -> Result<(), StoreError> {
+    let message = &stored.message;
+    let calls = (!message.tool_calls.is_empty()).then(|| column::json(&message.tool_calls));
+    sqlx::query(
+        "INSERT INTO exile_llm_message
+             (id, log, run, conversation, number, shown, role, content, reasoning, tool_calls,
+              tool_call_id, tool_name, model, opaque, created_at)
+         VALUES (?1, ?2, ?3, (SELECT conversation FROM exile_run WHERE id = ?3),
+                 ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+         ON CONFLICT (id, log) DO UPDATE SET
+             shown = excluded.shown, role = excluded.role, content = excluded.content,
+             reasoning = excluded.reasoning, tool_calls = excluded.tool_calls,
+             tool_call_id = excluded.tool_call_id, tool_name = excluded.tool_name,
+             model = excluded.model, opaque = excluded.opaque",
+    )
+    .bind(message.id.as_str())
+    .bind(key)
+    .bind(stored.run.as_str())
+    .bind(column::integer(number)?)
+    .bind(stored.shown)
+    .bind(message.role.as_str())
+    .bind(&message.content)
+    .bind(&message.reasoning)
+    .bind(calls.transpose()?)
+    .bind(&message.tool_call_id)
+    .bind(&message.tool_name)
+    .bind(&message.model)
+    .bind(message.opaque.as_ref().map(column::json).transpose()?)
+    .bind(at_ms)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Every message of the log `key`, in the order in which they were stored first.
+pub(super) async fn of_log(
+    connection: &mut SqliteConnection,
+    key: i64,
+) -> Result<Vec<Arc<Message>>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM exile_llm_message WHERE log = ?1 ORDER BY seq")
+        .bind(key)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(|row| Ok(Arc::new(to_message(row)?))).collect()
+}
+
+/// Those of the log `key` whose ids are among `ids`.
+pub(super) async fn named(
+    connection: &mut SqliteConnection,
+    key: i64,
+    ids: &[&str],
+) -> Result<Vec<Arc<Message>>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM exile_llm_message
+         WHERE log = ?1 AND id IN (SELECT value FROM json_each(?2)) ORDER BY seq",
+    )
+    .bind(key)
+    .bind(column::json(&ids)?)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok(Arc::new(to_message(row)?))).collect()
+}
+
+fn from_row(row: &SqliteRow) -> Result<MessageRow, StoreError> {
+    let conversation: Option<&str> = row.try_get("conversation")?;
+    Ok(MessageRow {
+        message: to_message(row)?,
+        run: RunId::from(row.try_get::<&str, _>("run")?),
+        conversation: conversation.map(ConversationId::from),
+        created_at: column::time(row, "created_at")?,
+        number: column::number(row, "number")?,
+    })
+}
+
+fn to_message(row: &SqliteRow) -> Result<Message, StoreError> {
+    let role: &str = row.try_get("role")?;
+    let known = [Role::System, Role::User, Role::Assistant, Role::Tool];
+    let role = known
+        .into_iter()
+        .find(|known| known.as_str() == role)
+        .ok_or_else(|| StoreError::unreadable("role of a message", role))?;
+    Ok(Message {
+        id: MessageId::from(row.try_get::<&str, _>("id")?),
+        role,
+        content: row.try_get("content")?,
+        reasoning: row.try_get("reasoning")?,
+        tool_calls: column::maybe_parsed(row, "tool_calls")?.unwrap_or_default(),
+        tool_call_id: row.try_get("tool_call_id")?,
+        tool_name: row.try_get("tool_name")?,
+        model: row.try_get("model")?,
+        opaque: column::maybe_parsed(row, "opaque")?,
+    })
+}

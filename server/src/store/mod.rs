@@ -1,0 +1,188 @@
+//! Rows: the only folder that names sqlx, over one SQLite file.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `writer.rs` | the one connection that writes, and transactions on it |
+//! | `error.rs` | what can go wrong, and what it means |
+//! | `journal.rs`, `project.rs` | the engine's journal; run rows made from records |
+//! | `column.rs` | how values stand in columns |
+//! | `page.rs` | lists in pages, behind opaque cursors |
+//! | `secret.rs` | tokens of which only a digest is stored |
+//! | the rest | one table each |
+//!
+//! Invariants:
+//! - Every read of an owned row takes the owner and answers nothing for somebody else's.
+//! - SQL is text known at compile time; what comes from outside is bound.
+//! - Message and run rows are written by the journal alone, with the records they come from.
+//! - Whoever opens the file holds the home's lock: leases and half-done requests that are found
+//!   there belong to a process that is gone.
+
+mod column;
+mod conversations;
+mod error;
+mod idempotency;
+mod journal;
+mod keys;
+mod messages;
+mod page;
+mod project;
+mod runs;
+mod secret;
+mod sign_in;
+mod skills;
+#[cfg(test)]
+mod tests;
+mod users;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use exile_engine::env::Env;
+use jiff::Timestamp;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, SqliteConnection};
+
+pub use conversations::{Conversation, Deletion, NewConversation};
+pub use error::StoreError;
+pub use idempotency::{Idempotent, StoredAnswer};
+pub use keys::ApiKey;
+pub use messages::MessageRow;
+pub use page::{Listed, Page};
+pub use runs::{RunFilter, RunRow, RunStatus};
+pub use skills::SkillRow;
+pub use users::{Role, User};
+use writer::Writer;
+
+/// Oldest SQLite that is safe: 3.7.0 to 3.51.2 can corrupt a file when the WAL is reset.
+const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
+
+/// Connections that only read.
+const READERS: u32 = 4;
+
+/// How long one connection waits for another one's lock.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The table in which applied migrations are noted.
+const MIGRATION_TABLE: &str = "exile_migration";
+
+/// All rows of one home. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    writer: Writer,
+    readers: SqlitePool,
+    env: Arc<dyn Env>,
+}
+
+impl Store {
+    /// Opens the file, makes it or brings it up to date, and clears what a dead process left.
+    ///
+    /// # Errors
+    /// [`StoreError::Foreign`]: the file holds tables named like ours that are not ours.
+    /// [`StoreError::TooOld`]: the SQLite library is not safe.
+    pub async fn open(path: &Path, env: Arc<dyn Env>) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY)
+            .disable_statement_logging();
+        let writer = Writer::new(options.clone());
+        let mut write = writer.lock().await?;
+        check_library(write.connection()).await?;
+        migrate(write.connection()).await?;
+        drop(write);
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.read_only(true).create_if_missing(false));
+        let store = Self { shared: Arc::new(Shared { writer, readers, env }) };
+        store.clear_leases().await?;
+        store.clear_in_flight().await?;
+        Ok(store)
+    }
+
+    /// Whether rows can be read and written now.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT count(*) FROM exile_probe").fetch_one(&self.shared.readers).await?;
+        // Two pages' worth, so that a full disk shows; taken away in the same transaction.
+        let mut write = self.begin().await?;
+        sqlx::query("INSERT INTO exile_probe (id, body) VALUES (1, zeroblob(8192))")
+            .execute(write.connection())
+            .await?;
+        sqlx::query("DELETE FROM exile_probe").execute(write.connection()).await?;
+        write.commit().await
+    }
+
+    /// Waits for what is being written and closes every connection. Later calls fail.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.shared.readers.close().await;
+        self.shared.writer.close().await
+    }
+
+    /// Lets the file grow to that many pages and no further: what a full disk does, on purpose.
+    pub async fn limit_pages(&self, pages: u32) -> Result<(), StoreError> {
+        self.shared.writer.limit_pages(pages).await
+    }
+
+    fn readers(&self) -> &SqlitePool {
+        &self.shared.readers
+    }
+
+    fn env(&self) -> &dyn Env {
+        &*self.shared.env
+    }
+
+    /// The time as rows keep it, in whole milliseconds, so that what is read is what was said.
+    fn now(&self) -> Timestamp {
+        let now = self.shared.env.now();
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+    }
+
+    /// The writing connection, for one statement, which is a transaction by itself.
+    async fn write(&self) -> Result<writer::Write<'_>, StoreError> {
+        self.shared.writer.lock().await
+    }
+
+    /// The writing connection, in a transaction that ends with `commit`.
+    async fn begin(&self) -> Result<writer::Write<'_>, StoreError> {
+        self.shared.writer.begin().await
+    }
+}
+
+async fn check_library(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let found: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
+    if is_safe(&found) { Ok(()) } else { Err(StoreError::TooOld { found }) }
+}
+
+fn is_safe(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    [(); 3].map(|()| parts.next().unwrap_or(0)) >= OLDEST_SQLITE
+}
+
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let foreign: Option<String> = sqlx::query_scalar(
+        r"SELECT name FROM sqlite_schema
+          WHERE name LIKE 'exile\_%' ESCAPE '\' AND type IN ('table', 'view')
+            AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)
+          ORDER BY name LIMIT 1",
+    )
+    .bind(MIGRATION_TABLE)
+    .fetch_optional(&mut *connection)
+    .await?;
+    if let Some(table) = foreign {
+        return Err(StoreError::Foreign { table });
+    }
+    let mut migrations = sqlx::migrate!("../migrations/sqlite");
+    migrations.dangerous_set_table_name(MIGRATION_TABLE);
+    Ok(migrations.run(connection).await?)
+}

@@ -1,0 +1,129 @@
+//! How people prove who they are: one-time links that become sessions.
+//!
+//! Invariants:
+//! - A link works once, for ten minutes.
+//! - A session ends after twelve hours without use, and after seven days in any case.
+
+use exile_engine::id::UserId;
+use jiff::{SignedDuration, Timestamp};
+use sqlx::Row as _;
+
+use super::users::{self, User};
+use super::{Store, StoreError, column, secret};
+
+const LINK_LASTS: SignedDuration = SignedDuration::from_mins(10);
+const SESSION_IDLE: SignedDuration = SignedDuration::from_hours(12);
+const SESSION_LASTS: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// Uses closer together than this are noted once.
+const NOTE_USE_EVERY: SignedDuration = SignedDuration::from_mins(1);
+
+impl Store {
+    /// Makes the token of a one-time sign-in link.
+    pub async fn create_sign_in(&self, user: &UserId) -> Result<String, StoreError> {
+        let (token, now) = (secret::token("", self.env()), self.now());
+        let mut write = self.begin().await?;
+        sqlx::query("DELETE FROM exile_sign_in WHERE expires_at <= ?1")
+            .bind(now.as_millisecond())
+            .execute(write.connection())
+            .await?;
+        sqlx::query("INSERT INTO exile_sign_in (digest, user, expires_at) VALUES (?1, ?2, ?3)")
+            .bind(secret::digest(&token))
+            .bind(user.as_str())
+            .bind((now + LINK_LASTS).as_millisecond())
+            .execute(write.connection())
+            .await?;
+        write.commit().await?;
+        Ok(token)
+    }
+
+    /// Trades a sign-in token for a session's; the token is spent. `None` if it is not good.
+    pub async fn redeem_sign_in(&self, token: &str) -> Result<Option<(String, User)>, StoreError> {
+        let (session, now) = (secret::token("", self.env()), self.now().as_millisecond());
+        let mut write = self.begin().await?;
+        let user: Option<String> = sqlx::query_scalar(
+            "DELETE FROM exile_sign_in WHERE digest = ?1 AND expires_at > ?2 RETURNING user",
+        )
+        .bind(secret::digest(token))
+        .bind(now)
+        .fetch_optional(write.connection())
+        .await?;
+        let Some(user) = user else {
+            write.rollback().await?;
+            return Ok(None);
+        };
+        sqlx::query("DELETE FROM exile_session WHERE seen_at <= ?1 OR created_at <= ?2")
+            .bind(now - millis(SESSION_IDLE))
+            .bind(now - millis(SESSION_LASTS))
+            .execute(write.connection())
+            .await?;
+        sqlx::query(
+            "INSERT INTO exile_session (digest, user, created_at, seen_at)
+             VALUES (?1, ?2, ?3, ?3)",
+        )
+        .bind(secret::digest(&session))
+        .bind(&user)
+        .bind(now)
+        .execute(write.connection())
+        .await?;
+        let row = sqlx::query("SELECT * FROM exile_user WHERE id = ?1")
+            .bind(&user)
+            .fetch_one(write.connection())
+            .await?;
+        let user = users::from_row(&row)?;
+        write.commit().await?;
+        Ok(Some((session, user)))
+    }
+
+    /// Whose session this is; notes that it was used. `None` if it is not good.
+    pub async fn session_owner(&self, token: &str) -> Result<Option<User>, StoreError> {
+        let (digest, now) = (secret::digest(token), self.now());
+        let row = sqlx::query(
+            "SELECT u.*, s.digest AS session, s.seen_at
+             FROM exile_session s JOIN exile_user u ON u.id = s.user
+             WHERE s.digest = ?1 AND s.seen_at > ?2 AND s.created_at > ?3",
+        )
+        .bind(&digest)
+        .bind(now.as_millisecond() - millis(SESSION_IDLE))
+        .bind(now.as_millisecond() - millis(SESSION_LASTS))
+        .fetch_optional(self.readers())
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        if !secret::same(&digest, row.try_get("session")?) {
+            return Ok(None);
+        }
+        let seen = column::maybe_time(&row, "seen_at")?;
+        if seen.is_none_or(|at| now.duration_since(at) >= NOTE_USE_EVERY) {
+            self.note_session(&digest, now).await;
+        }
+        Ok(Some(users::from_row(&row)?))
+    }
+
+    /// A request is not refused because its time could not be noted (a full disk can still read).
+    async fn note_session(&self, digest: &[u8], now: Timestamp) {
+        let noted = async {
+            sqlx::query("UPDATE exile_session SET seen_at = ?2 WHERE digest = ?1")
+                .bind(digest)
+                .bind(now.as_millisecond())
+                .execute(self.write().await?.connection())
+                .await?;
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, "the time of a session's use was not noted");
+        }
+    }
+
+    /// Ends a session at once.
+    pub async fn end_session(&self, token: &str) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM exile_session WHERE digest = ?1")
+            .bind(secret::digest(token))
+            .execute(self.write().await?.connection())
+            .await?;
+        Ok(())
+    }
+}
+
+fn millis(duration: SignedDuration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

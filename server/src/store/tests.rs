@@ -1,0 +1,225 @@
+//! What can only be seen from below: the file itself, tables of others, a full disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use exile_engine::env::StepEnv;
+use exile_engine::id::{InputId, LogId, RunId, UserId, WorkerId};
+use exile_engine::journal::{
+    Batch, BlobId, Input, Journal as _, JournalError, Lease, StartRun, StoredMessage,
+};
+use exile_engine::message::{Message, Role};
+use exile_engine::run::record::{Fact, Number, Numbered, Record, RunOptions, Step, StepDone};
+use exile_engine::state::{Delta, Op};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+use tempfile::TempDir;
+
+use super::{Store, StoreError, is_safe};
+
+fn file() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("exile.db");
+    (folder, path)
+}
+
+async fn open(path: &Path) -> Result<Store, StoreError> {
+    Store::open(path, Arc::new(StepEnv::new())).await
+}
+
+/// A connection that is not the store's.
+async fn connect(path: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    options.connect().await.unwrap()
+}
+
+/// Sends a run to a log of its own and claims it.
+async fn held(store: &Store, run: &str) -> Lease {
+    let start = StartRun {
+        run: RunId::from(run),
+        graph: "count".into(),
+        bundle: BlobId::of(b"bundle"),
+        owner: UserId::from("ann"),
+        conversation: None,
+        options: RunOptions::default(),
+        input: serde_json::Map::new(),
+        traceparent: None,
+    };
+    let start = Input::Start(Box::new(start));
+    store.send(&LogId::from(run), &InputId::from("in_1"), &start).await.unwrap();
+    let worker = WorkerId::from("worker");
+    store.claim(&worker, Duration::from_hours(1)).await.unwrap().unwrap()
+}
+
+/// One step of a small state.
+fn step(number: Number) -> Numbered {
+    let step = Step {
+        path: "".into(),
+        step: 1,
+        done: vec![StepDone { task: format!("count:{number}").into(), took_ms: 0 }],
+        delta: Delta::from([("n".into(), Op::Set(number.into()))]),
+        next: vec![format!("count:{}", number + 1)],
+        filled: Vec::new(),
+    };
+    let record = Record { at_ms: 1_767_225_700_000, fact: Fact::Step(step) };
+    Numbered { number, record: Arc::new(record) }
+}
+
+fn batch(after: Number) -> Batch {
+    let number = after + 1;
+    Batch { after, records: vec![step(number)], reserve: number, ..Batch::default() }
+}
+
+#[test]
+fn an_sqlite_with_the_wal_reset_defect_is_refused() {
+    for old in ["3.7.0", "3.51.2", "2.99.99", "", "x"] {
+        assert!(!is_safe(old), "{old}");
+    }
+    for new in ["3.51.3", "3.52.0", "4.0.0"] {
+        assert!(is_safe(new), "{new}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_named_like_ours_that_is_not_ours_is_refused_and_left_alone() {
+    for made in [
+        "CREATE TABLE exile_llm_message (theirs TEXT)",
+        "CREATE VIEW exile_llm_skill AS SELECT 1 AS theirs",
+        "CREATE TABLE exile_rag_chunk (theirs TEXT)",
+    ] {
+        let (_folder, path) = file();
+        let mut theirs = connect(&path).await;
+        sqlx::query(made).execute(&mut theirs).await.unwrap();
+        let error = open(&path).await.err().unwrap();
+        let StoreError::Foreign { table } = &error else { panic!("{error:?}") };
+        assert!(made.contains(table.as_str()) && error.to_string().contains(table.as_str()));
+        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+            .fetch_one(&mut theirs)
+            .await
+            .unwrap();
+        assert_eq!(tables, 1);
+    }
+}
+
+#[tokio::test]
+async fn tables_of_others_under_other_names_are_no_obstacle() {
+    let (_folder, path) = file();
+    let mut theirs = connect(&path).await;
+    sqlx::query("CREATE TABLE exiles (id TEXT)").execute(&mut theirs).await.unwrap();
+    open(&path).await.unwrap();
+    open(&path).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let (_folder, path) = file();
+    let text = "not a database, but long enough to be looked at ".repeat(100);
+    std::fs::write(&path, &text).unwrap();
+    let error = open(&path).await.err().unwrap();
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[tokio::test]
+async fn commits_are_synced_and_rows_keep_their_references() {
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let mut write = store.write().await.unwrap();
+    for (pragma, expected) in
+        [("PRAGMA journal_mode", "wal"), ("PRAGMA synchronous", "2"), ("PRAGMA foreign_keys", "1")]
+    {
+        let row = sqlx::query(pragma).fetch_one(write.connection()).await.unwrap();
+        let found = match sqlx::Row::try_get::<String, _>(&row, 0) {
+            Ok(text) => text,
+            Err(_) => sqlx::Row::get::<i64, _>(&row, 0).to_string(),
+        };
+        assert_eq!(found, expected, "{pragma}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_whole_appends_and_room_heals_it() {
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let lease = held(&store, "run_1").await;
+    store.append(&lease, &batch(0)).await.unwrap();
+    let pages: u32 = {
+        let mut write = store.write().await.unwrap();
+        sqlx::query_scalar("PRAGMA page_count").fetch_one(write.connection()).await.unwrap()
+    };
+    store.limit_pages(pages).await.unwrap();
+    let message = Message::text("msg_1".into(), Role::User, "x".repeat(100_000));
+    let large = Batch {
+        messages: vec![StoredMessage {
+            message: Arc::new(message),
+            run: RunId::from("run_1"),
+            shown: true,
+        }],
+        consumed: vec![InputId::from("in_1")],
+        ..batch(1)
+    };
+    for _ in 0..3 {
+        let refused = store.append(&lease, &large).await;
+        assert!(matches!(refused, Err(JournalError::Full(_))), "{refused:?}");
+        assert!(matches!(store.ping().await, Err(StoreError::Full(_))));
+        let history = store.load(&lease.log).await.unwrap();
+        assert_eq!((history.records.len(), history.messages.len(), history.reserved), (1, 0, 1));
+        assert_eq!(store.inbox(&lease.log).await.unwrap().len(), 1);
+    }
+    let mut other = connect(&path).await;
+    let check = sqlx::query_scalar("PRAGMA integrity_check");
+    assert_eq!(check.fetch_one(&mut other).await.map(|s: String| s).unwrap(), "ok");
+    store.limit_pages(0).await.unwrap();
+    store.ping().await.unwrap();
+    store.append(&lease, &large).await.unwrap();
+    assert_eq!(store.load(&lease.log).await.unwrap().messages.len(), 1);
+}
+
+#[test]
+fn a_lock_held_by_others_is_unavailable_and_an_unwritable_file_is_full() {
+    use super::error::from_code;
+    for code in [8, 10, 13, 778] {
+        assert!(matches!(from_code(Some(code), String::new()), StoreError::Full(_)), "{code}");
+    }
+    for code in [5, 6, 14, 261] {
+        let error = from_code(Some(code), String::new());
+        assert!(matches!(error, StoreError::Unavailable(_)), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_exile_is_refused_and_not_misread() {
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let lease = held(&store, "run_1").await;
+    store.append(&lease, &batch(0)).await.unwrap();
+    let mut other = connect(&path).await;
+    sqlx::query("UPDATE exile_record SET version = 99").execute(&mut other).await.unwrap();
+    let error = store.load(&lease.log).await.unwrap_err();
+    assert!(matches!(&error, JournalError::Corrupt(why) if why.contains("newer")), "{error}");
+}
+
+#[tokio::test]
+async fn a_small_step_is_stored_in_under_200_bytes() {
+    const STEPS: u32 = 1_000;
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let lease = held(&store, "run_1").await;
+    let steps = Batch {
+        records: (1..=u64::from(STEPS)).map(step).collect(),
+        reserve: u64::from(STEPS),
+        ..Batch::default()
+    };
+    let before = pages(&path).await;
+    store.append(&lease, &steps).await.unwrap();
+    let each = (pages(&path).await - before) * 4096 / STEPS;
+    assert!(each < 200, "{each} bytes for each step");
+}
+
+async fn pages(path: &Path) -> u32 {
+    let mut other = connect(path).await;
+    let pages = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    pages
+}

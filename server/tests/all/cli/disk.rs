@@ -1,0 +1,169 @@
+//! A disk that is full: a small one of memory, mounted as the home and filled to the last byte.
+//!
+//! Mounting needs root; elsewhere these tests say that they tried nothing. Without root the page
+//! limit of the same name in `http/health.rs` still stands.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+use sqlx::{Connection as _, SqliteConnection};
+
+use super::installation::Installation;
+use super::upstream::{Say, Upstream};
+
+/// Nine letters.
+const LONG: &str = "long text";
+
+/// What takes up the room.
+const BALLAST: &str = "ballast";
+
+/// Fills the disk on which that folder lies.
+fn fill(folder: &Path) {
+    let mut file = File::create(folder.join(BALLAST)).unwrap();
+    // Ever smaller pieces, so that not one byte is left.
+    for size in [1 << 16, 1 << 12, 1] {
+        let piece = vec![0; size];
+        let full = loop {
+            if let Err(error) = file.write_all(&piece) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
+    }
+}
+
+/// A home of eight megabytes; unmounted when dropped.
+struct SmallDisk {
+    home: PathBuf,
+}
+
+impl SmallDisk {
+    /// `None`: mounting is not allowed here.
+    fn mount(place: &Installation) -> Option<Self> {
+        let home = place.path(".exile");
+        fs::create_dir_all(&home).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"])
+            .arg(&home)
+            .output();
+        if mount.is_ok_and(|done| done.status.success()) {
+            return Some(Self { home });
+        }
+        eprintln!("NOT TRIED: a full disk, because only root may mount one");
+        None
+    }
+
+    fn fill(&self) {
+        fill(&self.home);
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.home.join(BALLAST)).unwrap();
+    }
+
+    /// What SQLite itself says of the file.
+    fn integrity(&self) -> String {
+        let file = format!("sqlite://{}", self.home.join("exile.db").display());
+        let check = async {
+            let mut connection = SqliteConnection::connect(&file).await.unwrap();
+            let said = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut connection);
+            said.await.unwrap()
+        };
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(check)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a server that a failed test left may still hold it.
+        let _ = Command::new("umount").arg("-l").arg(&self.home).status();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_what_it_cannot_keep_and_mends_by_itself() {
+    let place = Installation::bare();
+    let Some(disk) = SmallDisk::mount(&place) else { return };
+    let server = place.serve();
+    let made = server.ask("POST", "/api/conversations", "{}").json();
+    let messages = format!("/api/conversations/{}/messages", made["id"].as_str().unwrap());
+    let say = |text: &str| server.ask("POST", &messages, &json!({ "content": text }).to_string());
+    assert_eq!(say("before").status, 200);
+    let lists = ["/api/conversations", "/api/runs", "/api/keys", &messages];
+    let stored = || lists.map(|list| server.ask("GET", list, "").json());
+    let before = stored();
+
+    disk.fill();
+    let long = "x".repeat(900_000);
+    for refused in [
+        say(&long),
+        server.ask("POST", "/api/conversations", &json!({ "title": long }).to_string()),
+        server.ask(
+            "POST",
+            "/api/runs",
+            &json!({ "graph": "chat", "input": { "messages": long } }).to_string(),
+        ),
+    ] {
+        assert_eq!(
+            (refused.status, &refused.json()["code"]),
+            (503, &json!("store_full")),
+            "{refused:?}"
+        );
+    }
+    let ready = server.ask("GET", "/readyz", "");
+    assert_eq!((ready.status, &ready.json()["code"]), (503, &json!("not_ready")), "{ready:?}");
+    assert_eq!(server.ask("GET", "/healthz", "").status, 200);
+    assert_eq!(stored(), before, "reading goes on, and nothing was stored");
+
+    disk.make_room();
+    assert_eq!(say(&long).status, 200, "without a restart");
+    assert_eq!(server.ask("GET", "/readyz", "").status, 200);
+    let said = server.ask("GET", &messages, "").json();
+    assert_eq!(said["items"].as_array().unwrap().len(), 4, "the refused message left nothing");
+    assert_eq!(server.terminate().code, 0);
+    assert_eq!(disk.integrity(), "ok");
+}
+
+#[test]
+fn a_run_in_flight_waits_for_room_and_goes_on() {
+    let place = Installation::bare();
+    // The disk is full from the moment in which the model is asked.
+    let home = place.path(".exile");
+    let upstream = Upstream::start(move |_| {
+        fill(&home);
+        Say::Text(LONG.repeat(100_000).leak())
+    });
+    let config = format!(
+        "models: {{ default: lab/m }}\nproviders: {{ lab: {{ base_url: {}/v1 }} }}\n",
+        upstream.url
+    );
+    let place = place.with("exile.yaml", &config);
+    let Some(disk) = SmallDisk::mount(&place) else { return };
+    let server = place.serve();
+    let made = server.ask("POST", "/api/conversations", r#"{"graph": "chat"}"#).json();
+    let messages = format!("/api/conversations/{}/messages", made["id"].as_str().unwrap());
+
+    let refused = server.ask("POST", &messages, r#"{"content": "hi"}"#);
+    assert_eq!(
+        (refused.status, &refused.json()["code"]),
+        (503, &json!("store_full")),
+        "{refused:?}"
+    );
+    assert_eq!(server.ask("GET", "/readyz", "").status, 503);
+    let run = server.ask("GET", "/api/runs", "").json()["items"][0].clone();
+    assert_eq!(run["status"], "running", "{run}");
+
+    disk.make_room();
+    let run = format!("/api/runs/{}", run["id"].as_str().unwrap());
+    let stream = server.ask("GET", &format!("{run}/stream"), "");
+    assert!(stream.body.contains("event: run.finished"), "it goes on by itself");
+    assert_eq!(upstream.count("hi"), 1, "the answer was kept, not asked for again");
+    let said = server.ask("GET", &messages, "").json();
+    assert_eq!(said["items"][1]["content"].as_str().unwrap().len(), 900_000);
+    assert_eq!(server.ask("GET", "/readyz", "").status, 200);
+    assert_eq!(server.terminate().code, 0);
+    assert_eq!(disk.integrity(), "ok");
+}

@@ -1,0 +1,119 @@
+//! `kill -9` at many random moments, with runs in flight: every run ends right, every step is
+//! there once, and no call is made again but those that were open.
+//!
+//! `EXILE_KILLS` sets how many kills (20 without it), `EXILE_SEED` which moments.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::installation::{Installation, Serving};
+use super::upstream::{Say, Upstream};
+
+/// Runs that are in flight when the server dies.
+const RUNS: usize = 6;
+
+/// Two branches, a join, and a model call in each node; each notes itself in `log`.
+const GRAPH: &str = r#"graph: steps
+state:
+  messages: { reduce: messages }
+  name: { type: string }
+  log: { reduce: append }
+  a: {}
+  b: {}
+  c: {}
+nodes:
+  first: { kind: set, set: { log: "'first'" } }
+  left: { kind: llm, prompt: "{{ name }} left", into: a }
+  right: { kind: llm, prompt: "{{ name }} right", into: b }
+  noted_left: { kind: set, set: { log: "'left'" } }
+  noted_right: { kind: set, set: { log: "'right'" } }
+  both: { kind: llm, prompt: "{{ name }} both", into: c }
+  last: { kind: set, set: { log: "'last'" } }
+edges:
+  - { from: START, to: first }
+  - { from: first, to: left }
+  - { from: first, to: right }
+  - { from: left, to: noted_left }
+  - { from: right, to: noted_right }
+  - { from: [noted_left, noted_right], to: both }
+  - { from: both, to: last }
+  - { from: last, to: END }
+"#;
+
+/// Numbers from a seed (splitmix64, as published by Steele, Lea and Flood, 2014).
+struct Seeded(u64);
+
+impl Seeded {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().map_or(default, |n| n.parse().unwrap())
+}
+
+#[test]
+fn every_run_ends_right_however_often_the_process_is_killed() {
+    let (kills, seed) = (number("EXILE_KILLS", 20), number("EXILE_SEED", 1));
+    let mut random = Seeded(seed);
+    let upstream = Upstream::start(|_| Say::Text("fine"));
+    let config = format!(
+        "models: {{ default: lab/m }}\nproviders: {{ lab: {{ base_url: {}/v1 }} }}\n",
+        upstream.url
+    );
+    let place = Installation::bare().with("exile.yaml", &config).with("graphs/steps.yaml", GRAPH);
+    let mut runs: BTreeMap<String, String> = BTreeMap::new();
+    for kill in 0..kills {
+        let server = place.serve();
+        for n in 0..RUNS {
+            let name = format!("r{kill}-{n}");
+            let body = json!({ "graph": "steps", "input": { "name": name } }).to_string();
+            let started = server.ask("POST", "/api/runs", &body);
+            assert_eq!(started.status, 202, "{started:?}");
+            runs.insert(started.json()["id"].as_str().unwrap().to_owned(), name);
+        }
+        // The moment itself is what is tried: from before the first step to after the last.
+        std::thread::sleep(Duration::from_micros(random.below(60_000)));
+        server.kill();
+    }
+    let server = place.serve();
+    for (run, name) in &runs {
+        check(&server, &upstream, run, name, seed);
+    }
+    assert_eq!(server.terminate().code, 0);
+}
+
+fn check(server: &Serving, upstream: &Upstream, run: &str, name: &str, seed: u64) {
+    let stream = server.ask("GET", &format!("/api/runs/{run}/stream"), "");
+    assert!(stream.body.contains("event: run.finished"), "seed {seed}, {name}: {stream:?}");
+    let state = server.ask("GET", &format!("/api/runs/{run}/state"), "").json();
+    let expected = json!(["first", "left", "right", "last"]);
+    assert_eq!(state["values"]["log"], expected, "seed {seed}, {name}");
+    let events = server.ask("GET", &format!("/api/runs/{run}/events"), "").json();
+    let events = events["items"].as_array().unwrap();
+    let count = |event: &str| events.iter().filter(|e| e["name"] == event).count();
+    assert_eq!(count("model.finished"), 3, "seed {seed}, {name}: one record per call");
+    for call in ["left", "right", "both"] {
+        let asked = upstream.count(&format!("{name} {call}"));
+        // A call that was open when the process died is made again, once per take-over.
+        assert!(asked >= 1, "seed {seed}, {name} {call} was never asked");
+        assert!(
+            asked <= 1 + open_at_death(events, call),
+            "seed {seed}, {name} {call} was recorded and asked {asked} times"
+        );
+    }
+}
+
+/// How often the process died while this node's call had no record yet.
+fn open_at_death(events: &[Value], node: &str) -> usize {
+    let recorded = |e: &&Value| e["name"] == "model.finished" && e["data"]["node"] == node;
+    let until = events.iter().position(|e| recorded(&e)).unwrap();
+    events[..until].iter().filter(|e| e["name"] == "stream.reset").count()
+}

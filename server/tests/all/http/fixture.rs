@@ -1,0 +1,395 @@
+//! One server without a socket: a store in a temporary folder, two users, a scripted model
+//! (`mock/any`) and one that answers when the test says so (`gate/any`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, header};
+use exile_engine::bundle::Catalog;
+use exile_engine::env::SystemEnv;
+use exile_engine::library::Library;
+use exile_engine::model::{
+    Aliases, Capabilities, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply,
+    ModelRequest, Models, Provider, ProviderError, ProviderFault,
+};
+use exile_engine::run::context::Services;
+use exile_engine::run::engine::Engine;
+use exile_engine::run::live;
+use exile_engine::span::NoTrace;
+use exile_engine::tool::{
+    Effect, Tool, ToolCx, ToolError, ToolErrorKind, ToolRegistry, ToolSet, Typed,
+};
+use exile_nodes::providers::mock::{Mock, Script};
+use exile_server::app::{App, Settings};
+use exile_server::config::Environment;
+use exile_server::routes;
+use exile_server::store::{Role, Store};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+const CHAT: &str = "
+graph: chat
+mode: linear
+input: [messages]
+output: [messages]
+state: { messages: { reduce: messages } }
+nodes: { answer: { kind: agent, tools: [] } }
+order: [answer]
+";
+const ADD: &str = "
+graph: add
+description: Adds up what it is given.
+input: [n]
+output: [total]
+state:
+  n: { type: number, default: 0, scope: run }
+  total: { reduce: sum }
+nodes: { add: { kind: set, set: { total: n } } }
+edges: [{ from: START, to: add }, { from: add, to: END }]
+";
+const BROKEN: &str = "
+graph: broken
+nodes: { a: { kind: nothing } }
+edges: [{ from: START, to: a }]
+";
+const SKILL: &str = "
+skill: pirate
+description: Talks like one.
+system: Talk like a pirate.
+";
+
+/// A server and two people who use it.
+pub(super) struct Exile {
+    pub(super) app: Arc<App>,
+    pub(super) router: Router,
+    /// The administrator's key.
+    pub(super) admin: String,
+    /// A user's key.
+    pub(super) alice: String,
+    /// Another user's key.
+    pub(super) bob: String,
+    /// Lets `gate/any` answer.
+    pub(super) gate: Arc<Semaphore>,
+    stop: CancellationToken,
+    home: TempDir,
+}
+
+impl Exile {
+    pub(super) async fn start() -> Self {
+        Self::in_environment(Environment::Development).await
+    }
+
+    pub(super) async fn in_environment(environment: Environment) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        write_graphs(&home);
+        let gate = Arc::new(Semaphore::new(0));
+        let catalog = catalog(gate.clone());
+        let library = Arc::new(Library::load(&home.path().join("graphs"), &catalog));
+        let env = Arc::new(SystemEnv::new());
+        let store = Store::open(&home.path().join("exile.db"), env.clone()).await.unwrap();
+        let services = Services {
+            env: env.clone(),
+            models: catalog.models.clone(),
+            tools: catalog.tools.clone(),
+            trace: Arc::new(NoTrace),
+        };
+        let journal = Arc::new(store.clone());
+        let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
+        let stop = CancellationToken::new();
+        tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
+        let settings = Settings { environment, default_graph: "chat".into() };
+        let [admin, alice, bob] = [
+            key(&store, "admin", Role::Admin).await,
+            key(&store, "alice", Role::User).await,
+            key(&store, "bob", Role::User).await,
+        ];
+        let trace = Arc::new(NoTrace);
+        let app = Arc::new(App { store, engine, library, catalog, env, trace, settings });
+        let router = routes::router(app.clone());
+        Self { app, router, admin, alice, bob, gate, stop, home }
+    }
+
+    /// Sends a request of Alice's.
+    pub(super) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        self.call_as(&self.alice, method, path, body).await
+    }
+
+    /// Sends a request with a key.
+    pub(super) async fn call_as(
+        &self,
+        key: &str,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, format!("Bearer {key}"));
+        self.send(with_json(request, body)).await
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
+    }
+
+    /// A new conversation of Alice's with a model, and its path.
+    pub(super) async fn conversation(&self, model: &str) -> String {
+        let body = json!({ "model": model });
+        let created = self.call("POST", "/api/conversations", Some(body)).await;
+        assert_eq!(created.status, 201, "{}", created.text);
+        created.header("location").to_owned()
+    }
+
+    /// A run of Alice's that waits at the gate, and its path.
+    pub(super) async fn waiting_run(&self) -> String {
+        let body = json!({ "graph": "chat", "model": "gate/any", "input": { "messages": "hi" } });
+        let accepted = self.call("POST", "/api/runs", Some(body)).await;
+        assert_eq!(accepted.status, 202, "{}", accepted.text);
+        accepted.header("location").to_owned()
+    }
+
+    pub(super) fn database(&self) -> std::path::PathBuf {
+        self.home.path().join("exile.db")
+    }
+}
+
+impl Drop for Exile {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A whole answer.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
+}
+
+/// One server-sent event.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Sent {
+    pub(super) id: u64,
+    pub(super) name: String,
+    pub(super) data: Value,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+
+    /// The body of a problem without its trace id, which differs between any two requests.
+    pub(super) fn problem(&self) -> Value {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        let mut problem = self.json();
+        let trace = problem.as_object_mut().unwrap().remove("trace_id");
+        assert_eq!(trace.and_then(|t| t.as_str().map(str::len)), Some(32));
+        assert_eq!(problem["status"], self.status);
+        for member in ["type", "title", "code", "detail", "remedy"] {
+            assert!(problem[member].as_str().is_some_and(|t| !t.is_empty()), "{member}: {problem}");
+        }
+        problem
+    }
+
+    pub(super) fn code(&self) -> String {
+        self.problem()["code"].as_str().unwrap().to_owned()
+    }
+
+    /// The stream's events, comments left out.
+    pub(super) fn events(&self) -> Vec<Sent> {
+        let field = |block: &str, name: &str| {
+            let mut lines = block.lines();
+            lines.find_map(|l| l.strip_prefix(name)).map(|v| v.trim_start().to_owned())
+        };
+        let event = |block: &str| {
+            Some(Sent {
+                id: field(block, "id:")?.parse().unwrap(),
+                name: field(block, "event:")?,
+                data: serde_json::from_str(&field(block, "data:")?).unwrap(),
+            })
+        };
+        self.text.split("\n\n").filter_map(event).collect()
+    }
+}
+
+pub(super) fn with_json(
+    request: axum::http::request::Builder,
+    body: Option<Value>,
+) -> Request<Body> {
+    match body {
+        None => request.body(Body::empty()).unwrap(),
+        Some(body) => request
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap(),
+    }
+}
+
+async fn key(store: &Store, name: &str, role: Role) -> String {
+    let user = store.create_user(name, role).await.unwrap();
+    store.create_key(&user.id, "test", &[], None).await.unwrap().1
+}
+
+fn write_graphs(home: &TempDir) {
+    let folder = home.path().join("graphs");
+    std::fs::create_dir_all(folder.join("skills")).unwrap();
+    for (name, text) in [("chat", CHAT), ("add", ADD), ("broken", BROKEN), ("skills/pirate", SKILL)]
+    {
+        std::fs::write(folder.join(format!("{name}.yaml")), text).unwrap();
+    }
+}
+
+fn catalog(gate: Arc<Semaphore>) -> Catalog {
+    let script = json!([
+        { "match": "no key", "fail": { "status": 401, "message": "wrong key" } },
+        { "match": "too fast", "fail": { "status": 429, "message": "slow down" } },
+        { "match": "silence", "fail": { "kind": "timeout" } },
+        { "match": "half", "reply": "so f", "fail": { "kind": "truncated" } },
+        { "match": "*", "reply": "you said: {{ last }}", "chunk": 4 },
+    ]);
+    let script: Script = serde_json::from_value(script).unwrap();
+    let providers: Vec<Arc<dyn Provider>> =
+        vec![Arc::new(Mock::new(script)), Arc::new(Gate(gate)), Arc::new(Keyless)];
+    let alias = |model: &str| ModelAlias {
+        model: ModelRef::parse(model).unwrap(),
+        business: std::iter::once(("closed".to_owned(), ModelRef::parse("keyless/any").unwrap()))
+            .collect(),
+    };
+    let aliases: Aliases = std::iter::once(("default".to_owned(), alias("mock/any"))).collect();
+    Catalog {
+        kinds: exile_nodes::kinds::all(),
+        tools: Arc::new(ToolRegistry::new(&[&Tools]).unwrap()),
+        models: Arc::new(Models::new(providers, aliases)),
+    }
+}
+
+/// Answers "through" once the test opens the gate.
+struct Gate(Arc<Semaphore>);
+
+/// Has no key.
+struct Keyless;
+
+fn capabilities() -> Capabilities {
+    Capabilities { tools: true, json_schema: false, reasoning: false }
+}
+
+#[async_trait]
+impl Provider for Gate {
+    fn name(&self) -> &'static str {
+        "gate"
+    }
+
+    fn capabilities(&self, _: &str) -> Capabilities {
+        capabilities()
+    }
+
+    fn ready(&self) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    async fn complete(&self, request: &ModelRequest) -> Result<ModelReply, ProviderError> {
+        self.0.acquire().await.unwrap().forget();
+        Ok(ModelReply {
+            content: "through".into(),
+            reasoning: None,
+            tool_calls: Vec::new(),
+            finish: Finish::Stop,
+            usage: None,
+            model: request.model.to_string(),
+            id: None,
+            opaque: None,
+        })
+    }
+
+    async fn stream(
+        &self,
+        request: &ModelRequest,
+        deltas: &DeltaSender,
+    ) -> Result<ModelReply, ProviderError> {
+        let reply = self.complete(request).await?;
+        deltas.send(Delta::Text(reply.content.clone())).await.unwrap();
+        Ok(reply)
+    }
+}
+
+#[async_trait]
+impl Provider for Keyless {
+    fn name(&self) -> &'static str {
+        "keyless"
+    }
+
+    fn capabilities(&self, _: &str) -> Capabilities {
+        capabilities()
+    }
+
+    fn ready(&self) -> Result<(), ProviderError> {
+        let fault = ProviderFault::KeyMissing { variable: "KEYLESS_API_KEY".into() };
+        Err(ProviderError { provider: "keyless".into(), model: "any".into(), fault })
+    }
+
+    async fn complete(&self, _: &ModelRequest) -> Result<ModelReply, ProviderError> {
+        self.ready().map(|()| unreachable!("it has no key"))
+    }
+
+    async fn stream(
+        &self,
+        request: &ModelRequest,
+        _: &DeltaSender,
+    ) -> Result<ModelReply, ProviderError> {
+        self.complete(request).await
+    }
+}
+
+struct Tools;
+
+impl ToolSet for Tools {
+    fn tools(&self) -> Vec<Arc<dyn exile_engine::tool::DynTool>> {
+        vec![Typed::native(Halve)]
+    }
+}
+
+struct Halve;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct HalveArgs {
+    n: i64,
+}
+
+#[async_trait]
+impl Tool for Halve {
+    type Args = HalveArgs;
+    type Output = i64;
+    const NAME: &'static str = "halve";
+    const DESCRIPTION: &'static str = "Half of an even number.";
+    const EFFECT: Effect = Effect::Pure;
+
+    async fn call(&self, _: &ToolCx, args: HalveArgs) -> Result<i64, ToolError> {
+        match args.n {
+            666 => panic!("a tool with a defect"),
+            n if n % 2 == 0 => Ok(n / 2),
+            n => Err(ToolError::new(ToolErrorKind::Upstream, format!("{n} is odd"))),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Health, the first page, and the headers of every answer.
+
+use axum::body::Body;
+use axum::http::Request;
+use exile_server::config::Environment;
+use exile_server::store::Role;
+use serde_json::json;
+
+use super::fixture::{Answer, Exile};
+
+async fn visit(exile: &Exile, path: &str) -> Answer {
+    exile.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
+}
+
+#[tokio::test]
+async fn ready_in_development_whatever_keys_are_missing() {
+    let exile = Exile::start().await;
+    for path in ["/healthz", "/readyz"] {
+        let answer = visit(&exile, path).await;
+        assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("ok")));
+    }
+}
+
+#[tokio::test]
+async fn not_ready_in_production_while_a_key_is_missing() {
+    let exile = Exile::in_environment(Environment::Production).await;
+    assert_eq!(visit(&exile, "/healthz").await.status, 200);
+    let answer = visit(&exile, "/readyz").await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "not_ready"));
+    let reasons = answer.problem()["reasons"].clone();
+    assert_eq!(reasons, json!(["keyless: no API key: set KEYLESS_API_KEY"]));
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_requests_with_503_and_mends_by_itself() {
+    let exile = Exile::start().await;
+    let conversation = exile.conversation("mock/any").await;
+    exile.app.store.limit_pages(1).await.unwrap();
+    let body = json!({ "content": "x".repeat(100_000) });
+    let messages = format!("{conversation}/messages");
+    let refused = exile.call("POST", &messages, Some(body.clone())).await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "store_full"));
+    assert_eq!(visit(&exile, "/readyz").await.code(), "not_ready");
+    assert_eq!(exile.call("GET", &conversation, None).await.status, 200, "reading goes on");
+    exile.app.store.limit_pages(u32::MAX).await.unwrap();
+    let answer = exile.call("POST", &messages, Some(body)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(visit(&exile, "/readyz").await.status, 200);
+    let said = exile.call("GET", &messages, None).await.json();
+    assert_eq!(said["items"].as_array().unwrap().len(), 2, "the refused message left nothing");
+}
+
+#[tokio::test]
+async fn the_first_page_speaks_both_languages_and_runs_no_script() {
+    let exile = Exile::start().await;
+    let page = visit(&exile, "/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.header("content-type").starts_with("text/html"));
+    let version = env!("CARGO_PKG_VERSION");
+    for text in [version, "It runs.", "已启动", "/api/docs/", "curl", "<b>chat</b>", "development"]
+    {
+        assert!(page.text.contains(text), "{text}");
+    }
+    assert!(!page.text.contains("<script") && !page.text.contains("style="));
+    for name in ["version", "graph", "mock", "session", "visitor", "host"] {
+        assert!(!page.text.contains(&format!("{{{name}")), "{name}");
+    }
+    let policy = page.header("content-security-policy");
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    let named = |host: &str| Request::builder().uri("/").header("host", host).body(Body::empty());
+    let page = exile.send(named("exile.test:9").unwrap()).await;
+    assert!(page.text.contains("http://exile.test:9/api/runs/stream"));
+    let page = exile.send(named("<script>").unwrap()).await;
+    assert!(page.text.contains("http://127.0.0.1:8080/api") && !page.text.contains("<script"));
+    let style = visit(&exile, "/style.css").await;
+    assert!(style.header("content-type").starts_with("text/css"));
+    assert!(style.text.contains("light dark"));
+}
+
+#[tokio::test]
+async fn the_first_page_greets_whoever_the_sign_in_link_signed_in() {
+    let exile = Exile::start().await;
+    let user = exile.app.store.create_user("<b>eve", Role::User).await.unwrap();
+    let token = exile.app.store.create_sign_in(&user.id).await.unwrap();
+    let link = visit(&exile, &format!("/sign-in?token={token}")).await;
+    let cookie = link.header("set-cookie").split(';').next().unwrap();
+    let with =
+        |cookie: &str| Request::builder().uri("/").header("cookie", cookie).body(Body::empty());
+    let hers = exile.send(with(cookie).unwrap()).await.text;
+    assert!(hers.contains("Signed in as <b>&lt;b&gt;eve</b>"), "{hers}");
+    let notice =
+        |page: &str| page.split("Signed in as").next().unwrap().ends_with("hidden>\n    <p>");
+    assert!(!notice(&hers));
+    for cookie in ["a=b", "__Host-exile=nobody"] {
+        let page = exile.send(with(cookie).unwrap()).await;
+        assert_eq!(page.status, 200);
+        assert!(notice(&page.text), "{}", page.text);
+    }
+}
+
+#[tokio::test]
+async fn every_answer_tells_browsers_to_be_careful() {
+    let exile = Exile::start().await;
+    for path in ["/", "/healthz", "/api/runs", "/nothing"] {
+        let answer = visit(&exile, path).await;
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(answer.header("x-frame-options"), "DENY", "{path}");
+        assert_eq!(answer.header("referrer-policy"), "no-referrer", "{path}");
+        assert!(answer.header("content-security-policy").contains("frame-ancestors 'none'"));
+    }
+}

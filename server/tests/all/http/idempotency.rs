@@ -1,0 +1,211 @@
+//! `Idempotency-Key`: sent twice, done once.
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use super::document::{filled, paths};
+use super::fixture::{Answer, Exile, with_json};
+
+fn keyed(secret: &str, path: &str, key: &str, body: Value) -> Request<Body> {
+    let request = Request::builder()
+        .method("POST")
+        .uri(path)
+        .header(header::AUTHORIZATION, format!("Bearer {secret}"))
+        .header("idempotency-key", key);
+    with_json(request, Some(body))
+}
+
+async fn send(exile: &Exile, path: &str, key: &str, body: Value) -> Answer {
+    exile.send(keyed(&exile.alice, path, key, body)).await
+}
+
+async fn count(exile: &Exile, path: &str) -> usize {
+    exile.call("GET", path, None).await.json()["items"].as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn the_same_request_gets_the_same_answer_and_another_body_is_refused() {
+    let exile = Exile::start().await;
+    let path = "/api/conversations";
+    let first = send(&exile, path, "k1", json!({ "title": "a" })).await;
+    let again = send(&exile, path, "k1", json!({ "title": "a" })).await;
+    assert_eq!((first.status, again.status), (201, 201));
+    assert_eq!(first.json(), again.json());
+    assert_eq!(first.header("location"), again.header("location"));
+    let other = send(&exile, path, "k1", json!({ "title": "b" })).await;
+    assert_eq!((other.status, other.code().as_str()), (422, "idempotency_key_reused"));
+    assert_eq!(count(&exile, path).await, 1);
+    send(&exile, path, "k2", json!({ "title": "a" })).await;
+    assert_eq!(count(&exile, path).await, 2, "another key is another request");
+}
+
+/// Generated from the OpenAPI document, so that a new POST is covered by being there.
+#[tokio::test]
+async fn every_post_does_once_what_is_sent_twice() {
+    let exile = Exile::start().await;
+    let made = async |path: &str, body| {
+        let made = exile.call("POST", path, Some(body)).await.json();
+        made["id"].as_str().unwrap().to_owned()
+    };
+    let conversation = made("/api/conversations", json!({ "model": "mock/any" })).await;
+    let run = made("/api/runs", json!({ "graph": "add" })).await;
+    for (path, _) in paths().into_iter().filter(|(_, methods)| methods.contains("post")) {
+        let (id, body) = match path.as_str() {
+            "/api/conversations/{id}/messages" => (&*conversation, json!({ "content": "hi" })),
+            "/api/runs/{id}/cancel" => (&*run, json!({})),
+            "/api/tools/{name}/call" => ("halve", json!({ "arguments": { "n": 4 } })),
+            "/api/runs" | "/api/runs/wait" | "/api/runs/stream" => ("", json!({ "graph": "add" })),
+            "/api/users" | "/api/keys" => ("", json!({ "name": "zoe" })),
+            "/api/conversations" | "/api/sign-out" => ("", json!({})),
+            other => panic!("{other} is new: say what it takes"),
+        };
+        let key = if path == "/api/users" { &exile.admin } else { &exile.alice };
+        let path = filled(&path, id);
+        let first = exile.send(keyed(key, &path, "k", body.clone())).await;
+        let again = exile.send(keyed(key, &path, "k", body)).await;
+        assert!((200..300).contains(&first.status), "{path}: {}", first.text);
+        if path == "/api/keys" {
+            assert_eq!(again.code(), "secret_shown_once");
+        } else {
+            assert_eq!((again.status, again.text), (first.status, first.text), "{path}");
+        }
+    }
+    assert_eq!(count(&exile, "/api/conversations").await, 2);
+    assert_eq!(count(&exile, "/api/runs").await, 5);
+}
+
+#[tokio::test]
+async fn a_hundred_at_once_begin_one_run() {
+    let exile = Exile::start().await;
+    let body = json!({ "graph": "add", "input": { "n": 1 } });
+    let answers = join_all((0..100).map(|_| send(&exile, "/api/runs", "k", body.clone()))).await;
+    let mut runs: Vec<Value> = Vec::new();
+    for answer in &answers {
+        match answer.status {
+            202 => runs.push(answer.json()["id"].clone()),
+            _ => {
+                assert_eq!((answer.status, answer.code().as_str()), (409, "idempotency_in_flight"));
+            }
+        }
+    }
+    assert!(!runs.is_empty() && runs.iter().all(|run| *run == runs[0]));
+    assert_eq!(count(&exile, "/api/runs").await, 1);
+}
+
+#[tokio::test]
+async fn while_the_first_is_answered_the_second_waits_its_turn() {
+    let exile = Exile::start().await;
+    let conversation = exile.conversation("gate/any").await;
+    let path = format!("{conversation}/messages");
+    let body = json!({ "content": "hi" });
+    let first = send(&exile, &path, "k", body.clone());
+    let second = async {
+        while count(&exile, "/api/runs").await == 0 {
+            tokio::task::yield_now().await;
+        }
+        let second = send(&exile, &path, "k", body.clone()).await;
+        exile.gate.add_permits(1);
+        second
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((second.status, second.code().as_str()), (409, "idempotency_in_flight"));
+    assert_eq!(first.json()["message"]["content"], "through");
+    let third = send(&exile, &path, "k", body).await;
+    assert_eq!(third.json(), first.json());
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_finds_the_answer_later() {
+    let exile = Exile::start().await;
+    let conversation = exile.conversation("gate/any").await;
+    let path = format!("{conversation}/messages");
+    let body = json!({ "content": "hi" });
+    {
+        let mut first = Box::pin(send(&exile, &path, "k", body.clone()));
+        let begun = async {
+            while count(&exile, "/api/runs").await == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = &mut first => panic!("nothing has let it through"),
+            () = begun => {}
+        }
+    }
+    exile.gate.add_permits(1);
+    let answer = loop {
+        let answer = send(&exile, &path, "k", body.clone()).await;
+        if answer.status != 409 {
+            break answer;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(answer.json()["message"]["content"], "through");
+    assert_eq!(count(&exile, "/api/runs").await, 1);
+}
+
+#[tokio::test]
+async fn a_key_whose_answer_was_lost_leads_to_the_same_run() {
+    let exile = Exile::start().await;
+    let body = json!({ "graph": "add", "input": { "n": 1 } });
+    let first = send(&exile, "/api/runs/wait", "k", body.clone()).await;
+    // What opening the store does to keys that a dead process was answering.
+    let owner = exile.app.store.user_by_name("alice").await.unwrap().unwrap().id;
+    exile.app.store.abandon_idempotent(&owner, "k", "POST /api/runs/wait").await.unwrap();
+    let after = {
+        let database = exile.database();
+        assert!(database.exists());
+        send(&exile, "/api/runs/wait", "k", body).await
+    };
+    assert_eq!(after.json()["run"]["id"], first.json()["run"]["id"]);
+    assert_eq!(after.json()["output"], json!({ "total": 1 }), "it was not run again");
+}
+
+#[tokio::test]
+async fn a_stream_is_streamed_again_and_a_failed_run_is_not_run_again() {
+    let exile = Exile::start().await;
+    let path = "/api/runs/stream";
+    let body = json!({ "graph": "chat", "input": { "messages": "hello" } });
+    let first = send(&exile, path, "k", body.clone()).await;
+    let again = send(&exile, path, "k", body).await;
+    assert_eq!(again.header("content-type"), "text/event-stream");
+    assert_eq!(first.events(), again.events());
+    let body = json!({ "graph": "chat", "input": { "messages": "no key" } });
+    let first = send(&exile, "/api/runs/wait", "f", body.clone()).await;
+    let again = send(&exile, "/api/runs/wait", "f", body).await;
+    assert_eq!((first.status, again.status), (502, 502));
+    assert_eq!(first.json()["run"], again.json()["run"]);
+    assert_eq!(count(&exile, "/api/runs").await, 2);
+}
+
+#[tokio::test]
+async fn a_refused_request_may_be_corrected_under_its_key() {
+    let exile = Exile::start().await;
+    let refused = send(&exile, "/api/runs/wait", "k", json!({ "graph": "ghost" })).await;
+    assert_eq!(refused.status, 422);
+    let corrected = send(&exile, "/api/runs/wait", "k", json!({ "graph": "add" })).await;
+    assert_eq!(corrected.status, 200, "{}", corrected.text);
+    for key in [String::new(), "x".repeat(256)] {
+        let answer = send(&exile, "/api/runs", &key, json!({ "graph": "add" })).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "malformed_request"));
+    }
+}
+
+#[tokio::test]
+async fn a_new_keys_secret_is_not_kept_for_a_replay() {
+    let exile = Exile::start().await;
+    let body = json!({ "name": "laptop" });
+    let first = send(&exile, "/api/keys", "k", body.clone()).await;
+    let secret = first.json()["secret"].as_str().unwrap().to_owned();
+    let again = send(&exile, "/api/keys", "k", body).await;
+    assert_eq!((again.status, again.code().as_str()), (409, "secret_shown_once"));
+    let folder = exile.database().parent().unwrap().to_owned();
+    for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let bytes =
+            if file.path().is_file() { std::fs::read(file.path()).unwrap() } else { vec![] };
+        let found = bytes.windows(secret.len()).any(|w| w == secret.as_bytes());
+        assert!(!found, "the secret is in {:?}", file.path());
+    }
+}

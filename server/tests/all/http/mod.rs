@@ -1,0 +1,11 @@
+//! What the HTTP side promises, through the router over a database of its own per test.
+
+mod access;
+mod bodies;
+mod conversations;
+mod document;
+mod fixture;
+mod health;
+mod idempotency;
+mod runs;
+mod socket;

@@ -1,0 +1,259 @@
+//! Runs over HTTP: begun, waited for, watched, read back, stopped; and what surrounds them.
+
+use std::time::Duration;
+
+use axum::http::{Request, header};
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::fixture::{Answer, Exile, Sent, with_json};
+
+async fn watch(exile: &Exile, path: &str, last: Option<&str>) -> Answer {
+    let mut request = Request::builder()
+        .uri(path)
+        .header(header::AUTHORIZATION, format!("Bearer {}", exile.alice));
+    if let Some(last) = last {
+        request = request.header("last-event-id", last);
+    }
+    exile.send(with_json(request, None)).await
+}
+
+#[tokio::test]
+async fn waits_for_a_run_and_gives_its_output_channels() {
+    let exile = Exile::start().await;
+    let body = json!({ "graph": "add", "input": { "n": 20 }, "durability": "sync" });
+    let done = exile.call("POST", "/api/runs/wait", Some(body)).await;
+    assert_eq!(done.status, 200, "{}", done.text);
+    let view = done.json();
+    assert_eq!(view["output"], json!({ "total": 20 }));
+    assert_eq!(view["run"]["status"], "finished");
+    let path = format!("/api/runs/{}", done.header("x-exile-run"));
+    assert_eq!(exile.call("GET", &path, None).await.json(), view["run"]);
+    let state = exile.call("GET", &format!("{path}/state"), None).await.json();
+    assert_eq!(state["values"], json!({ "n": 20, "total": 20 }));
+}
+
+#[tokio::test]
+async fn answers_at_once_and_says_where_to_look() {
+    let exile = Exile::start().await;
+    let run = exile.waiting_run().await;
+    let view = exile.call("GET", &run, None).await.json();
+    assert!(["queued", "running"].contains(&view["status"].as_str().unwrap()));
+    exile.gate.add_permits(1);
+    let events = watch(&exile, &format!("{run}/stream"), None).await.events();
+    assert_eq!(events.last().unwrap().name, "run.finished");
+    let listed = exile.call("GET", "/api/runs?status=finished&graph=chat", None).await.json();
+    assert_eq!(listed["items"][0]["id"], view["id"]);
+    let none = exile.call("GET", "/api/runs?status=failed", None).await.json();
+    assert_eq!(none["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_returning_reader_gets_exactly_the_rest() {
+    let exile = Exile::start().await;
+    let body = json!({ "graph": "chat", "input": { "messages": "hello there" } });
+    let streamed = exile.call("POST", "/api/runs/stream", Some(body)).await;
+    let path = format!("{}/stream", streamed.header("location"));
+    let all = streamed.events();
+    assert!(all.len() > 8 && all.iter().any(|e| e.name == "message.delta"));
+    assert_eq!(watch(&exile, &path, None).await.events(), all, "from the beginning");
+    for seen in 1..=all.len() {
+        let last = all[seen - 1].id.to_string();
+        let rest: Vec<Sent> = watch(&exile, &path, Some(&last)).await.events();
+        assert_eq!(rest, all[seen..], "after {last} in the header");
+        let rest = watch(&exile, &format!("{path}?after={last}"), None).await.events();
+        assert_eq!(rest, all[seen..], "after {last} in the query");
+    }
+    let odd = watch(&exile, &path, Some("soon")).await;
+    assert_eq!((odd.status, odd.code().as_str()), (400, "malformed_request"));
+}
+
+#[tokio::test]
+async fn a_silent_stream_shows_that_it_is_alive() {
+    let exile = Exile::start().await;
+    let run = exile.waiting_run().await;
+    let request = Request::builder()
+        .uri(format!("{run}/stream"))
+        .header(header::AUTHORIZATION, format!("Bearer {}", exile.alice));
+    let response = exile.router.clone().oneshot(with_json(request, None)).await.unwrap();
+    let mut pieces = response.into_body().into_data_stream();
+    let first = pieces.next().await.unwrap().unwrap();
+    assert!(first.starts_with(b"id:") || first.starts_with(b"event:"));
+    // From here on time passes as fast as nothing else happens.
+    tokio::time::pause();
+    while let Ok(piece) = tokio::time::timeout(Duration::from_secs(14), pieces.next()).await {
+        let piece = piece.unwrap().unwrap();
+        assert!(!piece.starts_with(b":"), "nothing is said before it is time");
+    }
+    let beat = tokio::time::timeout(Duration::from_secs(2), pieces.next()).await.unwrap();
+    let beat = beat.unwrap().unwrap();
+    assert!(beat.starts_with(b":"), "a comment, which no reader takes for an event");
+}
+
+#[tokio::test]
+async fn events_tell_the_story_without_a_stream() {
+    let exile = Exile::start().await;
+    let body = json!({ "graph": "chat", "input": { "messages": ["hi"] } });
+    let done = exile.call("POST", "/api/runs/wait", Some(body)).await;
+    let path = format!("/api/runs/{}/events", done.header("x-exile-run"));
+    let list = exile.call("GET", &path, None).await.json();
+    let items = list["items"].as_array().unwrap();
+    let names: Vec<&str> = items.iter().map(|e| e["name"].as_str().unwrap()).collect();
+    for name in ["run.started", "node.started", "model.finished", "node.finished", "run.finished"] {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+    assert!(!names.contains(&"message.delta"));
+    assert!(items.iter().all(|e| e["at"].as_str().unwrap().starts_with("20")));
+}
+
+#[tokio::test]
+async fn a_cancelled_run_ends_as_such_and_stays_so() {
+    let exile = Exile::start().await;
+    let run = exile.waiting_run().await;
+    let cancelled = exile.call("POST", &format!("{run}/cancel"), None).await;
+    assert_eq!((cancelled.status, cancelled.header("location")), (202, run.as_str()));
+    let events = watch(&exile, &format!("{run}/stream"), None).await.events();
+    assert_eq!(events.last().unwrap().name, "run.cancelled");
+    assert_eq!(exile.call("POST", &format!("{run}/cancel"), None).await.status, 202);
+    assert_eq!(exile.call("GET", &run, None).await.json()["status"], "cancelled");
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_run_that_is_cancelled_is_told() {
+    let exile = Exile::start().await;
+    let body = json!({ "graph": "chat", "model": "gate/any", "input": { "messages": "hi" } });
+    let wait = exile.call("POST", "/api/runs/wait", Some(body));
+    let cancel = async {
+        let list = loop {
+            let list = exile.call("GET", "/api/runs", None).await.json();
+            if list["items"][0]["id"].is_string() {
+                break list;
+            }
+            tokio::task::yield_now().await;
+        };
+        let id = list["items"][0]["id"].as_str().unwrap().to_owned();
+        exile.call("POST", &format!("/api/runs/{id}/cancel"), None).await;
+        id
+    };
+    let (waited, id) = tokio::join!(wait, cancel);
+    assert_eq!((waited.status, waited.code().as_str()), (409, "run_cancelled"));
+    assert_eq!(waited.problem()["run"], id);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_graph_is_refused_before_anything_is_stored() {
+    let exile = Exile::start().await;
+    let cases: [(Value, &str, &str); 10] = [
+        (json!({ "input": { "messages": [["user", "hi"]] } }), "invalid_field", "got a list"),
+        (json!({ "graph": "add", "input": { "m": 1 } }), "unknown_channel", "`m`; there are: n"),
+        (json!({ "graph": "add", "input": { "total": 1 } }), "unknown_channel", "total"),
+        (json!({ "graph": "add", "input": { "n": "1" } }), "invalid_input", "`n` takes number"),
+        (json!({ "graph": "broken" }), "graph_broken", "graphs/broken.yaml"),
+        (json!({ "graph": "add", "durability": "async" }), "not_supported", "durability"),
+        (json!({ "graph": "add", "durability": "exit" }), "not_supported", "durability"),
+        (json!({ "graph": "add", "durability": "soon" }), "invalid_field", "unknown variant"),
+        (
+            json!({ "input": { "messages": [{ "role": "user", "model": "x" }] } }),
+            "invalid_field",
+            "unknown field `model`",
+        ),
+        (
+            json!({ "input": { "messages": [{ "role": "user", "id": "" }] } }),
+            "invalid_field",
+            "1 to 128",
+        ),
+    ];
+    for path in ["/api/runs", "/api/runs/wait", "/api/runs/stream"] {
+        for (body, code, detail) in &cases {
+            let answer = exile.call("POST", path, Some(body.clone())).await;
+            assert_eq!((answer.status, answer.code().as_str()), (422, *code), "{body}");
+            let problem = answer.problem();
+            assert!(problem["detail"].as_str().unwrap().contains(detail), "{problem}");
+        }
+    }
+    assert_eq!(exile.call("GET", "/api/runs", None).await.json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_callers_trace_is_the_problems_and_the_runs() {
+    let exile = Exile::start().await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let traced = |path: &'static str, parent: &str| {
+        Request::builder()
+            .method("POST")
+            .uri(path)
+            .header(header::AUTHORIZATION, format!("Bearer {}", exile.alice))
+            .header("traceparent", parent)
+    };
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let run = traced("/api/runs/wait", &parent);
+    let done = exile.send(with_json(run, Some(json!({ "graph": "add" })))).await.json();
+    assert_eq!(done["run"]["trace_id"], trace);
+    let wrong = traced("/api/runs", &parent);
+    let problem = exile.send(with_json(wrong, Some(json!({ "graph": "ghost" })))).await.json();
+    assert_eq!(problem["trace_id"], trace);
+    for bad in ["", "00-xyz-00f067aa0ba902b7-01", "00-00000000000000000000000000000000-1-01"] {
+        let wrong = traced("/api/runs", bad);
+        let problem = exile.send(with_json(wrong, Some(json!({ "graph": "ghost" })))).await;
+        assert_eq!(problem.code(), "unknown_graph");
+        assert_ne!(problem.json()["trace_id"], trace);
+    }
+}
+
+#[tokio::test]
+async fn graphs_and_skills_are_shown_with_what_is_wrong_with_them() {
+    let exile = Exile::start().await;
+    let list = exile.call("GET", "/api/graphs", None).await.json();
+    let names: Vec<&str> =
+        list["items"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["add", "broken", "chat"]);
+    let add = exile.call("GET", "/api/graphs/add", None).await.json();
+    assert_eq!((&add["loads"], &add["input"]), (&json!(true), &json!(["n"])));
+    assert_eq!(add["nodes"], json!([{ "name": "add", "kind": "set" }]));
+    assert_eq!(add["channels"][0]["type"], "number");
+    assert!(add["mermaid"].as_str().unwrap().starts_with("flowchart"));
+    assert!(add["source"].as_str().unwrap().contains("graph: add"));
+    let broken = exile.call("GET", "/api/graphs/broken", None).await.json();
+    assert_eq!((&broken["loads"], &broken["mermaid"]), (&json!(false), &Value::Null));
+    let findings = broken["findings"].as_array().unwrap();
+    let unknown = findings.iter().find(|f| f["code"] == "unknown_kind").unwrap();
+    assert_eq!((&unknown["line"], &unknown["severity"]), (&json!(3), &json!("error")));
+    let pirate = exile.call("GET", "/api/skills/pirate", None).await.json();
+    assert_eq!(pirate["system"].as_str().unwrap().trim(), "Talk like a pirate.");
+    let skills = exile.call("GET", "/api/skills", None).await.json();
+    assert_eq!(skills["items"], json!([pirate]));
+}
+
+#[tokio::test]
+async fn a_tool_is_called_with_checked_arguments_and_typed_errors() {
+    let exile = Exile::start().await;
+    let tools = exile.call("GET", "/api/tools", None).await.json();
+    assert_eq!(
+        (&tools["items"][0]["name"], &tools["items"][0]["effect"]),
+        (&json!("halve"), &json!("pure"))
+    );
+    let call = async |arguments: Value| {
+        let body = json!({ "arguments": arguments });
+        exile.call("POST", "/api/tools/halve/call", Some(body)).await
+    };
+    assert_eq!(call(json!({ "n": 8 })).await.json()["result"], 4);
+    let wrong = call(json!({ "n": "8", "m": 1 })).await;
+    assert_eq!((wrong.status, wrong.code().as_str()), (422, "tool_invalid_args"));
+    assert_eq!(wrong.problem()["error"]["kind"], "invalid_args");
+    let failed = call(json!({ "n": 7 })).await;
+    assert_eq!((failed.status, failed.code().as_str()), (502, "tool_upstream"));
+    assert_eq!(failed.problem()["detail"], "7 is odd");
+    let none = exile.call("POST", "/api/tools/nothing/call", Some(json!({}))).await;
+    assert_eq!((none.status, none.code().as_str()), (404, "not_found"));
+}
+
+#[tokio::test]
+async fn a_defect_is_a_problem_that_shows_nothing_of_the_inside() {
+    let exile = Exile::start().await;
+    let body = json!({ "arguments": { "n": 666 } });
+    let answer = exile.call("POST", "/api/tools/halve/call", Some(body)).await;
+    assert_eq!((answer.status, answer.code().as_str()), (500, "internal"));
+    assert!(!answer.text.contains("a tool with a defect"));
+    assert_eq!(exile.call("GET", "/healthz", None).await.status, 200);
+}

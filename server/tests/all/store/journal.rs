@@ -1,0 +1,85 @@
+//! The engine's laws, and what SQLite adds to them.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use exile_engine::id::WorkerId;
+use exile_engine::journal::{Batch, Journal as _, JournalError, conformance};
+use exile_engine::run::record::EndStatus;
+use exile_server::store::Store;
+use tempfile::TempDir;
+
+use super::Home;
+use super::write::{claim, ended, send};
+
+#[tokio::test]
+async fn keeps_every_law() {
+    let folders = Mutex::new(Vec::<TempDir>::new());
+    let make = async || {
+        let Home { folder, store, .. } = Home::new().await;
+        folders.lock().unwrap().push(folder);
+        store
+    };
+    conformance::check(make).await.unwrap();
+}
+
+#[tokio::test]
+async fn everything_is_there_after_an_orderly_end_and_after_a_crash() {
+    for orderly in [true, false] {
+        let home = Home::new().await;
+        let (path, env) = (home.database(), home.env.clone());
+        let reopen = async |store: Store| {
+            if orderly {
+                store.close().await.unwrap();
+            }
+            drop(store);
+            Store::open(&path, env.clone()).await.unwrap()
+        };
+        conformance::check_reopened(async || home.store.clone(), reopen).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_restart_frees_the_leases_of_the_process_that_died() {
+    let home = Home::new().await;
+    send(&home.store, "ann", "run_1", None).await;
+    let old = claim(&home.store).await;
+    let worker = WorkerId::from("worker_2");
+    let hour = Duration::from_hours(1);
+    assert_eq!(home.store.claim(&worker, hour).await.unwrap(), None);
+    let home = home.reopen().await;
+    let fenced = home.store.renew(&old, hour).await;
+    assert!(matches!(fenced, Err(JournalError::Fenced(log)) if log == old.log));
+    let new = home.store.claim(&worker, hour).await.unwrap().unwrap();
+    assert!(new.epoch > old.epoch);
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_in_the_middle_of_an_append_leaves_nothing_half_done() {
+    let home = Home::new().await;
+    send(&home.store, "ann", "run_1", None).await;
+    let lease = claim(&home.store).await;
+    let records: Vec<_> = (1..=20).map(|n| ended(n, "run_1", EndStatus::Finished)).collect();
+    let batch = Batch { records, reserve: 20, ..Batch::default() };
+    let mut patience = 0;
+    loop {
+        tokio::select! {
+            biased;
+            _ = home.store.append(&lease, &batch) => {}
+            () = yields(patience) => {}
+        }
+        match home.store.load(&lease.log).await.unwrap().records.len() {
+            0 => patience += 1 + patience / 4,
+            found => break assert_eq!(found, 20),
+        }
+    }
+    assert!(patience > 0, "the append was never left in the middle");
+    home.store.release(&lease).await.unwrap();
+}
+
+/// Gives way to others that many times.
+async fn yields(times: u32) {
+    for _ in 0..times {
+        tokio::task::yield_now().await;
+    }
+}

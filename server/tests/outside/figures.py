@@ -1,0 +1,74 @@
+"""Measures what README.md states of the binary: start, memory, an answer, bytes per turn.
+
+Each figure is the median of several starts; the machine and its load show in the spread."""
+
+import argparse
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+
+from exile import Exile
+
+STARTS = 7
+TURNS = 200
+
+
+def spread(values: list[float], unit: str) -> str:
+    """Median, and the lowest and highest."""
+    middle = statistics.median(values)
+    return f"{middle:.0f} {unit} ({min(values):.0f}–{max(values):.0f})"
+
+
+def resident_mb(server: Exile) -> float:
+    """Resident memory, from the kernel's own count."""
+    status = pathlib.Path(f"/proc/{server.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
+
+
+def starts(binary: str, folder: pathlib.Path) -> None:
+    """Ready time to the moment the ready line can be read, and idle memory a second later."""
+    ready, memory, answer = [], [], []
+    for n in range(STARTS):
+        began = time.monotonic()
+        with Exile(binary, folder / f"start{n}", "") as server:
+            ready.append((time.monotonic() - began) * 1000)
+            time.sleep(1)
+            memory.append(resident_mb(server))
+            conversation = server.conversation()
+            began = time.monotonic()
+            server.say(conversation, "hello")
+            answer.append((time.monotonic() - began) * 1000)
+    print(f"ready after start, empty home: {spread(ready, 'ms')}")
+    print(f"idle memory: {spread(memory, 'MB')}")
+    print(f"first answer of the mock over HTTP: {spread(answer, 'ms')}")
+
+
+def turns(binary: str, folder: pathlib.Path) -> None:
+    """Time and disk of many turns of one conversation."""
+    with Exile(binary, folder / "turns", "") as server:
+        conversation = server.conversation()
+        began = time.monotonic()
+        for n in range(TURNS):
+            server.say(conversation, f"turn {n}")
+        each = (time.monotonic() - began) * 1000 / TURNS
+        home = server.home
+    size = sum(file.stat().st_size for file in home.glob("exile.db*"))
+    print(f"a turn of a conversation over HTTP, stored: {each:.1f} ms ({TURNS} turns)")
+    print(f"database after {TURNS} turns: {size / 1024:.0f} KB")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--exile", required=True, help="the release binary")
+    binary = str(pathlib.Path(parser.parse_args().exile).resolve())
+    with tempfile.TemporaryDirectory() as folder:
+        starts(binary, pathlib.Path(folder))
+        turns(binary, pathlib.Path(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+//! Holds the shape of the source tree: arrows, owners, names, sizes, documentation.
+//!
+//! Every rule is a pure function from a listing of files to complaints. `the_tree_is_tidy` runs
+//! all of them over the repository; each other test breaks one rule in a small sample and sees
+//! it fail.
+
+#[path = "tidy/manifests.rs"]
+mod manifests;
+#[path = "tidy/sources.rs"]
+mod sources;
+#[path = "tidy/tree.rs"]
+mod tree;
+
+use std::path::Path;
+
+use tree::Tree;
+
+/// A rule: complaints, each naming the file first.
+type Rule = fn(&Tree) -> Vec<String>;
+
+const RULES: &[Rule] = &[
+    manifests::arrows,
+    manifests::owners,
+    manifests::one_version,
+    manifests::lints,
+    sources::arrows,
+    sources::owners,
+    sources::span_names,
+    sources::folders,
+    sources::openings,
+    sources::lengths,
+    sources::names,
+    sources::finished,
+    sources::documented,
+];
+
+#[test]
+fn the_tree_is_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("server lies in the root");
+    let tree = Tree::read(root).expect("the repository can be read");
+    let complaints: Vec<String> = RULES.iter().flat_map(|rule| rule(&tree)).collect();
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+/// Feeds a rule one broken file and expects exactly this complaint; a mended one gives none.
+fn check(rule: Rule, path: &str, broken: &str, mended: &str, complaint: &str) {
+    check_files(rule, (path, broken), (path, mended), complaint);
+}
+
+fn check_files(rule: Rule, broken: (&str, &str), mended: (&str, &str), complaint: &str) {
+    assert_eq!(rule(&Tree::of(&[broken])), [complaint], "the broken sample");
+    assert_eq!(rule(&Tree::of(&[mended])), [""; 0], "the mended sample");
+}
+
+#[test]
+fn a_manifest_against_an_arrow_is_seen() {
+    check(
+        manifests::arrows,
+        "nodes/Cargo.toml",
+        "[dev-dependencies]\nexile-plugins.workspace = true\n",
+        "[dependencies]\nexile-engine.workspace = true\n",
+        "nodes/Cargo.toml: nodes may not depend on exile-plugins",
+    );
+}
+
+#[test]
+fn a_foreign_dependency_in_a_manifest_is_seen() {
+    check(
+        manifests::owners,
+        "plugins/Cargo.toml",
+        "[dependencies]\nreqwest.workspace = true\n",
+        "[dependencies]\nserde.workspace = true\n",
+        "plugins/Cargo.toml: reqwest belongs to nodes",
+    );
+}
+
+#[test]
+fn a_version_outside_the_workspace_table_is_seen() {
+    check(
+        manifests::one_version,
+        "nodes/Cargo.toml",
+        "[dependencies]\nserde = \"1\"\n",
+        "[dependencies]\nserde.workspace = true\ntokio = { workspace = true, features = [\"fs\"] }\n",
+        "nodes/Cargo.toml: serde does not say `workspace = true`",
+    );
+}
+
+#[test]
+fn a_crate_outside_the_lints_is_seen() {
+    check(
+        manifests::lints,
+        "nodes/Cargo.toml",
+        "[package]\nname = \"exile-nodes\"\n",
+        "[package]\nname = \"exile-nodes\"\n\n[lints]\nworkspace = true\n",
+        "nodes/Cargo.toml: does not take the workspace's lints",
+    );
+}
+
+#[test]
+fn a_workspace_that_lets_items_go_undocumented_is_seen() {
+    check(
+        manifests::lints,
+        "Cargo.toml",
+        "[workspace.lints.rust]\nunsafe_code = \"forbid\"\n",
+        "[workspace.lints.rust]\nmissing_docs = \"warn\"\n",
+        "Cargo.toml: `missing_docs` is off",
+    );
+}
+
+#[test]
+fn a_use_against_an_arrow_is_seen() {
+    check(
+        sources::arrows,
+        "plugins/src/lib.rs",
+        "//! Tools.\nuse exile_nodes::http::Client;\n",
+        "//! Tools; `exile_nodes::http` is behind the trait.\nuse exile_engine::http::Http;\n",
+        "plugins/src/lib.rs: plugins may not name exile_nodes",
+    );
+}
+
+#[test]
+fn a_dependency_named_outside_its_owner_is_seen() {
+    check(
+        sources::owners,
+        "server/src/routes/runs.rs",
+        "//! Runs.\nlet pool: sqlx::SqlitePool = open();\n",
+        "//! Runs.\nlet store = Store::open(); // not sqlx::SqlitePool\n",
+        "server/src/routes/runs.rs: sqlx belongs to server/src/store/",
+    );
+}
+
+#[test]
+fn a_status_code_outside_its_file_is_seen() {
+    check(
+        sources::owners,
+        "server/src/routes/runs.rs",
+        "//! Runs.\nuse axum::http::{HeaderMap, StatusCode};\n",
+        "//! Runs.\nuse axum::http::HeaderMap;\n",
+        "server/src/routes/runs.rs: StatusCode belongs to server/src/problem.rs, nodes/src/http.rs",
+    );
+}
+
+#[test]
+fn the_yaml_library_outside_its_file_is_seen() {
+    check(
+        sources::owners,
+        "engine/src/skill.rs",
+        "//! Skills.\nlet skill = serde_yaml::from_str(text);\n",
+        "//! Skills.\nlet skill = yaml::parse(path, text);\n",
+        "engine/src/skill.rs: serde_yaml belongs to engine/src/yaml.rs",
+    );
+}
+
+#[test]
+fn an_attribute_name_outside_its_file_is_seen() {
+    let name = concat!("gen_ai", ".usage.input_tokens");
+    check(
+        sources::span_names,
+        "nodes/src/kinds/llm.rs",
+        &format!("//! A model call.\nspan.record(\"{name}\", 3);\n"),
+        "//! A model call.\nspan::chat_ended(&span, Ok(&reply));\n",
+        "nodes/src/kinds/llm.rs: span attributes are named in engine/src/span.rs",
+    );
+}
+
+#[test]
+fn a_new_top_level_folder_is_seen() {
+    check_files(
+        sources::folders,
+        ("scripts/build.sh", ""),
+        (".ci/build.sh", ""),
+        "scripts/build.sh: `scripts` is not on the map",
+    );
+}
+
+#[test]
+fn a_file_without_a_purpose_is_seen() {
+    check(
+        sources::openings,
+        "engine/src/lib.rs",
+        "pub mod graph;\n",
+        "//! The engine.\npub mod graph;\n",
+        "engine/src/lib.rs: does not open with `//!` and its purpose",
+    );
+}
+
+#[test]
+fn a_file_too_long_to_read_is_seen() {
+    check(
+        sources::lengths,
+        "engine/src/lib.rs",
+        &"//\n".repeat(801),
+        &"//\n".repeat(200),
+        "engine/src/lib.rs: 801 lines, 800 are allowed",
+    );
+}
+
+#[test]
+fn long_files_in_general_are_seen() {
+    let long = "//\n".repeat(201);
+    let tree = Tree::of(&[("a/src/a.rs", &long), ("a/src/b.rs", &long), ("a/src/c.rs", "//")]);
+    assert_eq!(
+        sources::lengths(&tree),
+        ["half of all files have more than 201 lines, 200 are meant"]
+    );
+}
+
+#[test]
+fn a_name_that_says_nothing_is_seen() {
+    check_files(
+        sources::names,
+        (concat!("engine/src/", "utils", ".rs"), "//! Odds and ends.\n"),
+        ("engine/src/period.rs", "//! Spans of time.\n"),
+        concat!("engine/src/", "utils", ".rs: `", "utils", "` says nothing"),
+    );
+}
+
+#[test]
+fn a_module_that_says_nothing_is_seen() {
+    check(
+        sources::names,
+        "engine/src/lib.rs",
+        concat!("mod ", "helpers", " {}\n"),
+        "mod reducers {}\n",
+        concat!("engine/src/lib.rs: `", "helpers", "` says nothing"),
+    );
+}
+
+#[test]
+fn unfinished_work_is_seen() {
+    check(
+        sources::finished,
+        "engine/src/lib.rs",
+        concat!("fn run() { to", "do!() }\n"),
+        "fn run() {}\n",
+        concat!("engine/src/lib.rs: `to", "do!` is unfinished work"),
+    );
+}
+
+#[test]
+fn an_item_excused_from_documentation_is_seen() {
+    check(
+        sources::documented,
+        "engine/src/lib.rs",
+        concat!("#![allow(missing", "_docs)]\n"),
+        "//! Documented.\n",
+        concat!("engine/src/lib.rs: allows `missing", "_docs`"),
+    );
+}
