@@ -1,0 +1,71 @@
+# exile: `make run` builds and starts it, `make test` runs every test.
+# Everything is built and installed below target/ and ~/.cache/exile-ci; nothing else is touched
+# except, as root on Debian or Ubuntu, the missing system packages that .ci/need names.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Minutes that a cold release build takes on 2 cores; measured, see README, "Building".
+RELEASE_MINUTES := 6
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+RELEASE := $(TARGET)/release/exile
+CACHE := $(HOME)/.cache/exile-ci
+
+# The debug binary of the tests, for the judges and the examples; `make litellm EXILE=…` takes
+# another one.
+EXILE ?=
+DEBUG := $(or $(EXILE),$(TARGET)/debug/exile)
+
+LITELLM := litellm[proxy]==1.106.2
+PHOENIX := arize-phoenix==20.26.1
+
+.PHONY: help run build test lint litellm phoenix examples figures binary
+
+help: ## This list.
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+
+run: build ## Build in release mode and start `exile serve` (ARGS="--bind 0.0.0.0:8080").
+	@exec $(RELEASE) $(ARGS) serve
+
+build:
+	@.ci/need cargo compiler pip
+	@if [[ ! -x $(RELEASE) ]]; then \
+		echo "Building exile in release mode: about $(RELEASE_MINUTES) minutes on 2 cores the first time."; \
+	fi
+	cargo build --release --locked -p exile-server --bin exile
+
+test: ## Run every test of the workspace.
+	@.ci/need cargo compiler
+	@.ci/test
+
+lint: ## Formatting and clippy, warnings denied.
+	@.ci/need cargo compiler
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+litellm: binary ## Talk to a scripted model through LiteLLM's proxy (PyPI).
+	@.ci/venv $(CACHE)/litellm '$(LITELLM)'
+	python3 server/tests/outside/through_litellm.py --exile $(DEBUG) --venv $(CACHE)/litellm
+
+phoenix: binary ## Show a run's trace in Arize Phoenix (PyPI) and check what it shows.
+	@.ci/venv $(CACHE)/phoenix '$(PHOENIX)'
+	python3 server/tests/outside/into_phoenix.py --exile $(DEBUG) --venv $(CACHE)/phoenix
+
+examples: binary ## Run examples/requests against a fresh server.
+	@.ci/need curl
+	examples/requests/fresh.sh $(DEBUG)
+
+figures: ## Measure what README.md states.
+	@.ci/need cargo compiler
+	cargo bench --locked -p exile-engine --bench engine
+	cargo build --release --locked -p exile-server --bin exile
+	python3 server/tests/outside/figures.py --exile $(RELEASE)
+
+# Built with the tests' features, so that after `make test` there is nothing left to build.
+binary:
+ifeq ($(EXILE),)
+	@.ci/need cargo compiler
+	cargo build --workspace --bins --tests --locked
+endif
