@@ -82,9 +82,11 @@ pub struct ToolCx {
     pub run: Option<RunId>,
     /// Clock and randomness.
     pub env: Arc<dyn Env>,
+    /// The answer to what this call asked before.
+    pub resumed: Option<Resumed>,
 }
 
-/// What a tool answers. A question to a person will be the third answer.
+/// What a tool answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolAnswer {
@@ -92,6 +94,28 @@ pub enum ToolAnswer {
     Done(Value),
     /// It did not; the model reads why.
     Failed(ToolError),
+    /// It needs an answer from a person first.
+    Ask(ToolQuestion),
+}
+
+/// What a tool asks. The call goes on, under its key, with the answer in [`ToolCx::resumed`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToolQuestion {
+    /// For the person.
+    pub text: String,
+    /// JSON Schema that an answer must meet.
+    pub schema: Option<Value>,
+    /// What the tool wants back together with the answer.
+    pub resume: Value,
+}
+
+/// A question's answer, for the tool that asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resumed {
+    /// As in [`ToolQuestion::resume`].
+    pub resume: Value,
+    /// What the person answered.
+    pub answer: Value,
 }
 
 impl ToolAnswer {
