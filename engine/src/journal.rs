@@ -285,7 +285,8 @@ pub struct Place {
     pub log: LogId,
     /// The number of its [`Started`](crate::run::record::Started) record; `None` while it is queued.
     pub first: Option<Number>,
-    /// The number of its [`Ended`](crate::run::record::Ended) record; `None` until then.
+    /// The number of its [`Ended`](crate::run::record::Ended) record, or of the
+    /// [`Waiting`](crate::run::record::Waiting) record that it stands at; else `None`.
     pub last: Option<Number>,
 }
 
