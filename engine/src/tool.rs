@@ -129,6 +129,7 @@ impl ToolAnswer {
             Self::Done(Value::String(text)) => text.clone(),
             Self::Done(value) => value.to_string(),
             Self::Failed(error) => json!({ "error": error }).to_string(),
+            Self::Ask(question) => question.text.clone(),
         }
     }
 
@@ -138,6 +139,7 @@ impl ToolAnswer {
         let text = match &self {
             Self::Done(Value::String(text)) => text.clone(),
             Self::Done(value) => value.to_string(),
+            Self::Ask(_) => return self,
             Self::Failed(error) => {
                 let message = cut(&error.message).unwrap_or_else(|| error.message.clone());
                 return Self::Failed(ToolError { kind: error.kind, message });
