@@ -10,6 +10,7 @@ use exile_engine::diagnostic::Finding;
 use exile_engine::env::{Env, StepEnv};
 use exile_engine::graph::build::{Known, Names};
 use exile_engine::graph::compile;
+use exile_engine::graph::nesting::Graphs;
 use exile_engine::id::{InputId, LogId, MessageId, RunId, UserId};
 use exile_engine::journal::{MemoryJournal, StartRun};
 use exile_engine::message::{Message, Role, ToolCall};
@@ -219,14 +220,14 @@ fn catalog(answers: Vec<Says>, asked: &Arc<Mutex<Vec<ModelRequest>>>) -> Catalog
 pub(crate) fn findings(graph: &str, skills: &[&str]) -> Vec<String> {
     let catalog = catalog(Vec::new(), &Arc::default());
     let none = BTreeMap::new();
-    let known = Known { catalog: &catalog, skills: &none, names: Names::Checked };
+    let known = Known { catalog: &catalog, skills: &none, graphs: Graphs::none(), names: Names::Checked };
     let compiled = skills.iter().map(|text| {
         let (skill, findings) = skill::compile(&yaml::parse("skill.yaml", text).unwrap(), known);
         let skill = skill.unwrap_or_else(|| panic!("{findings:?}"));
         (skill.name.to_string(), Some(Arc::new(skill)))
     });
     let skills = compiled.collect();
-    let known = Known { catalog: &catalog, skills: &skills, names: Names::Checked };
+    let known = Known { catalog: &catalog, skills: &skills, graphs: Graphs::none(), names: Names::Checked };
     let compiled = compile::compile(&yaml::parse("graph.yaml", graph).unwrap(), known);
     let show = |f: &Finding| match f.code {
         "invalid_node" => format!("{}: {} → {}", f.line, f.message, f.fix),
