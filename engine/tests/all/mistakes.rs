@@ -15,7 +15,13 @@ use exile_engine::yaml;
 use crate::kinds;
 
 /// Codes that files beside each other or of another size raise: `libraries.rs` and `documents.rs`.
-const ELSEWHERE: [&str; 3] = [code::NOT_A_GRAPH, code::TOO_LARGE, code::UNREADABLE];
+const ELSEWHERE: [&str; 5] = [
+    code::BROKEN_GRAPH,
+    code::NESTED_TOO_DEEP,
+    code::NOT_A_GRAPH,
+    code::TOO_LARGE,
+    code::UNREADABLE,
+];
 
 /// Everything found in a graph or skill, for a library with the skill `support` and one that
 /// does not load.

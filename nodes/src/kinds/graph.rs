@@ -12,8 +12,9 @@ use exile_engine::expr::Scope;
 use exile_engine::graph::Graph;
 use exile_engine::graph::build::Build;
 use exile_engine::graph::nesting::Inner;
+use exile_engine::message::Message;
 use exile_engine::node::{Done, NodeError, NodeKind, Subgraph, Work};
-use exile_engine::state::{Reducer, State, Writes};
+use exile_engine::state::{MessageMap, Reducer, State, Writes};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -194,7 +195,8 @@ impl Subgraph for Inside {
         let value = |(channel, source): &(Arc<str>, Source)| {
             Ok((channel.clone(), source.value(outer, scope, "with", channel)?))
         };
-        self.enter.iter().map(value).collect()
+        let given: Writes = self.enter.iter().map(value).collect::<Result<_, NodeError>>()?;
+        merged(&self.graph, &given)
     }
 
     fn exit(&self, before: &State, inner: &State) -> Result<Done, NodeError> {
@@ -222,4 +224,20 @@ impl Subgraph for Inside {
         let new = seen.map(|p| (p.outer.clone(), history::added(before, inner, &p.from)));
         new.filter(|(_, new)| !new.is_empty()).map(|(c, new)| (c, new.into())).collect()
     }
+}
+
+/// What the channels of a graph begin as when they are given these values, each merged by its
+/// reducer as a caller's input is.
+fn merged(graph: &Graph, given: &Writes) -> Result<Writes, NodeError> {
+    let mut state = State::new(graph.channels.clone());
+    let delta = state.merge([given])?;
+    let messages = given.values().flat_map(|value| match value {
+        Value::Array(items) => items.as_slice(),
+        one => std::slice::from_ref(one),
+    });
+    let messages = messages.filter_map(|value| Message::deserialize(value).ok());
+    let messages: MessageMap = messages.map(|m| (m.id.clone(), Arc::new(m))).collect();
+    state.apply(&delta, &messages)?;
+    let value = |name: &Arc<str>| Some((name.clone(), Value::clone(state.get(name)?)));
+    Ok(given.keys().filter_map(value).collect())
 }
