@@ -19,7 +19,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::env::Env;
-use exile_engine::id::{RunId, UserId};
+use exile_engine::id::{InputId, MessageId, RunId, UserId};
 use exile_engine::journal::BlobId;
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
@@ -47,6 +47,30 @@ impl Once {
             None => RunId::new(env),
             Some(digest) => RunId::from(format!("{}_{}", RunId::PREFIX, &digest[..32])),
         }
+    }
+
+    /// The id of what is sent to a run: derived from the key, if there is one.
+    #[must_use]
+    pub fn input_id(&self, env: &dyn Env) -> InputId {
+        match &self.0 {
+            None => InputId::new(env),
+            Some(digest) => InputId::from(format!("{}_{}", InputId::PREFIX, &digest[..32])),
+        }
+    }
+
+    /// The id of the message that the request sends: derived from the key, if there is one.
+    #[must_use]
+    pub fn message_id(&self, env: &dyn Env) -> MessageId {
+        match &self.0 {
+            None => MessageId::new(env),
+            Some(digest) => MessageId::from(format!("{}_{}", MessageId::PREFIX, &digest[..32])),
+        }
+    }
+
+    /// Whether the request may be a repetition.
+    #[must_use]
+    pub fn is_keyed(&self) -> bool {
+        self.0.is_some()
     }
 }
 

@@ -13,15 +13,20 @@
 //! | [`app`] | what every request can reach |
 //! | [`serve`], [`routes`] | the socket; one file per noun |
 //! | [`access`], [`trace`], [`idempotency`] | what surrounds every route |
-//! | [`body`], [`url`], [`input`], [`page`] | what comes in, checked |
-//! | [`start`], [`sse`], [`problem`], [`report`] | a run begun, streamed, or refused |
+//! | [`body`], [`url`], [`input`], [`answers`], [`page`] | what comes in, checked |
+//! | [`start`], [`sse`] | a run begun, waited for, streamed |
+//! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
+//! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
 
 pub mod access;
+pub mod answers;
 pub mod app;
 pub mod body;
 pub mod cli;
 pub mod compose;
 pub mod config;
+pub mod conflict;
+pub mod diff;
 pub mod home;
 pub mod idempotency;
 pub mod input;
@@ -38,3 +43,4 @@ pub mod store;
 pub mod telemetry;
 pub mod trace;
 pub mod url;
+pub mod waiting;
