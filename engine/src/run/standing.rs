@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 
 use crate::bundle::Program;
@@ -15,7 +16,7 @@ use crate::graph::Graph;
 use crate::id::{InterruptId, LogId, RunId};
 use crate::journal::{BlobId, History, Input, JournalError};
 use crate::run::checkpoint::{CheckpointKind, Standing, kind, standing};
-use crate::run::engine::Engine;
+use crate::run::engine::{Engine, Stopped};
 use crate::run::fold::{LogState, Programs};
 use crate::run::frame::{Frame, Task};
 use crate::run::migrate::{self, Problem};
@@ -261,6 +262,20 @@ impl Engine {
             _ => None,
         };
         Ok(inbox.into_iter().filter_map(answers).flatten().collect())
+    }
+
+    /// Waits until the run has ended or waits for somebody, beyond a number: what it waited for
+    /// there, and was answered since, does not count.
+    pub async fn wait_beyond(
+        &self,
+        run: &RunId,
+        number: Number,
+    ) -> Result<Stopped, JournalError> {
+        if number > 0 {
+            // Whatever happens next shows that the answers were taken in.
+            self.events(run.clone(), number).next().await.transpose()?;
+        }
+        self.wait(run).await
     }
 
     /// The run's own records: from its beginning to its end, and the changes that a person made

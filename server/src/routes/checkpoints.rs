@@ -241,9 +241,11 @@ async fn state(
 #[into_params(parameter_in = Query)]
 struct DiffQuery {
     /// The number of a checkpoint of the run.
-    from: Number,
+    #[param(required = true, value_type = Number)]
+    from: Option<Number>,
     /// The number of another one.
-    to: Number,
+    #[param(required = true, value_type = Number)]
+    to: Option<Number>,
 }
 
 /// What differs between two checkpoints.
@@ -294,10 +296,13 @@ async fn compare(
     Query(query): Query<DiffQuery>,
 ) -> Result<Json<DiffView>, Problem> {
     let row = owned(&app, &caller, &id).await?;
-    let from = at(&app, &row.id, "from", query.from).await?;
-    let to = at(&app, &row.id, "to", query.to).await?;
-    let graphs = differing(from.graphs(), to.graphs());
-    Ok(Json(DiffView { from: query.from, to: query.to, graphs }))
+    let (Some(from), Some(to)) = (query.from, query.to) else {
+        return Err(Problem::Unreadable("`from` and `to` name the two checkpoints".into()));
+    };
+    let earlier = at(&app, &row.id, "from", from).await?;
+    let later = at(&app, &row.id, "to", to).await?;
+    let graphs = differing(earlier.graphs(), later.graphs());
+    Ok(Json(DiffView { from, to, graphs }))
 }
 
 /// The run at a checkpoint that a request names in `field`.
