@@ -17,7 +17,7 @@ use crate::graph::text::Texts;
 use crate::shape;
 use crate::skill::Skill;
 use crate::state::{Channels, Reducer, short};
-use crate::tool;
+use crate::tool::{self, Effect, ToolSpec};
 
 /// Whether names of tools and models must be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +39,22 @@ pub struct Known<'a> {
     pub names: Names,
 }
 
-/// A channel that a node writes.
+/// A channel that a node reads or writes.
 #[derive(Clone, Debug)]
-pub(super) struct Write {
+pub(super) struct Access {
     pub(super) channel: Arc<str>,
     /// A JSON pointer to what says so.
     pub(super) pointer: String,
+    /// Where it stands in the text there, in bytes.
+    pub(super) at: Option<usize>,
+}
+
+/// What a node may do to the world.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// As it is spoken of, e.g. ``the tool `mail__send` ``.
+    pub(super) what: String,
+    pub(super) effect: Effect,
 }
 
 /// One node under construction. Every `place` below is a path inside the node, e.g.
@@ -58,7 +68,10 @@ pub struct Build<'a> {
     pub(super) pointer: String,
     /// The keys of its own.
     pub(super) own: Map<String, Value>,
-    pub(super) writes: Vec<Write>,
+    pub(super) writes: Vec<Access>,
+    pub(super) reads: Vec<Access>,
+    /// The call of the strongest effect; `None` if there is none.
+    pub(super) call: Option<Call>,
     /// Skills that the node names.
     pub(super) skills: BTreeSet<String>,
     pub(super) findings: Vec<Finding>,
@@ -120,7 +133,7 @@ impl Build<'_> {
     /// Notes that the node writes this channel; reports an undeclared one.
     pub fn writes(&mut self, place: &[&str], channel: &str) -> Option<Arc<str>> {
         let name = self.declared(place, channel, "")?;
-        self.writes.push(Write { channel: name.clone(), pointer: self.at(place) });
+        self.writes.push(self.access(place, &name));
         Some(name)
     }
 
@@ -145,7 +158,7 @@ impl Build<'_> {
             );
             return None;
         }
-        self.writes.push(Write { channel: name.clone(), pointer: self.at(place) });
+        self.writes.push(self.access(place, &name));
         Some(name)
     }
 
@@ -164,7 +177,28 @@ impl Build<'_> {
 
     /// Notes that the node reads this channel; reports an undeclared one.
     pub fn reads(&mut self, place: &[&str], channel: &str) -> Option<Arc<str>> {
-        self.declared(place, channel, "")
+        let name = self.declared(place, channel, "")?;
+        self.reads.push(self.access(place, &name));
+        Some(name)
+    }
+
+    /// Notes that the node may make a call of this effect, besides those of tools that it
+    /// [`calls_tools`](Self::calls_tools); `what` as it is spoken of. A model's answer and reading
+    /// are no effect.
+    pub fn calls(&mut self, what: impl Into<String>, effect: Effect) {
+        if self.call.as_ref().is_none_or(|call| call.effect < effect) {
+            self.call = Some(Call { what: what.into(), effect });
+        }
+    }
+
+    /// Notes that the node may call the tools of these names and patterns.
+    pub fn calls_tools(&mut self, patterns: &[String]) {
+        let covered = |spec: &&ToolSpec| patterns.iter().any(|p| tool::matches(p, &spec.name));
+        let specs = self.known.catalog.tools.specs().filter(covered);
+        // Of equals the first.
+        if let Some(spec) = specs.reduce(|a, b| if b.effect > a.effect { b } else { a }) {
+            self.calls(format!("the tool `{}`", spec.name), spec.effect);
+        }
     }
 
     /// The skill of that name; reports an unknown one and one that does not load.
@@ -323,8 +357,13 @@ impl Build<'_> {
         self.value_at(place)?.as_str().map(str::to_owned)
     }
 
+    fn access(&self, place: &[&str], channel: &Arc<str>) -> Access {
+        Access { channel: channel.clone(), pointer: self.at(place), at: None }
+    }
+
     fn texts(&mut self) -> Texts<'_> {
-        Texts { document: self.document, channels: self.channels, findings: &mut self.findings }
+        let (document, channels) = (self.document, self.channels);
+        Texts { document, channels, reads: &mut self.reads, findings: &mut self.findings }
     }
 }
 

@@ -1,19 +1,25 @@
 //! From a document to a [`Graph`], with every finding at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::diagnostic::{Finding, any_error, code, sort, suggest};
 use crate::document::{Document, child};
-use crate::graph::build::{Build, Known, Write};
+use crate::graph::build::{Access, Build, Known};
 use crate::graph::check::Checked;
-use crate::graph::lines::Lines;
+use crate::graph::lines::{Joined, Lines};
+use crate::graph::policy::Common;
 use crate::graph::reading::{self, Reading, UNSUPPORTED_KINDS};
-use crate::graph::spec::{GraphSpec, NodeSpec};
-use crate::graph::{Branch, Graph, GraphNode, Join, Limits, Names, Slot, channels, lines};
+use crate::graph::spec::{COMMON_KEYS, GraphSpec, NodeSpec};
+use crate::graph::{
+    Branch, Graph, GraphNode, Join, Limits, Names, NodeIndex, Policy, Schedule, Slot, channels,
+    lines,
+};
 use crate::node::{NodeKind, Work};
+use crate::run::record::Durability;
 use crate::schema;
 use crate::shape::{self, Shape};
 use crate::state::Channels;
@@ -63,18 +69,34 @@ pub fn compile(document: &Document, known: Known<'_>) -> Compiled {
     }
     let nodes = build_nodes(document, &spec, &channels, known, &broken_nodes, &mut findings);
     let names: Vec<Arc<str>> = nodes.iter().map(|node| node.name.clone()).collect();
-    let lines = lines::read(document, &spec, &channels, &names, &mut findings);
-    if lines.complete && !broken_lines && !nodes.is_empty() {
-        let branches: Vec<Branch> = nodes.iter().map(|node| node.branch).collect();
-        let writes: Vec<Vec<Write>> = nodes.iter().map(|node| node.writes.clone()).collect();
-        let (mode, topology) = (spec.mode, &lines.topology);
-        let (names, branches, writes, channels) = (&names, &branches, &writes, &*channels);
-        let whole = Checked { document, mode, names, branches, writes, channels, topology };
+    let policies = nodes.iter().map(|node| &node.policy);
+    let lines = lines::read(document, &spec, &channels, &names, policies, &mut findings);
+    let complete = lines.complete && !broken_lines && nodes.iter().all(|node| node.complete);
+    if complete && !nodes.is_empty() {
+        let whole = Checked {
+            document,
+            mode: spec.mode,
+            schedule: spec.schedule,
+            names: &names,
+            branches: nodes.iter().map(|node| node.branch).collect(),
+            writes: nodes.iter().map(|node| &*node.writes).collect(),
+            reads: nodes.iter().zip(&lines.reads).map(|(n, l)| [&n.reads[..], l].concat()).collect(),
+            needs: lines.joins.iter().map(|join| join.needs).collect(),
+            channels: &channels,
+            topology: &lines.topology,
+        };
         findings.extend(whole.findings());
     }
     sort(&mut findings);
     let skills = nodes.iter().flat_map(|node| node.skills.iter().cloned()).collect();
-    let head = Head { name: spec.graph.as_str().into(), limits: limits(&spec), input, output };
+    let head = Head {
+        name: spec.graph.as_str().into(),
+        schedule: spec.schedule,
+        durability: spec.durability,
+        limits: limits(&spec),
+        input,
+        output,
+    };
     let graph = (!any_error(&findings)).then(|| assemble(head, channels, nodes, lines)).flatten();
     Compiled { name: spec.graph, description: spec.description, graph, skills, findings }
 }
@@ -95,13 +117,19 @@ pub(crate) fn check_name(
 }
 
 /// A node whose YAML was read; without `work` if it could not be built.
+#[derive(Default)]
 struct Built {
     name: Arc<str>,
     kind: &'static str,
     branch: Branch,
     work: Option<Work>,
-    writes: Vec<Write>,
+    policy: Policy,
+    writes: Vec<Access>,
+    /// What the node itself and its `goto` read.
+    reads: Vec<Access>,
     skills: BTreeSet<String>,
+    /// Where it goes by itself is known.
+    complete: bool,
 }
 
 /// Builds one node after another.
@@ -109,6 +137,7 @@ struct Builder<'a> {
     document: &'a Document,
     channels: &'a Arc<Channels>,
     known: Known<'a>,
+    places: HashMap<&'a str, NodeIndex>,
     /// By kind, each compiled once.
     shapes: BTreeMap<&'static str, Option<Shape>>,
     findings: &'a mut Vec<Finding>,
@@ -122,20 +151,18 @@ fn build_nodes(
     broken: &BTreeSet<String>,
     findings: &mut Vec<Finding>,
 ) -> Vec<Built> {
+    let places = spec.nodes.keys().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
     let shapes = BTreeMap::new();
-    let mut builder = Builder { document, channels, known, shapes, findings };
+    let mut builder = Builder { document, channels, known, places, shapes, findings };
     let mut nodes = Vec::with_capacity(spec.nodes.len());
     for (name, yaml) in &spec.nodes {
         builder.check_name(name);
-        let built = if broken.contains(name) { None } else { builder.build(name, yaml) };
-        nodes.push(built.unwrap_or_else(|| Built {
-            name: name.as_str().into(),
-            kind: "",
-            branch: Branch::First,
-            work: None,
-            writes: Vec::new(),
-            skills: BTreeSet::new(),
-        }));
+        let complete = !["goto", "on_error"].iter().any(|key| yaml.contains_key(*key));
+        let mut built = Built { name: name.as_str().into(), complete, ..Built::default() };
+        if !broken.contains(name) {
+            builder.build(&mut built, yaml);
+        }
+        nodes.push(built);
     }
     nodes
 }
@@ -156,40 +183,64 @@ impl Builder<'_> {
         self.findings.push(finding);
     }
 
-    fn build(&mut self, name: &str, yaml: &Map<String, Value>) -> Option<Built> {
-        let pointer = child("/nodes", name);
-        let kind = self.kind(&pointer, yaml)?;
+    /// Fills in what can be read; where a node goes is known even if it cannot be built.
+    fn build(&mut self, built: &mut Built, yaml: &Map<String, Value>) {
+        let pointer = child("/nodes", &built.name);
+        let kind = self.kind(&pointer, yaml);
         let value = Value::Object(yaml.clone());
-        let document = self.document;
-        let violations = self.shape(&pointer, &*kind)?.check(document, &pointer, &value);
-        if !violations.is_empty() {
-            self.findings.extend(violations.into_iter().map(|violation| violation.finding));
-            return None;
-        }
-        let branch = match serde_json::from_value::<NodeSpec>(value) {
-            Ok(common) => common.branch,
+        let (document, before) = (self.document, self.findings.len());
+        let kind = kind.filter(|kind| {
+            let shape = self.shape(&pointer, &**kind);
+            let wrong = shape.map(|shape| shape.check(document, &pointer, &value));
+            let good = wrong.as_ref().is_some_and(Vec::is_empty);
+            self.findings.extend(wrong.into_iter().flatten().map(|violation| violation.finding));
+            good
+        });
+        let spec = match NodeSpec::deserialize(&value) {
+            Ok(spec) => spec,
             Err(error) => {
-                self.findings.push(shape::unread(self.document, &pointer, &error));
-                return None;
+                if self.findings.len() == before && kind.is_some() {
+                    self.findings.push(shape::unread(document, &pointer, &error));
+                }
+                return;
             }
         };
-        let mut own = yaml.clone();
-        own.retain(|key, _| key != "kind" && key != "branch");
-        let mut build = Build {
-            known: self.known,
-            document: self.document,
+        let mut common = Common {
+            document,
             channels: self.channels,
-            name: name.into(),
-            pointer,
-            own,
-            writes: Vec::new(),
-            skills: BTreeSet::new(),
-            findings: Vec::new(),
+            places: &self.places,
+            pointer: pointer.clone(),
+            reads: Vec::new(),
+            complete: true,
+            findings: self.findings,
         };
-        let work = kind.build(&mut build);
-        self.findings.append(&mut build.findings);
-        let Build { name, writes, skills, .. } = build;
-        Some(Built { name, kind: kind.name(), branch, work, writes, skills })
+        built.branch = spec.branch;
+        built.policy = common.policy(&spec);
+        built.complete = common.complete;
+        if let Some(kind) = kind {
+            let mut own = yaml.clone();
+            own.retain(|key, _| !COMMON_KEYS.contains(&key.as_str()));
+            let mut build = Build {
+                known: self.known,
+                document,
+                channels: self.channels,
+                name: built.name.clone(),
+                pointer,
+                own: own.clone(),
+                writes: Vec::new(),
+                reads: Vec::new(),
+                call: None,
+                skills: BTreeSet::new(),
+                findings: Vec::new(),
+            };
+            built.kind = kind.name();
+            built.work = kind.build(&mut build);
+            built.policy.cache = common.cache(spec.cache, built.kind, &own, &build);
+            common.findings.append(&mut build.findings);
+            (built.writes, built.skills) = (build.writes, build.skills);
+            built.reads = build.reads;
+        }
+        built.reads.append(&mut common.reads);
     }
 
     fn kind(&mut self, pointer: &str, yaml: &Map<String, Value>) -> Option<Arc<dyn NodeKind>> {
@@ -248,6 +299,8 @@ fn limits(spec: &GraphSpec) -> Limits {
 
 struct Head {
     name: Arc<str>,
+    schedule: Schedule,
+    durability: Durability,
     limits: Limits,
     input: Vec<Arc<str>>,
     output: Vec<Arc<str>>,
@@ -263,14 +316,16 @@ fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines
     let joins = joins
         .into_iter()
         .enumerate()
-        .map(|(join, (target, sources))| Join { target, slots: slots(join, sources) })
+        .map(|(join, Joined { target, needs, sources })| {
+            Join { target, needs, slots: slots(join, sources) }
+        })
         .collect();
     let nodes = nodes
         .into_iter()
         .zip(leaving)
         .map(|(node, lines)| {
-            let Built { name, kind, branch, work, .. } = node;
-            work.map(|work| GraphNode { name, kind, work, branch, lines })
+            let Built { name, kind, branch, work, policy, .. } = node;
+            work.map(|work| GraphNode { name, kind, work, branch, lines, policy })
         })
         .collect::<Option<Vec<_>>>()?;
     Some(Graph {
@@ -280,6 +335,8 @@ fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines
         start,
         start_branch: Branch::First,
         joins,
+        schedule: head.schedule,
+        durability: head.durability,
         limits: head.limits,
         input: head.input,
         output: head.output,

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::MESSAGES;
-use super::ask::{Ask, Keys, Texts, render};
+use super::ask::{Ask, Keys, Texts, may_call, render};
 use super::llm::{said, stored};
 use super::tools::Tools;
 
@@ -89,6 +89,7 @@ impl NodeKind for Kind {
             into: params.into.as_ref(),
         };
         let checked = keys.check(build)?;
+        may_call(build, params.skill.as_ref(), params.tools.as_ref());
         let mut ask = checked.ask;
         (ask.temperature, ask.max_tokens) = (params.temperature, params.max_tokens);
         let turn = Turn { ask, max_turns: params.max_turns.unwrap_or(TURNS) };

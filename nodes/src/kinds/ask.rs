@@ -212,6 +212,24 @@ pub(super) fn written(build: &mut Build<'_>, into: &str) -> Option<Arc<str>> {
     build.writes(&["into"], into)
 }
 
+/// Notes which tools a node may call: those of its list, else of its skill, else any, since the
+/// conversation's skill decides.
+pub(super) fn may_call(
+    build: &mut Build<'_>,
+    skill: Option<&String>,
+    tools: Option<&Vec<String>>,
+) {
+    // One that is not there was reported.
+    let skill = skill.and_then(|name| build.skill(&["skill"], name));
+    let any = ["*".to_owned()];
+    let patterns = match (tools, &skill) {
+        (Some(list), _) => list,
+        (None, Some(skill)) => &skill.tools,
+        (None, None) => &any[..],
+    };
+    build.calls_tools(patterns);
+}
+
 /// A node can only narrow its skill's tools.
 fn narrows(build: &mut Build<'_>, skill: &Skill, list: &[String]) {
     for (i, name) in list.iter().enumerate() {

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::MESSAGES;
-use super::ask::{Allowed, Ask};
+use super::ask::{Allowed, Ask, may_call};
 use super::llm::stored;
 
 /// The kind.
@@ -52,6 +52,7 @@ impl NodeKind for Kind {
         let allowed = params.tools.as_ref().map(|list| build.tools(&["tools"], list));
         let messages = build.writes_reduced(&[], MESSAGES, Reducer::Messages)?;
         build.reads(&[], &messages);
+        may_call(build, params.skill.as_ref(), params.tools.as_ref());
         let skill = match skill {
             Some(found) => Some(found?.name.clone()),
             None => None,
