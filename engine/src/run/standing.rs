@@ -218,7 +218,10 @@ impl Engine {
         // A change after the run's end stands between runs, maybe after a snapshot.
         let end = place.last.filter(|end| *end < number && number <= last.number);
         let found = self.replay(&place.log, run, end.unwrap_or(number)).await?;
-        let (Some(mut found), Some(_)) = (found, end) else { return Ok(found) };
+        let mut found = match found {
+            Some(found) if end.is_some() => found,
+            found => return Ok(found),
+        };
         let history = self.shared.journal.load(&place.log, Some(number)).await?;
         found.number = history.records.last().map_or(number, |record| record.number);
         found.kind = history.records.last().and_then(|record| kind(&record.record.fact));
