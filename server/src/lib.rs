@@ -17,6 +17,7 @@
 //! | [`start`], [`sse`] | a run begun, waited for, streamed |
 //! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
 //! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
+//! | [`upkeep`] | what a server does by itself |
 
 pub mod access;
 pub mod answers;
@@ -42,5 +43,6 @@ pub mod start;
 pub mod store;
 pub mod telemetry;
 pub mod trace;
+pub mod upkeep;
 pub mod url;
 pub mod waiting;

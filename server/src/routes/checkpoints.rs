@@ -323,10 +323,12 @@ fn differing(from: Vec<GraphAt>, to: Vec<GraphAt>) -> Vec<GraphDiff> {
     type Pair = (Option<GraphAt>, Option<GraphAt>);
     let mut pairs: BTreeMap<Arc<str>, Pair> = BTreeMap::new();
     for graph in from {
-        pairs.entry(graph.path.clone()).or_default().0 = Some(graph);
+        let path = graph.path.clone();
+        pairs.entry(path).or_default().0 = Some(graph);
     }
     for graph in to {
-        pairs.entry(graph.path.clone()).or_default().1 = Some(graph);
+        let path = graph.path.clone();
+        pairs.entry(path).or_default().1 = Some(graph);
     }
     pairs.into_values().filter_map(|(from, to)| graph_diff(from, to)).collect()
 }
