@@ -96,7 +96,14 @@ fn checkpoints_are_listed_and_forked_from_and_a_run_is_moved() {
     let tried = place.run(&["migrate", &run, "--dry-run"]);
     assert_eq!((tried.code, tried.out.trim()), (0, "it fits the graph as it is now"));
     assert_eq!(place.run(&["migrate", &run]).out.trim(), "moved");
-    let place = place.with("graphs/tea.yaml", &TEA.replace("cup: { kind: human, ask: Which cup?, choices: [small, large]", "cup: { kind: set, set: { why: messages }").replace(", into: cup }", " }"));
+    let place = place.with(
+        "graphs/tea.yaml",
+        &TEA.replace(
+            "cup: { kind: human, ask: Which cup?, choices: [small, large]",
+            "cup: { kind: set, set: { why: messages }",
+        )
+        .replace(", into: cup }", " }"),
+    );
     let refused = place.run(&["migrate", &run]);
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.out.contains("`cup`"), "{refused:?}");
