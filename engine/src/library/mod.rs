@@ -5,12 +5,15 @@
 //! - A file with errors stays in the library with its findings and cannot run.
 //! - What a link leads to outside the folder is not read.
 
+mod files;
+mod validate;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use self::files::files;
+pub use self::validate::{Validation, validate};
 use crate::bundle::{Bundle, Catalog, Program, Source};
 use crate::diagnostic::{Finding, Place, any_error, code};
 use crate::document::Document;
@@ -55,17 +58,6 @@ pub struct Library {
     /// About files that could not be read at all.
     findings: Vec<Finding>,
     aliases: crate::model::Aliases,
-}
-
-/// What [`validate`] found.
-#[derive(Clone, Debug, Default)]
-pub struct Validation {
-    /// Files that were checked, in order.
-    pub files: Vec<String>,
-    /// All findings, by file and place.
-    pub findings: Vec<Finding>,
-    /// The files' texts by path, for [`diagnostic::render`](crate::diagnostic::render).
-    pub sources: BTreeMap<String, String>,
 }
 
 impl Library {
@@ -215,125 +207,6 @@ impl Library {
     }
 }
 
-/// Checks files and folders, each folder as a library of its own. A graph's file is checked with
-/// the skills beside it.
-#[must_use]
-pub fn validate(paths: &[PathBuf], catalog: &Catalog) -> Validation {
-    let mut validation = Validation::default();
-    for path in paths {
-        if path.is_dir() {
-            validation.add(Library::load_as(path, &shown(path), catalog));
-        } else {
-            validate_file(path, catalog, &mut validation);
-        }
-    }
-    crate::diagnostic::sort(&mut validation.findings);
-    validation
-}
-
-fn validate_file(path: &Path, catalog: &Catalog, validation: &mut Validation) {
-    let source = match read(path, &shown(path)) {
-        Ok(source) => source,
-        Err(finding) => {
-            validation.files.push(shown(path));
-            validation.findings.push(finding);
-            return;
-        }
-    };
-    let parent = path.parent().unwrap_or(Path::new(""));
-    let mut library = Library { aliases: catalog.models.aliases().clone(), ..Library::default() };
-    let keys = yaml::parse(&source.path, &source.text)
-        .map(|document| document.keys("").into_iter().map(str::to_owned).collect::<Vec<_>>());
-    let has = |key: &str| keys.as_ref().is_ok_and(|keys| keys.iter().any(|k| k == key));
-    if has("skill") {
-        library.add_skill(source, catalog);
-    } else if has("graph") || has("nodes") || keys.is_err() {
-        for skill in files(parent, &parent.join("skills"), &shown(&parent.join("skills"))) {
-            match skill {
-                Ok(skill) => library.add_skill(skill, catalog),
-                Err(finding) => library.findings.push(finding),
-            }
-        }
-        library.add_graph(source, catalog);
-        // They are not what was asked about.
-        library.skills.clear();
-    } else {
-        let message = "this file is neither a graph nor a skill";
-        let fix = "begin with `graph: NAME` or `skill: NAME`";
-        let place = Place::START;
-        library.findings.push(Finding::error(code::NOT_A_GRAPH, &source.path, place, message, fix));
-        validation.files.push(source.path.clone());
-        validation.sources.insert(source.path, source.text);
-    }
-    validation.add(library);
-}
-
-impl Validation {
-    /// Whether any finding is an error.
-    #[must_use]
-    pub fn failed(&self) -> bool {
-        any_error(&self.findings)
-    }
-
-    fn add(&mut self, library: Library) {
-        self.findings.extend(library.findings().cloned());
-        let skills = library.skills.into_iter().map(|skill| skill.source);
-        for source in skills.chain(library.graphs.into_iter().map(|graph| graph.source)) {
-            self.files.push(source.path.clone());
-            self.sources.insert(source.path, source.text);
-        }
-    }
-}
-
-/// The YAML files of a folder, by name; none if it is not there. What cannot be read, or lies
-/// outside `root`, is a finding.
-fn files(root: &Path, folder: &Path, label: &str) -> Vec<Result<Source, Finding>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
-        Err(error) => return vec![Err(unreadable(label, &error.to_string()))],
-    };
-    let mut names: Vec<String> = entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| [".yaml", ".yml"].iter().any(|end| name.ends_with(end)))
-        .filter(|name| !name.starts_with('.'))
-        .collect();
-    names.sort();
-    let inside = |path: &Path| -> io::Result<bool> {
-        Ok(path.canonicalize()?.starts_with(root.canonicalize()?))
-    };
-    names
-        .iter()
-        .map(|name| {
-            let (path, shown) = (folder.join(name), format!("{label}/{name}"));
-            match inside(&path) {
-                Ok(true) => read(&path, &shown),
-                Ok(false) => Err(unreadable(&shown, "it is a link that leads outside the folder")),
-                Err(error) => Err(unreadable(&shown, &error.to_string())),
-            }
-        })
-        .collect()
-}
-
-/// Reads one file, unless it is too large to be looked at.
-fn read(path: &Path, shown: &str) -> Result<Source, Finding> {
-    let failed = |error: io::Error| unreadable(shown, &error.to_string());
-    let size = fs::metadata(path).map_err(failed)?.len();
-    if size > yaml::SIZE_LIMIT as u64 {
-        let message = format!("the file has {size} bytes, more than {}", yaml::SIZE_LIMIT);
-        let fix = "split it, or move data out of it";
-        return Err(Finding::error(code::TOO_LARGE, shown, Place::START, message, fix));
-    }
-    let text = fs::read_to_string(path).map_err(failed)?;
-    Ok(Source { path: shown.to_owned(), text })
-}
-
-fn unreadable(path: &str, why: &str) -> Finding {
-    let fix = "it must be a readable UTF-8 file inside the folder";
-    Finding::error(code::UNREADABLE, path, Place::START, format!("cannot be read: {why}"), fix)
-}
-
 fn taken(source: &Source, pointer: &str, name: &str, first: &str) -> Finding {
     let place = yaml::parse(&source.path, &source.text)
         .map_or(Place::START, |document| document.place(pointer));
@@ -347,8 +220,4 @@ fn text(document: &Document, pointer: &str) -> Option<String> {
 
 fn stem(path: &str) -> String {
     Path::new(path).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn shown(path: &Path) -> String {
-    path.to_string_lossy().trim_end_matches('/').to_owned()
 }
