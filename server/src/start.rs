@@ -36,11 +36,11 @@ pub async fn start(
     (trace, once): (&Trace, &Once),
     wish: Wish,
 ) -> Result<RunId, Problem> {
-    let program = program(&app.library, &wish.graph)?;
-    names(app, &wish.options)?;
+    let library = app.library.now();
+    let program = program(&library, &wish.graph)?;
+    names(app, &library, &wish.options)?;
     let input = input::check(&program.graph, wish.input, &*app.env)?;
-    let bundle = app
-        .library
+    let bundle = library
         .bundle(&wish.graph, wish.options.skill.as_deref())
         .ok_or_else(|| Problem::Internal(format!("graph `{}` has no bundle", wish.graph)))?;
     let bytes = bundle.to_bytes();
@@ -67,7 +67,7 @@ pub async fn start(
     Ok(run)
 }
 
-/// The graph of that name, if it loads.
+/// The graph of that name, if it serves.
 pub fn program(library: &Library, name: &str) -> Result<Arc<Program>, Problem> {
     let Some(graph) = library.graph(name) else {
         let known = library.graphs().iter().map(|g| g.name.clone()).collect();
@@ -82,11 +82,11 @@ pub fn program(library: &Library, name: &str) -> Result<Arc<Program>, Problem> {
 }
 
 /// Checks the names that a conversation or a caller gives for a whole run.
-pub fn names(app: &App, options: &RunOptions) -> Result<(), Problem> {
+pub fn names(app: &App, library: &Library, options: &RunOptions) -> Result<(), Problem> {
     if let Some(name) = &options.skill
-        && app.library.skill(name).is_none_or(|skill| skill.skill.is_none())
+        && library.skill(name).is_none_or(|skill| skill.skill.is_none())
     {
-        let skills = app.library.skills().iter().filter(|skill| skill.skill.is_some());
+        let skills = library.skills().iter().filter(|skill| skill.skill.is_some());
         let known = skills.map(|skill| skill.name.clone()).collect();
         return Err(Problem::UnknownName { what: "skill", name: name.clone(), known });
     }

@@ -8,6 +8,37 @@ use crate::bundle::Source;
 use crate::diagnostic::{Finding, Place, code};
 use crate::yaml;
 
+/// What the files of a folder say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// `*.yaml`, by name.
+    pub graphs: Vec<Source>,
+    /// `skills/*.yaml`, by name.
+    pub skills: Vec<Source>,
+    /// About those that cannot be read at all.
+    pub unread: Vec<Finding>,
+}
+
+impl Files {
+    /// Reads a folder. A folder that is not there holds nothing.
+    #[must_use]
+    pub fn read(folder: &Path) -> Self {
+        let label = folder.file_name().map_or("graphs".into(), |name| name.to_string_lossy());
+        Self::read_as(folder, &label)
+    }
+
+    /// `label` stands for the folder in findings and bundles.
+    pub(super) fn read_as(folder: &Path, label: &str) -> Self {
+        let mut unread = Vec::new();
+        let mut good = |files: Vec<Result<Source, Finding>>| -> Vec<Source> {
+            files.into_iter().filter_map(|file| file.map_err(|f| unread.push(f)).ok()).collect()
+        };
+        let skills = good(files(folder, &folder.join("skills"), &format!("{label}/skills")));
+        let graphs = good(files(folder, folder, label));
+        Self { graphs, skills, unread }
+    }
+}
+
 /// The YAML files of a folder, by name; none if it is not there. What cannot be read, or lies
 /// outside `root`, is a finding.
 pub(super) fn files(root: &Path, folder: &Path, label: &str) -> Vec<Result<Source, Finding>> {

@@ -2,21 +2,24 @@
 //!
 //! Invariants:
 //! - A name from outside is looked up among what was loaded; it never becomes a path.
-//! - A file with errors stays in the library with its findings and cannot run.
+//! - A file with errors stays in the library with its findings. It does not serve: what it last
+//!   served does, if the library was reloaded (`reload.rs`).
 //! - What a link leads to outside the folder is not read.
 
 mod files;
+mod reload;
 mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use self::files::files;
+pub use self::files::Files;
 pub use self::validate::{Validation, validate};
 use crate::bundle::{Bundle, Catalog, Program, Source};
 use crate::diagnostic::{Finding, Place, any_error, code};
 use crate::document::Document;
+use crate::graph::Graph;
 use crate::graph::build::{Known, Names};
 use crate::graph::compile::{self, Compiled};
 use crate::skill::{self, Skill};
@@ -29,12 +32,14 @@ pub struct LibraryGraph {
     pub name: String,
     /// As in the YAML.
     pub description: String,
-    /// The file.
+    /// The newest file.
     pub source: Source,
-    /// Errors and warnings, sorted by place.
+    /// Errors and warnings of the newest file, sorted by place.
     pub findings: Vec<Finding>,
-    /// What runs; `None` if there is an error.
+    /// What runs: the newest file, or the last one that loaded; `None` if none did.
     pub program: Option<Arc<Program>>,
+    /// What `program` is made of; a run of it is pinned to this.
+    bundle: Option<Arc<Bundle>>,
 }
 
 /// One skill's file.
@@ -42,12 +47,14 @@ pub struct LibraryGraph {
 pub struct LibrarySkill {
     /// As in the YAML; the file's name if it says none.
     pub name: String,
-    /// The file.
+    /// The newest file.
     pub source: Source,
-    /// Errors and warnings, sorted by place.
+    /// Errors and warnings of the newest file, sorted by place.
     pub findings: Vec<Finding>,
-    /// `None` if there is an error.
+    /// Made of the newest file, or of the last one that loaded; `None` if none did.
     pub skill: Option<Arc<Skill>>,
+    /// What `skill` is made of.
+    served: Option<Source>,
 }
 
 /// What a folder holds.
@@ -55,47 +62,67 @@ pub struct LibrarySkill {
 pub struct Library {
     graphs: Vec<LibraryGraph>,
     skills: Vec<LibrarySkill>,
-    /// About files that could not be read at all.
-    findings: Vec<Finding>,
+    files: Files,
     aliases: crate::model::Aliases,
+}
+
+impl LibraryGraph {
+    /// Whether what runs is older than the file.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.program.is_some() && any_error(&self.findings)
+    }
+}
+
+impl LibrarySkill {
+    /// Whether what is used is older than the file.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.skill.is_some() && any_error(&self.findings)
+    }
 }
 
 impl Library {
     /// Reads a folder. A folder that is not there holds nothing.
     #[must_use]
     pub fn load(folder: &Path, catalog: &Catalog) -> Self {
-        let label = folder.file_name().map_or("graphs".into(), |name| name.to_string_lossy());
-        Self::load_as(folder, &label, catalog)
+        Self::default().reload(Files::read(folder), catalog)
     }
 
     /// A library of these texts, as one made of files would be.
     #[must_use]
     pub fn of(graphs: Vec<Source>, skills: Vec<Source>, catalog: &Catalog) -> Self {
-        let mut library = Self { aliases: catalog.models.aliases().clone(), ..Self::default() };
-        for source in skills {
+        Self::default().reload(Files { graphs, skills, unread: Vec::new() }, catalog)
+    }
+
+    /// The library after its files have become these. What loads serves. A file that does not load
+    /// leaves what it last served, beside the findings of what it is now; a file that is gone takes
+    /// its graph or skill along.
+    #[must_use]
+    pub fn reload(&self, files: Files, catalog: &Catalog) -> Self {
+        let aliases = catalog.models.aliases().clone();
+        let mut library = Self { aliases, files: files.clone(), ..Self::default() };
+        for source in files.skills {
             library.add_skill(source, catalog);
         }
-        for source in graphs {
+        reload::keep(&mut library.skills, &self.skills, &files.unread);
+        for source in files.graphs {
             library.add_graph(source, catalog);
         }
+        reload::keep(&mut library.graphs, &self.graphs, &files.unread);
         library
     }
 
-    /// `label` stands for the folder in findings and bundles.
-    fn load_as(folder: &Path, label: &str, catalog: &Catalog) -> Self {
-        let mut findings = Vec::new();
-        let mut good = |files: Vec<Result<Source, Finding>>| -> Vec<Source> {
-            files.into_iter().filter_map(|file| file.map_err(|f| findings.push(f)).ok()).collect()
-        };
-        let skills = good(files(folder, &folder.join("skills"), &format!("{label}/skills")));
-        let graphs = good(files(folder, folder, label));
-        Self { findings, ..Self::of(graphs, skills, catalog) }
+    /// What it is made of.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
-    /// The graph of that name.
+    /// The graph of that name; of several the one that serves, else the first.
     #[must_use]
     pub fn graph(&self, name: &str) -> Option<&LibraryGraph> {
-        self.graphs.iter().find(|graph| graph.name == name)
+        reload::named(&self.graphs, name)
     }
 
     /// Every graph, by file name.
@@ -104,10 +131,10 @@ impl Library {
         &self.graphs
     }
 
-    /// The skill of that name.
+    /// The skill of that name; of several the one that serves, else the first.
     #[must_use]
     pub fn skill(&self, name: &str) -> Option<&LibrarySkill> {
-        self.skills.iter().find(|skill| skill.name == name)
+        reload::named(&self.skills, name)
     }
 
     /// Every skill, by file name.
@@ -116,28 +143,32 @@ impl Library {
         &self.skills
     }
 
+    /// The skills of a graph that serve although their files do not load any more.
+    pub fn stale_skills<'l>(
+        &'l self,
+        graph: &'l LibraryGraph,
+    ) -> impl Iterator<Item = &'l LibrarySkill> {
+        let names = graph.program.iter().flat_map(|program| program.skills.keys());
+        names.filter_map(|name| self.skill(name)).filter(|skill| skill.is_stale())
+    }
+
     /// Everything found, in files that load and in those that do not.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         let skills = self.skills.iter().flat_map(|skill| &skill.findings);
         let graphs = self.graphs.iter().flat_map(|graph| &graph.findings);
-        self.findings.iter().chain(skills).chain(graphs)
+        self.files.unread.iter().chain(skills).chain(graphs)
     }
 
     /// What a run of this graph is to be pinned to: its source, the skills it names and the
-    /// conversation's. `None` if the graph or that skill is unknown or does not load.
+    /// conversation's. `None` if the graph or that skill is unknown or does not serve.
     #[must_use]
     pub fn bundle(&self, graph: &str, extra_skill: Option<&str>) -> Option<Bundle> {
-        let graph = self.graph(graph)?;
-        let program = graph.program.as_ref()?;
-        let named = program.skills.keys().map(String::as_str);
-        let skills = named
-            .chain(extra_skill)
-            .map(|name| {
-                let skill = self.skill(name).filter(|skill| skill.skill.is_some())?;
-                Some((name.to_owned(), skill.source.clone()))
-            })
-            .collect::<Option<_>>()?;
-        Some(Bundle { graph: graph.source.clone(), skills, aliases: self.aliases.clone() })
+        let mut bundle = Bundle::clone(self.graph(graph)?.bundle.as_ref()?);
+        // A skill that the graph names too is in it already, as the graph was compiled with.
+        if let Some(name) = extra_skill.filter(|name| !bundle.skills.contains_key(*name)) {
+            bundle.skills.insert(name.to_owned(), self.skill(name)?.served.clone()?);
+        }
+        Some(bundle)
     }
 
     fn add_skill(&mut self, source: Source, catalog: &Catalog) {
@@ -154,7 +185,8 @@ impl Library {
         let first = self.skill(&name).map(|skill| skill.source.path.clone());
         findings.extend(first.map(|first| taken(&source, "/skill", &name, &first)));
         let skill = skill.filter(|_| !any_error(&findings)).map(Arc::new);
-        self.skills.push(LibrarySkill { name, source, findings, skill });
+        let served = skill.is_some().then(|| source.clone());
+        self.skills.push(LibrarySkill { name, source, findings, skill, served });
     }
 
     fn add_graph(&mut self, source: Source, catalog: &Catalog) {
@@ -181,29 +213,39 @@ impl Library {
         let first = self.graph(&name).map(|graph| graph.source.path.clone());
         findings.extend(first.map(|first| taken(&source, "/graph", &name, &first)));
         let graph = graph.filter(|_| !any_error(&findings));
-        let program = graph.map(|graph| {
-            let mut bundle = Bundle {
-                graph: source.clone(),
-                skills: BTreeMap::new(),
-                aliases: self.aliases.clone(),
-            };
-            let mut pinned = BTreeMap::new();
-            for name in &named {
-                if let (Some(file), Some(Some(skill))) = (self.skill(name), skills.get(name)) {
-                    bundle.skills.insert(name.clone(), file.source.clone());
-                    pinned.insert(name.clone(), skill.clone());
-                }
+        let (bundle, program) = graph.map(|graph| self.pin(source.clone(), graph, &named)).unzip();
+        self.graphs.push(LibraryGraph { name, description, source, findings, program, bundle });
+    }
+
+    /// What a graph and the skills it names are now.
+    fn pin(
+        &self,
+        source: Source,
+        graph: Graph,
+        named: &BTreeSet<String>,
+    ) -> (Arc<Bundle>, Arc<Program>) {
+        let aliases = self.aliases.clone();
+        let mut bundle = Bundle { graph: source, skills: BTreeMap::new(), aliases };
+        let mut skills = BTreeMap::new();
+        for name in named {
+            if let Some(LibrarySkill { skill: Some(skill), served: Some(served), .. }) =
+                self.skill(name)
+            {
+                bundle.skills.insert(name.clone(), served.clone());
+                skills.insert(name.clone(), skill.clone());
             }
-            let aliases = self.aliases.clone();
-            Arc::new(Program { id: bundle.id(), graph: Arc::new(graph), skills: pinned, aliases })
-        });
-        self.graphs.push(LibraryGraph { name, description, source, findings, program });
+        }
+        let (graph, aliases) = (Arc::new(graph), bundle.aliases.clone());
+        let program = Program { id: bundle.id(), graph, skills, aliases };
+        (Arc::new(bundle), Arc::new(program))
     }
 
     fn known_skills(&self) -> BTreeMap<String, Option<Arc<Skill>>> {
-        // Of two with one name the first stands, as in `skill`.
-        let skills = self.skills.iter().rev();
-        skills.map(|skill| (skill.name.clone(), skill.skill.clone())).collect()
+        let one = |file: &LibrarySkill| {
+            let skill = self.skill(&file.name).and_then(|file| file.skill.clone());
+            (file.name.clone(), skill)
+        };
+        self.skills.iter().map(one).collect()
     }
 }
 

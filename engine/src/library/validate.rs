@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Library;
-use super::files::{files, read};
+use super::files::{Files, files, read};
 use crate::bundle::Catalog;
 use crate::diagnostic::{Finding, Place, any_error, code};
 use crate::yaml;
@@ -27,7 +27,8 @@ pub fn validate(paths: &[PathBuf], catalog: &Catalog) -> Validation {
     let mut validation = Validation::default();
     for path in paths {
         if path.is_dir() {
-            validation.add(Library::load_as(path, &shown(path), catalog));
+            let files = Files::read_as(path, &shown(path));
+            validation.add(Library::default().reload(files, catalog));
         } else {
             validate_file(path, catalog, &mut validation);
         }
@@ -56,7 +57,7 @@ fn validate_file(path: &Path, catalog: &Catalog, validation: &mut Validation) {
         for skill in files(parent, &parent.join("skills"), &shown(&parent.join("skills"))) {
             match skill {
                 Ok(skill) => library.add_skill(skill, catalog),
-                Err(finding) => library.findings.push(finding),
+                Err(finding) => library.files.unread.push(finding),
             }
         }
         library.add_graph(source, catalog);
@@ -66,7 +67,13 @@ fn validate_file(path: &Path, catalog: &Catalog, validation: &mut Validation) {
         let message = "this file is neither a graph nor a skill";
         let fix = "begin with `graph: NAME` or `skill: NAME`";
         let place = Place::START;
-        library.findings.push(Finding::error(code::NOT_A_GRAPH, &source.path, place, message, fix));
+        library.files.unread.push(Finding::error(
+            code::NOT_A_GRAPH,
+            &source.path,
+            place,
+            message,
+            fix,
+        ));
         validation.files.push(source.path.clone());
         validation.sources.insert(source.path, source.text);
     }

@@ -10,6 +10,7 @@ mod libraries;
 mod lines;
 mod mistakes;
 mod pictures;
+mod reloads;
 mod run;
 mod schemas;
 mod scripted;
