@@ -27,7 +27,7 @@ fn after(states: &[&[(&str, &str)]]) -> Library {
     states.iter().fold(Library::default(), |library, state| library.reload(files(state), &catalog))
 }
 
-/// Each graph as `name < file: description of what serves; codes`, in order.
+/// Each graph as `name < file`, what serves, and the codes of its findings.
 fn shown(library: &Library) -> Vec<String> {
     let shown = library.graphs().iter().map(|graph| {
         let serves = match &graph.program {
@@ -72,7 +72,7 @@ fn a_good_edit_serves_and_a_bad_one_leaves_the_last_good_version() {
 #[test]
 fn several_bad_edits_keep_the_last_version_that_was_good() {
     let bad = after(&[&[("a.yaml", LINE)], &[("a.yaml", NO_YAML)], &[("a.yaml", "nodes: {}")]]);
-    assert_eq!(bad.graph("line").unwrap().findings[0].code, "missing_key");
+    assert_eq!(bad.graph("line").unwrap().findings[0].code, "empty_graph");
     assert_eq!(served(&bad, "line"), LINE);
 }
 

@@ -129,12 +129,13 @@ where
             return;
         }
         let after = before.reload(files, &self.catalog);
-        for change in changes::between(&before, &after) {
+        let changes = changes::between(&before, &after);
+        self.current.replace(after);
+        for change in changes {
             match change {
                 Change::Good(line) => tracing::info!("{line}"),
                 Change::Bad(line) => tracing::warn!("{line}"),
             }
         }
-        self.current.replace(after);
     }
 }

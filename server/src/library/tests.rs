@@ -89,62 +89,58 @@ async fn what_is_told_during_a_reload_makes_another_one() {
 }
 
 #[tokio::test]
-async fn a_watch_tells_of_edits_moves_and_the_folder_itself_but_not_of_readers() {
+async fn a_watch_tells_of_files_and_of_the_folder_itself() {
     let place = TempDir::new().unwrap();
     let graphs = place.path().join("graphs");
-    let told = Arc::new(Notify::new());
-    let heard = async |what: &str| {
-        let told = timeout(Duration::from_secs(20), told.notified()).await;
-        told.unwrap_or_else(|_| panic!("nothing was told of {what}"));
-    };
-    // One watch after the other, as the follower does it.
-    let before = watching::watch(&graphs, &told).unwrap();
-    fs::create_dir(&graphs).unwrap();
-    heard("the folder").await;
-    drop(before);
-
-    let before = watching::watch(&graphs, &told).unwrap();
-    fs::create_dir(graphs.join("skills")).unwrap();
-    heard("skills/").await;
-    drop(before);
-
-    let told_of = |change: &dyn Fn()| {
-        let fresh = Arc::new(Notify::new());
-        let watcher = watching::watch(&graphs, &fresh).unwrap();
-        change();
-        async move {
-            let _watcher = watcher;
-            timeout(Duration::from_secs(20), fresh.notified()).await.is_ok()
-        }
-    };
-    let file = graphs.join("a.yaml");
-    let hidden = place.path().join(".a.yaml.tmp");
+    let (file, skills) = (graphs.join("a.yaml"), graphs.join("skills"));
+    let (hidden, old) = (place.path().join(".a.yaml.tmp"), place.path().join("old"));
     fs::write(&hidden, "x").unwrap();
-    assert!(told_of(&|| fs::write(graphs.join("skills/s.yaml"), "x").unwrap()).await);
-    assert!(told_of(&|| fs::rename(&hidden, &file).unwrap()).await, "moved here");
-    assert!(told_of(&|| fs::remove_file(&file).unwrap()).await);
-    assert!(told_of(&|| fs::rename(&graphs, place.path().join("old")).unwrap()).await);
-
-    // A reader and a neighbour come first: if they told anything, it would be told before.
-    fs::create_dir(&graphs).unwrap();
-    fs::write(&file, "x").unwrap();
-    let quiet = Arc::new(Notify::new());
-    let watcher = watching::watch(&graphs, &quiet).unwrap();
-    fs::read(&file).unwrap();
-    fs::write(place.path().join("neighbour"), "x").unwrap();
-    drop(watcher);
-    let probe = Arc::new(Notify::new());
-    let _watcher = watching::watch(&graphs, &probe).unwrap();
-    fs::write(&file, "y").unwrap();
-    probe.notified().await;
-    assert!(timeout(Duration::ZERO, quiet.notified()).await.is_err());
+    let changes: [(&str, &dyn Fn() -> std::io::Result<()>); 7] = [
+        ("the folder", &|| fs::create_dir(&graphs)),
+        ("a file moved here", &|| fs::rename(&hidden, &file)),
+        ("a file written", &|| fs::write(&file, "y")),
+        ("the skills", &|| fs::create_dir(&skills)),
+        ("a skill", &|| fs::write(skills.join("s.yaml"), "x")),
+        ("a file removed", &|| fs::remove_file(&file)),
+        ("the folder moved", &|| fs::rename(&graphs, &old)),
+    ];
+    for (what, change) in changes {
+        let told = Arc::new(Notify::new());
+        let _watcher = watching::watch(&graphs, &told).unwrap();
+        change().unwrap();
+        timeout(Duration::from_secs(20), told.notified()).await.expect(what);
+    }
 }
 
-fn files(texts: State<'_>) -> Files {
-    let source =
-        |(path, text): &(&str, &str)| Source { path: (*path).into(), text: (*text).into() };
-    let (skills, graphs) = texts.iter().map(source).partition(|s| s.path.starts_with("skills/"));
-    Files { graphs, skills, unread: Vec::new() }
+#[tokio::test]
+async fn readers_and_neighbours_tell_nothing() {
+    let place = TempDir::new().unwrap();
+    let (graphs, neighbour) = (place.path().join("graphs"), place.path().join("neighbour"));
+    let file = graphs.join("a.yaml");
+    fs::create_dir(&graphs).unwrap();
+    fs::write(&file, "x").unwrap();
+    let (events, mut seen) = mpsc::unbounded_channel();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        events.send(event.unwrap()).unwrap();
+    })
+    .unwrap();
+    for folder in [place.path(), &graphs] {
+        notify::Watcher::watch(&mut watcher, folder, notify::RecursiveMode::NonRecursive).unwrap();
+    }
+    Files::read(&graphs);
+    fs::write(&neighbour, "x").unwrap();
+    fs::write(&file, "y").unwrap();
+    // Events keep their order: what the reader and the neighbour caused comes before the edit.
+    let mut neighbours = 0;
+    loop {
+        let event = timeout(Duration::from_secs(20), seen.recv()).await.unwrap().unwrap();
+        if watching::concerns(&event, &graphs, place.path()) {
+            assert_eq!(event.paths, std::slice::from_ref(&file), "{event:?}");
+            break;
+        }
+        neighbours += usize::from(event.paths.contains(&neighbour));
+    }
+    assert!(neighbours > 0);
 }
 
 /// Path and text of every file.

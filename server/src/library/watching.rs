@@ -30,7 +30,7 @@ pub(super) fn watch(folder: &Path, told: &Arc<Notify>) -> notify::Result<Recomme
 
 /// Whether an event may mean other content: not one that a reader causes (exile reads, too), and
 /// not one about a neighbour of the folder.
-fn concerns(event: &Event, folder: &Path, parent: &Path) -> bool {
+pub(super) fn concerns(event: &Event, folder: &Path, parent: &Path) -> bool {
     let neighbour = |path: &Path| path != folder && path.parent() == Some(parent);
     let neighbours = !event.paths.is_empty() && event.paths.iter().all(|path| neighbour(path));
     event.need_rescan() || !(event.kind.is_access() || neighbours)
