@@ -127,7 +127,7 @@ async fn readers_and_neighbours_tell_nothing() {
     for folder in [place.path(), &graphs] {
         notify::Watcher::watch(&mut watcher, folder, notify::RecursiveMode::NonRecursive).unwrap();
     }
-    Files::read(&graphs);
+    assert_eq!(Files::read(&graphs).graphs.len(), 1);
     fs::write(&neighbour, "x").unwrap();
     fs::write(&file, "y").unwrap();
     // Events keep their order: what the reader and the neighbour caused comes before the edit.
@@ -145,6 +145,13 @@ async fn readers_and_neighbours_tell_nothing() {
 
 /// Path and text of every file.
 type State<'s> = &'s [(&'s str, &'s str)];
+
+fn files(texts: State<'_>) -> Files {
+    let source =
+        |(path, text): &(&str, &str)| Source { path: (*path).into(), text: (*text).into() };
+    let (skills, graphs) = texts.iter().map(source).partition(|s| s.path.starts_with("skills/"));
+    Files { graphs, skills, unread: Vec::new() }
+}
 
 #[test]
 fn the_log_names_what_an_edit_did() {
