@@ -5,6 +5,7 @@ mod branches;
 mod commands;
 mod conversations;
 mod disk;
+mod edits;
 mod hostile;
 mod installation;
 mod kills;
