@@ -2,6 +2,7 @@
 //! process. Nothing here reaches beyond the loopback interface.
 
 mod branches;
+mod cancels;
 mod commands;
 mod conversations;
 mod disk;
@@ -15,5 +16,6 @@ mod secrets;
 mod serving;
 mod shipped;
 mod spans;
+mod streams;
 mod upstream;
 mod web;
