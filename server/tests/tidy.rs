@@ -6,6 +6,8 @@
 
 #[path = "tidy/manifests.rs"]
 mod manifests;
+#[path = "tidy/promises.rs"]
+mod promises;
 #[path = "tidy/sources.rs"]
 mod sources;
 #[path = "tidy/tree.rs"]
@@ -32,6 +34,7 @@ const RULES: &[Rule] = &[
     sources::names,
     sources::finished,
     sources::documented,
+    promises::tested,
 ];
 
 #[test]
@@ -246,4 +249,22 @@ fn an_item_excused_from_documentation_is_seen() {
         "//! Documented.\n",
         concat!("engine/src/lib.rs: allows `missing", "_docs`"),
     );
+}
+
+const PROMISING: &str = "engine/GUARANTEES.md";
+
+fn promise(test: &str) -> String {
+    format!("| Fault | Promise | Test |\n|---|---|---|\n| kill | nothing is lost | {test} |\n")
+}
+
+#[test]
+fn a_promise_without_a_test_is_seen() {
+    let test = concat!("#[", "test]\nfn nothing_is_lost() {}\n");
+    let check = |paper: &str| {
+        promises::tested(&Tree::of(&[(PROMISING, &promise(paper)), ("engine/tests/all/a.rs", test)]))
+    };
+    let place = "engine/GUARANTEES.md:3";
+    assert_eq!(check("`nothing_is_lost`"), [""; 0]);
+    assert_eq!(check("nothing_is_lost"), [format!("{place}: the row names no test")]);
+    assert_eq!(check("`all_is_kept`"), [format!("{place}: there is no test `all_is_kept`")]);
 }

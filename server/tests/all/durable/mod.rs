@@ -10,10 +10,12 @@
 //! | `graphs.rs` | what is run |
 //! | `plan.rs` | what a test wants of its runs, and what it knows of them |
 //! | `check.rs` | whether the history is one that could be promised |
+//! | `field.rs` | one file, its upstream, and the lives of workers over it |
 //! | `kills.rs`, `zombie.rs` | the tests |
 
 mod check;
 mod counter;
+mod field;
 mod graphs;
 mod kills;
 mod plan;
@@ -23,4 +25,4 @@ mod words;
 mod worker;
 mod zombie;
 
-pub(crate) use plan::Seeded;
+pub(crate) use plan::{Seeded, number};

@@ -28,6 +28,11 @@ impl Seeded {
     }
 }
 
+/// What a variable says, or this.
+pub(crate) fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().map_or(default, |n| n.parse().unwrap())
+}
+
 /// A record, and how the test knows of it.
 pub(super) struct Known {
     pub(super) record: Record,
