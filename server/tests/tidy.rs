@@ -25,6 +25,7 @@ const RULES: &[Rule] = &[
     manifests::owners,
     manifests::one_version,
     manifests::lints,
+    manifests::licence,
     sources::arrows,
     sources::owners,
     sources::span_names,
@@ -107,6 +108,17 @@ fn a_workspace_that_lets_items_go_undocumented_is_seen() {
         "[workspace.lints.rust]\nunsafe_code = \"forbid\"\n",
         "[workspace.lints.rust]\nmissing_docs = \"warn\"\n",
         "Cargo.toml: `missing_docs` is off",
+    );
+}
+
+#[test]
+fn anyone_may_host_it() {
+    check(
+        manifests::licence,
+        "engine/Cargo.toml",
+        "[package]\nname = \"exile-engine\"\nlicense = \"BUSL-1.1\"\n",
+        "[package]\nname = \"exile-engine\"\nlicense.workspace = true\n",
+        "engine/Cargo.toml: does not take the workspace's licence",
     );
 }
 

@@ -178,3 +178,22 @@ fn readers_that_never_read_slow_nobody_and_cost_no_memory() {
     );
     assert!(grown < GROWTH_KB, "the server grew by {grown} kB");
 }
+
+#[test]
+fn memory_does_not_grow_with_runs() {
+    let place = Installation::bare();
+    let server = place.serve();
+    let run = |times: usize| {
+        for _ in 0..times {
+            let body = r#"{"graph": "chat", "input": {"messages": "hello"}}"#;
+            let ended = server.ask("POST", "/api/runs/wait", body);
+            assert_eq!(ended.status, 200, "{ended:?}");
+        }
+        server.memory_kb()
+    };
+    // Caches and pools fill first.
+    let (early, late) = (run(100), run(400));
+    let grown = late.saturating_sub(early);
+    println!("400 more runs: the server grew by {grown} kB");
+    assert!(grown < 8 * 1024, "400 runs cost {grown} kB");
+}
