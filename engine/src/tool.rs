@@ -26,7 +26,8 @@ use crate::id::{RunId, UserId};
 pub const RESULT_LIMIT: usize = 64 * 1024;
 
 /// What calling a tool does to the world, and so what may happen to an open call after a crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The stronger one is the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
     /// Reads only: may be called again.

@@ -8,6 +8,7 @@
 //! | `build.rs` | what a node kind may ask for while it is built from its YAML |
 //! | `text.rs` | expressions and templates, with findings at their places |
 //! | `lines.rs` | from `edges` or `order` to lines, each checked by itself |
+//! | `nesting.rs` | graphs inside graphs: order, cycles, depth |
 //! | `check.rs` | what all lines together say: reachability, conditions, cycles |
 //! | `parallel.rs` | parallel writes, and lines that should be a join |
 //! | `topology.rs` | the petgraph side of it |
@@ -23,6 +24,7 @@ mod channels;
 mod check;
 pub mod compile;
 mod lines;
+pub mod nesting;
 mod parallel;
 pub mod picture;
 mod reading;

@@ -28,8 +28,7 @@ const UNSUPPORTED_KEYS: [&str; 2] = ["durability", "expose"];
 const UNSUPPORTED_NODE_KEYS: [&str; 6] =
     ["cache", "context", "idle_timeout", "on_error", "retry", "timeout"];
 /// Kinds that are designed and not part of this version.
-pub(crate) const UNSUPPORTED_KINDS: [&str; 7] =
-    ["graph", "human", "map", "recall", "remember", "retrieve", "summarize"];
+pub(crate) const UNSUPPORTED_KINDS: [&str; 3] = ["recall", "remember", "retrieve"];
 
 /// Reads a document's shape; `None` in the place of the spec if there is nothing to go on with.
 pub(crate) fn read(document: &Document) -> Result<Reading, Vec<Finding>> {

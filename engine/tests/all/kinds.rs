@@ -83,7 +83,7 @@ impl Node for Set {
             };
             writes.insert(channel.clone(), value);
         }
-        Ok(Outcome { writes })
+        Ok(Outcome::writes(writes))
     }
 }
 
@@ -110,6 +110,7 @@ struct ProbeKeys {
     skill: Option<String>,
     model: Option<String>,
     tool: Option<String>,
+    graph: Option<String>,
     #[serde(default)]
     tools: Vec<String>,
     /// A JSON Schema.
@@ -138,6 +139,7 @@ impl NodeKind for ProbeKind {
         keys.skill.map(|skill| build.skill(&["skill"], &skill));
         keys.model.map(|model| build.model(&["model"], &model));
         keys.tool.map(|tool| build.tool(&["tool"], &tool));
+        keys.graph.map(|graph| build.graph(&["graph"], &graph).is_some());
         build.tools(&["tools"], &keys.tools);
         if keys.replies {
             build.writes_reduced(&["replies"], "messages", Reducer::Messages);
@@ -155,7 +157,7 @@ struct Probe;
 #[async_trait]
 impl Node for Probe {
     async fn run(&self, _: &Cx, _: &State) -> Result<Outcome, NodeError> {
-        Ok(Outcome::default())
+        Ok(Outcome::nothing())
     }
 }
 
