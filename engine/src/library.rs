@@ -204,7 +204,7 @@ impl Library {
         let taken = first.map(|first| taken(&source, "/graph", &name, &first));
         compiled.findings.extend(taken);
         let inside = |name: &String| Some((name.clone(), named.get(name)?.clone()));
-        let inside: BTreeMap<_, _> = compiled.graphs().iter().filter_map(inside).collect();
+        let inside: BTreeMap<_, _> = compiled.graphs().filter_map(inside).collect();
         let graph = compiled.graph.take().filter(|_| !any_error(&compiled.findings));
         let program = graph.map(|graph| {
             let mut bundle = Bundle {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Finding, any_error, code, sort};
 use crate::document::Document;
@@ -15,7 +15,7 @@ use crate::graph::compile::check_name;
 use crate::shape;
 
 /// A checked skill.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Skill {
     /// As in the YAML.
     pub name: Arc<str>,

@@ -26,7 +26,7 @@ use crate::id::{RunId, UserId};
 pub const RESULT_LIMIT: usize = 64 * 1024;
 
 /// What calling a tool does to the world, and so what may happen to an open call after a crash.
-/// The stronger one is the greater.
+/// Later ones are stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
@@ -130,6 +130,7 @@ impl ToolAnswer {
             Self::Done(Value::String(text)) => text.clone(),
             Self::Done(value) => value.to_string(),
             Self::Failed(error) => json!({ "error": error }).to_string(),
+            Self::Ask(question) => question.text.clone(),
         }
     }
 
@@ -139,6 +140,7 @@ impl ToolAnswer {
         let text = match &self {
             Self::Done(Value::String(text)) => text.clone(),
             Self::Done(value) => value.to_string(),
+            Self::Ask(_) => return self,
             Self::Failed(error) => {
                 let message = cut(&error.message).unwrap_or_else(|| error.message.clone());
                 return Self::Failed(ToolError { kind: error.kind, message });

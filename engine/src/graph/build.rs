@@ -20,7 +20,7 @@ use crate::graph::{GraphNode, channels};
 use crate::shape;
 use crate::skill::Skill;
 use crate::state::{Channels, Reducer, short};
-use crate::tool::{self, Effect};
+use crate::tool::{self, Effect, ToolSpec};
 
 /// Whether names of tools and models must be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +44,22 @@ pub struct Known<'a> {
     pub names: Names,
 }
 
-/// A channel that a node writes.
+/// A channel that a node reads or writes.
 #[derive(Clone, Debug)]
-pub(super) struct Write {
+pub(super) struct Access {
     pub(super) channel: Arc<str>,
     /// A JSON pointer to what says so.
     pub(super) pointer: String,
+    /// Where it stands in the text there, in bytes.
+    pub(super) at: Option<usize>,
+}
+
+/// What a node may do to the world.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// As it is spoken of, e.g. ``the tool `mail__send` ``.
+    pub(super) what: String,
+    pub(super) effect: Effect,
 }
 
 /// What a node needs besides its own YAML, for its graph's bundle and for those who use it.
@@ -57,22 +67,31 @@ pub(super) struct Write {
 pub(super) struct Brings {
     /// Skills that it names.
     pub(super) skills: BTreeSet<String>,
-    /// Graphs that it runs, those inside them included.
-    pub(super) graphs: BTreeSet<String>,
+    /// Graphs that it runs, those inside them included, and hashes of their texts.
+    pub(super) graphs: BTreeMap<String, Arc<str>>,
     /// Of the graphs inside it, those that stand deepest in one another, from the outside in.
     pub(super) deepest: Vec<String>,
-    /// The strongest effect of a tool that it may call.
-    pub(super) effect: Option<Effect>,
+    /// The call of the strongest effect; `None` if there is none.
+    pub(super) call: Option<Call>,
 }
 
 impl Brings {
     pub(super) fn add(&mut self, more: &Self) {
         self.skills.extend(more.skills.iter().cloned());
-        self.graphs.extend(more.graphs.iter().cloned());
+        self.graphs.extend(more.graphs.iter().map(|(name, hash)| (name.clone(), hash.clone())));
         if more.deepest.len() > self.deepest.len() {
             self.deepest.clone_from(&more.deepest);
         }
-        self.effect = self.effect.max(more.effect);
+        if let Some(call) = &more.call {
+            self.call(call.clone());
+        }
+    }
+
+    /// Of calls of the same effect the first stands.
+    fn call(&mut self, call: Call) {
+        if self.call.as_ref().is_none_or(|known| known.effect < call.effect) {
+            self.call = Some(call);
+        }
     }
 }
 
@@ -83,6 +102,7 @@ pub struct Nested {
     pub node: GraphNode,
     /// The channels that it writes.
     pub writes: BTreeSet<Arc<str>>,
+    pub(super) reads: Vec<Access>,
 }
 
 /// One node under construction. Every `place` below is a path inside the node, e.g.
@@ -99,7 +119,8 @@ pub struct Build<'a> {
     pub(super) pointer: String,
     /// The keys of its own.
     pub(super) own: Map<String, Value>,
-    pub(super) writes: Vec<Write>,
+    pub(super) writes: Vec<Access>,
+    pub(super) reads: Vec<Access>,
     pub(super) brings: Brings,
     pub(super) findings: Vec<Finding>,
 }
@@ -159,7 +180,7 @@ impl<'a> Build<'a> {
     /// Notes that the node writes this channel; reports an undeclared one.
     pub fn writes(&mut self, place: &[&str], channel: &str) -> Option<Arc<str>> {
         let name = self.declared(place, channel, "")?;
-        self.writes.push(Write { channel: name.clone(), pointer: self.at(place) });
+        self.writes.push(self.access(place, &name));
         Some(name)
     }
 
@@ -184,7 +205,7 @@ impl<'a> Build<'a> {
             );
             return None;
         }
-        self.writes.push(Write { channel: name.clone(), pointer: self.at(place) });
+        self.writes.push(self.access(place, &name));
         Some(name)
     }
 
@@ -233,7 +254,26 @@ impl<'a> Build<'a> {
 
     /// Notes that the node reads this channel; reports an undeclared one.
     pub fn reads(&mut self, place: &[&str], channel: &str) -> Option<Arc<str>> {
-        self.declared(place, channel, "")
+        let name = self.declared(place, channel, "")?;
+        self.reads.push(self.access(place, &name));
+        Some(name)
+    }
+
+    /// Notes that the node may make a call of this effect, besides those of tools that it
+    /// [`calls_tools`](Self::calls_tools); `what` as it is spoken of. A model's answer and reading
+    /// are no effect.
+    pub fn calls(&mut self, what: impl Into<String>, effect: Effect) {
+        self.brings.call(Call { what: what.into(), effect });
+    }
+
+    /// Notes that the node may call the tools of these names and patterns.
+    pub fn calls_tools(&mut self, patterns: &[String]) {
+        let covered = |spec: &&ToolSpec| patterns.iter().any(|p| tool::matches(p, &spec.name));
+        let specs = self.known.catalog.tools.specs().filter(covered);
+        // Of equals the first.
+        if let Some(spec) = specs.reduce(|a, b| if b.effect > a.effect { b } else { a }) {
+            self.calls(format!("the tool `{}`", spec.name), spec.effect);
+        }
     }
 
     /// The skill of that name; reports an unknown one and one that does not load.
@@ -296,17 +336,6 @@ impl<'a> Build<'a> {
         None
     }
 
-    /// Notes that the node may call tools of that effect.
-    pub fn calls(&mut self, effect: Effect) {
-        self.brings.effect = self.brings.effect.max(Some(effect));
-    }
-
-    /// Notes that the node may call those of the installation's tools that `allowed` says yes to.
-    pub fn may_call(&mut self, allowed: impl Fn(&str) -> bool) {
-        let tools = self.known.catalog.tools.specs().filter(|spec| allowed(&spec.name));
-        self.brings.effect = self.brings.effect.max(tools.map(|spec| spec.effect).max());
-    }
-
     /// Checks the name of a variable that is read beside the channels; reports one that cannot be
     /// read and one that is taken.
     pub fn variable(&mut self, place: &[&str], name: &str) -> Option<Arc<str>> {
@@ -350,6 +379,8 @@ impl<'a> Build<'a> {
         let (nested, brings) =
             compile::nested(scene, name, &self.at(place), yaml, &mut self.findings)?;
         self.brings.add(&brings);
+        let outer = nested.reads.iter().filter(|read| self.channels.get(&read.channel).is_some());
+        self.reads.extend(outer.cloned());
         Some(nested)
     }
 
@@ -484,8 +515,13 @@ impl<'a> Build<'a> {
         self.value_at(place)?.as_str().map(str::to_owned)
     }
 
+    fn access(&self, place: &[&str], channel: &Arc<str>) -> Access {
+        Access { channel: channel.clone(), pointer: self.at(place), at: None }
+    }
+
     fn texts(&mut self) -> Texts<'_> {
-        Texts { document: self.document, channels: self.channels, findings: &mut self.findings }
+        let (document, channels) = (self.document, self.channels);
+        Texts { document, channels, reads: &mut self.reads, findings: &mut self.findings }
     }
 }
 

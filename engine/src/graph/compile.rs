@@ -1,19 +1,22 @@
 //! From a document to a [`Graph`], with every finding at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::diagnostic::{Finding, any_error, code, sort, suggest};
 use crate::document::{Document, child};
-use crate::graph::build::{Brings, Build, Known, Nested, Write};
+use crate::graph::build::{Access, Brings, Build, Known, Nested};
 use crate::graph::check::Checked;
-use crate::graph::lines::Lines;
+use crate::graph::lines::{Joined, Lines};
+use crate::graph::policy::Common;
 use crate::graph::reading::{self, Reading, UNSUPPORTED_KINDS};
-use crate::graph::spec::{GraphSpec, NodeSpec};
+use crate::graph::spec::{COMMON_KEYS, GraphSpec, NodeSpec};
 use crate::graph::{
-    Branch, Graph, GraphNode, Guard, Join, Limits, Line, Names, Needs, Policy, Schedule, Slot, Target, channels, lines,
+    Branch, Graph, GraphNode, Guard, Join, Limits, Line, Names, NodeIndex, Policy, Schedule, Slot,
+    Target, channels, lines,
 };
 use crate::node::{NodeKind, Work};
 use crate::run::record::Durability;
@@ -59,9 +62,8 @@ impl Compiled {
     }
 
     /// Graphs that its nodes run, those inside them included.
-    #[must_use]
-    pub fn graphs(&self) -> &BTreeSet<String> {
-        &self.brings.graphs
+    pub fn graphs(&self) -> impl Iterator<Item = &String> {
+        self.brings.graphs.keys()
     }
 }
 
@@ -102,21 +104,37 @@ fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
     let scene = Scene { document, graph: &spec.graph, channels: &channels, shown, known };
     let nodes = build_nodes(scene, &spec, &broken_nodes, &mut findings);
     let names: Vec<Arc<str>> = nodes.iter().map(|node| node.name.clone()).collect();
-    let lines = lines::read(document, &spec, &channels, &names, &mut findings);
-    if lines.complete && !broken_lines && !nodes.is_empty() {
-        let branches: Vec<Branch> = nodes.iter().map(|node| node.branch).collect();
-        let writes: Vec<Vec<Write>> = nodes.iter().map(|node| node.writes.clone()).collect();
-        let (mode, topology) = (spec.mode, &lines.topology);
-        let (names, branches, writes, channels) = (&names, &branches, &writes, &*channels);
-        let whole = Checked { document, mode, names, branches, writes, channels, topology };
+    let policies = nodes.iter().map(|node| &node.policy);
+    let lines = lines::read(document, &spec, &channels, &names, policies, &mut findings);
+    let complete = lines.complete && !broken_lines && nodes.iter().all(|node| node.complete);
+    if complete && !nodes.is_empty() {
+        let whole = Checked {
+            document,
+            mode: spec.mode,
+            schedule: spec.schedule,
+            names: &names,
+            branches: nodes.iter().map(|node| node.branch).collect(),
+            writes: nodes.iter().map(|node| &*node.writes).collect(),
+            reads: nodes.iter().zip(&lines.reads).map(|(n, l)| [&n.reads[..], l].concat()).collect(),
+            needs: lines.joins.iter().map(|join| join.needs).collect(),
+            channels: &channels,
+            topology: &lines.topology,
+        };
         findings.extend(whole.findings());
     }
     sort(&mut findings);
     let mut brings = Brings::default();
     nodes.iter().for_each(|node| brings.add(&node.brings));
     let required = required(&spec);
-    let name = spec.graph.as_str().into();
-    let head = Head { name, limits: limits(&spec), input, output, shown };
+    let head = Head {
+        name: spec.graph.as_str().into(),
+        schedule: spec.schedule,
+        durability: spec.durability,
+        limits: limits(&spec),
+        input,
+        output,
+        shown,
+    };
     let graph = (!any_error(&findings)).then(|| assemble(head, channels, nodes, lines)).flatten();
     let (name, description, graph) = (spec.graph, spec.description, graph.map(Arc::new));
     Compiled { name, description, graph, findings, brings, required }
@@ -147,13 +165,19 @@ pub(crate) fn check_name(
 }
 
 /// A node whose YAML was read; without `work` if it could not be built.
+#[derive(Default)]
 struct Built {
     name: Arc<str>,
     kind: &'static str,
     branch: Branch,
     work: Option<Work>,
-    writes: Vec<Write>,
+    policy: Policy,
+    writes: Vec<Access>,
+    /// What the node itself and its `goto` read.
+    reads: Vec<Access>,
     brings: Brings,
+    /// Where it goes by itself is known.
+    complete: bool,
 }
 
 /// What surrounds the nodes that are built.
@@ -171,6 +195,7 @@ pub(super) struct Scene<'a> {
 /// Builds one node after another.
 struct Builder<'a> {
     scene: Scene<'a>,
+    places: HashMap<&'a str, NodeIndex>,
     /// By kind, each compiled once.
     shapes: BTreeMap<&'static str, Option<Shape>>,
     findings: &'a mut Vec<Finding>,
@@ -182,20 +207,17 @@ fn build_nodes(
     broken: &BTreeSet<String>,
     findings: &mut Vec<Finding>,
 ) -> Vec<Built> {
-    let mut builder = Builder { scene, shapes: BTreeMap::new(), findings };
+    let places = spec.nodes.keys().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+    let mut builder = Builder { scene, places, shapes: BTreeMap::new(), findings };
     let mut nodes = Vec::with_capacity(spec.nodes.len());
     for (name, yaml) in &spec.nodes {
         builder.check_name(name);
-        let pointer = child("/nodes", name);
-        let built = if broken.contains(name) { None } else { builder.build(name, &pointer, yaml) };
-        nodes.push(built.unwrap_or_else(|| Built {
-            name: name.as_str().into(),
-            kind: "",
-            branch: Branch::First,
-            work: None,
-            writes: Vec::new(),
-            brings: Brings::default(),
-        }));
+        let complete = !["goto", "on_error"].iter().any(|key| yaml.contains_key(*key));
+        let mut built = Built { name: name.as_str().into(), complete, ..Built::default() };
+        if !broken.contains(name) {
+            builder.build(&mut built, &child("/nodes", name), yaml);
+        }
+        nodes.push(built);
     }
     nodes
 }
@@ -208,12 +230,14 @@ pub(super) fn nested(
     yaml: &Map<String, Value>,
     findings: &mut Vec<Finding>,
 ) -> Option<(Nested, Brings)> {
-    let mut builder = Builder { scene, shapes: BTreeMap::new(), findings };
-    let Built { name, kind, branch, work, writes, brings } = builder.build(name, pointer, yaml)?;
+    let (places, shapes) = (HashMap::new(), BTreeMap::new());
+    let mut built = Built { name: name.into(), ..Built::default() };
+    Builder { scene, places, shapes, findings }.build(&mut built, pointer, yaml);
+    let Built { name, kind, branch, work, policy, writes, reads, brings, .. } = built;
     let lines = vec![Line { guard: Guard::Always, to: Target::End }];
-    let node = GraphNode { name, kind, work: work?, branch, lines, policy: Policy::default() };
+    let node = GraphNode { name, kind, work: work?, branch, lines, policy };
     let writes = writes.into_iter().map(|write| write.channel).collect();
-    Some((Nested { node, writes }, brings))
+    Some((Nested { node, writes, reads }, brings))
 }
 
 impl Builder<'_> {
@@ -226,53 +250,71 @@ impl Builder<'_> {
         } else {
             return;
         };
-        let document = self.scene.document;
         let fix = "use 1 to 64 letters, digits, `_` and `-`";
         let finding =
-            document.error_at_key(code::INVALID_NAME, &child("/nodes", name), message, fix);
+            self.scene.document.error_at_key(code::INVALID_NAME, &child("/nodes", name), message, fix);
         self.findings.push(finding);
     }
 
-    fn build(
-        &mut self,
-        name: &str,
-        pointer: &str,
-        yaml: &Map<String, Value>,
-    ) -> Option<Built> {
-        let kind = self.kind(pointer, yaml)?;
+    /// Fills in what can be read; where a node goes is known even if it cannot be built.
+    fn build(&mut self, built: &mut Built, pointer: &str, yaml: &Map<String, Value>) {
+        let kind = self.kind(pointer, yaml);
         let value = Value::Object(yaml.clone());
-        let document = self.scene.document;
-        let violations = self.shape(pointer, &*kind)?.check(document, pointer, &value);
-        if !violations.is_empty() {
-            self.findings.extend(violations.into_iter().map(|violation| violation.finding));
-            return None;
-        }
-        let branch = match serde_json::from_value::<NodeSpec>(value) {
-            Ok(common) => common.branch,
+        let (scene, before) = (self.scene, self.findings.len());
+        let document = scene.document;
+        let kind = kind.filter(|kind| {
+            let shape = self.shape(pointer, &**kind);
+            let wrong = shape.map(|shape| shape.check(document, &pointer, &value));
+            let good = wrong.as_ref().is_some_and(Vec::is_empty);
+            self.findings.extend(wrong.into_iter().flatten().map(|violation| violation.finding));
+            good
+        });
+        let spec = match NodeSpec::deserialize(&value) {
+            Ok(spec) => spec,
             Err(error) => {
-                self.findings.push(shape::unread(document, pointer, &error));
-                return None;
+                if self.findings.len() == before && kind.is_some() {
+                    self.findings.push(shape::unread(document, pointer, &error));
+                }
+                return;
             }
         };
-        let mut own = yaml.clone();
-        own.retain(|key, _| key != "kind" && key != "branch");
-        let mut build = Build {
-            known: self.scene.known,
+        let mut common = Common {
             document,
-            graph: self.scene.graph,
-            channels: self.scene.channels,
-            shown: self.scene.shown,
-            name: name.into(),
+            channels: scene.channels,
+            places: &self.places,
             pointer: pointer.to_owned(),
-            own,
-            writes: Vec::new(),
-            brings: Brings::default(),
-            findings: Vec::new(),
+            reads: Vec::new(),
+            complete: true,
+            findings: self.findings,
         };
-        let work = kind.build(&mut build);
-        self.findings.append(&mut build.findings);
-        let Build { name, writes, brings, .. } = build;
-        Some(Built { name, kind: kind.name(), branch, work, writes, brings })
+        built.branch = spec.branch;
+        built.policy = common.policy(&spec);
+        built.complete = common.complete;
+        if let Some(kind) = kind {
+            let mut own = yaml.clone();
+            own.retain(|key, _| !COMMON_KEYS.contains(&key.as_str()));
+            let mut build = Build {
+                known: scene.known,
+                document,
+                graph: scene.graph,
+                channels: scene.channels,
+                shown: scene.shown,
+                name: built.name.clone(),
+                pointer: pointer.to_owned(),
+                own: own.clone(),
+                writes: Vec::new(),
+                reads: Vec::new(),
+                brings: Brings::default(),
+                findings: Vec::new(),
+            };
+            built.kind = kind.name();
+            built.work = kind.build(&mut build);
+            built.policy.cache = common.cache(spec.cache, built.kind, &own, &build);
+            common.findings.append(&mut build.findings);
+            (built.writes, built.brings) = (build.writes, build.brings);
+            built.reads = build.reads;
+        }
+        built.reads.append(&mut common.reads);
     }
 
     fn kind(&mut self, pointer: &str, yaml: &Map<String, Value>) -> Option<Arc<dyn NodeKind>> {
@@ -331,6 +373,8 @@ fn limits(spec: &GraphSpec) -> Limits {
 
 struct Head {
     name: Arc<str>,
+    schedule: Schedule,
+    durability: Durability,
     limits: Limits,
     input: Vec<Arc<str>>,
     output: Vec<Arc<str>>,
@@ -347,14 +391,15 @@ fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines
     let joins = joins
         .into_iter()
         .enumerate()
-        .map(|(join, (target, sources))| Join { target, needs: Needs::All, slots: slots(join, sources) })
+        .map(|(join, Joined { target, needs, sources })| {
+            Join { target, needs, slots: slots(join, sources) }
+        })
         .collect();
     let nodes = nodes
         .into_iter()
         .zip(leaving)
         .map(|(node, lines)| {
-            let Built { name, kind, branch, work, .. } = node;
-            let policy = Policy::default();
+            let Built { name, kind, branch, work, policy, .. } = node;
             work.map(|work| GraphNode { name, kind, work, branch, lines, policy })
         })
         .collect::<Option<Vec<_>>>()?;
@@ -365,8 +410,8 @@ fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines
         start,
         start_branch: Branch::First,
         joins,
-        schedule: Schedule::default(),
-        durability: Durability::default(),
+        schedule: head.schedule,
+        durability: head.durability,
         limits: head.limits,
         input: head.input,
         output: head.output,

@@ -7,10 +7,12 @@
 //! | `channels.rs` | from `state` to channels |
 //! | `build.rs` | what a node kind may ask for while it is built from its YAML |
 //! | `text.rs` | expressions and templates, with findings at their places |
+//! | `policy.rs` | the keys that every kind has: retries, timeouts, `on_error`, `cache`, `goto` |
 //! | `lines.rs` | from `edges` or `order` to lines, each checked by itself |
 //! | `nesting.rs` | graphs inside graphs: order, cycles, depth |
 //! | `check.rs` | what all lines together say: reachability, conditions, cycles |
-//! | `parallel.rs` | parallel writes, and lines that should be a join |
+//! | `meeting.rs` | which nodes can run at the same time, under either schedule |
+//! | `parallel.rs` | parallel reads and writes, and lines that should be a join |
 //! | `topology.rs` | the petgraph side of it |
 //! | `compile.rs` | all of this in turn: from a document to a [`Graph`] |
 //! | `picture.rs` | Mermaid, DOT and JSON |
@@ -24,9 +26,11 @@ mod channels;
 mod check;
 pub mod compile;
 mod lines;
+mod meeting;
 pub mod nesting;
 mod parallel;
 pub mod picture;
+mod policy;
 mod reading;
 pub(crate) mod spec;
 mod text;

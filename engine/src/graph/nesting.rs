@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::bundle::{Catalog, Source};
 use crate::diagnostic::Finding;
@@ -183,7 +184,8 @@ fn inner(document: &Document, known: Known<'_>, one: &Compiled) -> Option<Inner>
     let shown = one.graph.clone()?;
     let hidden = compile::hidden(document, known)?;
     let mut brings = one.brings.clone();
-    brings.graphs.insert(one.name.clone());
+    let hash = crate::hex(&Sha256::digest(document.text().as_bytes()));
+    brings.graphs.insert(one.name.clone(), hash.into());
     brings.deepest.insert(0, one.name.clone());
     Some(Inner { shown, hidden, required: one.required.clone(), brings })
 }

@@ -8,6 +8,7 @@ mod hand;
 mod kinds;
 mod libraries;
 mod lines;
+mod meetings;
 mod mistakes;
 mod pictures;
 mod run;

@@ -20,7 +20,7 @@ use exile_engine::node::NodeError;
 use exile_engine::run::context::{Cx, ModelCall};
 use exile_engine::skill::Skill;
 use exile_engine::state::{Reducer, State};
-use exile_engine::tool::{Effect, ToolSpec, matches};
+use exile_engine::tool::{ToolSpec, matches};
 
 use super::MESSAGES;
 
@@ -216,15 +216,6 @@ pub(super) fn found<T>(key: Option<Option<T>>) -> Option<Option<T>> {
     }
 }
 
-/// Notes which tools a node may call. Whether it is given a skill by its conversation, and which,
-/// is known only when it runs: it may then call any.
-pub(super) fn may_call(build: &mut Build<'_>, skill: Option<&Skill>, allowed: &Allowed) {
-    match (skill, &allowed.0) {
-        (None, None) => build.calls(Effect::Unsafe),
-        _ => build.may_call(|tool| allowed.names(skill.map(|s| s.tools.as_slice()), tool)),
-    }
-}
-
 /// The channel of `into`, which takes a value and not a message.
 pub(super) fn written(build: &mut Build<'_>, into: &str) -> Option<Arc<str>> {
     let reducer = build.channels().get(into).map(|c| c.reduce);
@@ -234,6 +225,18 @@ pub(super) fn written(build: &mut Build<'_>, into: &str) -> Option<Arc<str>> {
         return None;
     }
     build.writes(&["into"], into)
+}
+
+/// Notes which tools a node may call: those of its list, else of its skill, else any, since the
+/// conversation's skill decides.
+pub(super) fn may_call(build: &mut Build<'_>, skill: Option<&Skill>, allowed: &Allowed) {
+    let any = ["*".to_owned()];
+    let patterns = match (&allowed.0, skill) {
+        (Some(list), _) => list,
+        (None, Some(skill)) => &skill.tools,
+        (None, None) => &any[..],
+    };
+    build.calls_tools(patterns);
 }
 
 /// A node can only narrow its skill's tools.

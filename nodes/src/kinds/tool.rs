@@ -48,7 +48,7 @@ impl NodeKind for Kind {
     fn build(&self, build: &mut Build<'_>) -> Option<Work> {
         let params: Params = build.params()?;
         let tool = build.tool(&["tool"], &params.tool);
-        build.may_call(|name| *name == params.tool);
+        build.calls_tools(std::slice::from_ref(&params.tool));
         let args = params.args.is_some().then(|| build.value_template(&["args"]));
         let into = params.into.as_ref().map(|name| written(build, name));
         let args = match args {
