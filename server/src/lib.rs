@@ -15,6 +15,7 @@
 //! | [`access`], [`trace`], [`idempotency`] | what surrounds every route |
 //! | [`body`], [`url`], [`input`], [`page`] | what comes in, checked |
 //! | [`start`], [`sse`], [`problem`], [`report`] | a run begun, streamed, or refused |
+//! | [`upkeep`] | what a server does by itself |
 
 pub mod access;
 pub mod app;
@@ -37,4 +38,5 @@ pub mod start;
 pub mod store;
 pub mod telemetry;
 pub mod trace;
+pub mod upkeep;
 pub mod url;

@@ -340,6 +340,12 @@ fn store(error: &JournalError) -> (StatusCode, &'static str, &'static str) {
             (unavailable, "store_full", "free some disk space; what failed was not stored")
         }
         JournalError::Unavailable(_) => (unavailable, "store_unavailable", "try again in a moment"),
+        JournalError::Purged(_) => (
+            StatusCode::GONE,
+            "events_purged",
+            "what remains is GET /api/runs/{id} and the messages of its conversation; \
+             `retention.records` in exile.yaml says how long records stay",
+        ),
         JournalError::Fenced(_) | JournalError::Conflict { .. } | JournalError::Corrupt(_) => {
             (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL, REPORT)
         }
