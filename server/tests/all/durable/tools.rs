@@ -29,6 +29,8 @@ impl ToolSet for Counted {
                 "additionalProperties": false,
             });
             let spec = ToolSpec::new(name, "Tells the counter.", schema, effect, "native");
+            // What was looked at is somebody else's text: a person must agree to what follows.
+            let spec = ToolSpec { taints: effect == Effect::Pure, ..spec };
             let url = format!("{}/tool", self.upstream);
             let tool = CountedTool { spec, url, life: self.life, http: self.http.clone() };
             Arc::new(tool) as Arc<dyn DynTool>

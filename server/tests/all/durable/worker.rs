@@ -63,11 +63,12 @@ fn process() {
 }
 
 async fn work(worker: Worker) {
+    let env: Arc<dyn Env> = Arc::new(SystemEnv::new());
+    let store = Store::open(&worker.folder.join("exile.db"), env.clone()).await.unwrap();
+    // Opening the file reads the points that the environment names: these come after.
     if let Some((point, times)) = &worker.dies_at {
         die_at(point, *times);
     }
-    let env: Arc<dyn Env> = Arc::new(SystemEnv::new());
-    let store = Store::open(&worker.folder.join("exile.db"), env.clone()).await.unwrap();
     let owner = match store.user_by_name("owner").await.unwrap() {
         Some(user) => user.id,
         None => store.create_user("owner", Role::Admin).await.unwrap().id,
@@ -84,7 +85,11 @@ async fn work(worker: Worker) {
         tools: catalog.tools.clone(),
         trace: Arc::new(NoTrace),
     };
-    let engine = Engine::new(journal.clone(), live::memory(), Arc::new(services), catalog);
+    let (live, services) = (live::memory(), Arc::new(services));
+    let engine = match worker.lease_ms.map(Duration::from_millis) {
+        Some(lease) => Engine::with_lease(journal.clone(), live, services, catalog, lease),
+        None => Engine::new(journal.clone(), live, services, catalog),
+    };
     let desk = Desk { engine, journal, library, owner };
     process::tell(&Told::Ready);
     let stop = CancellationToken::new();
