@@ -16,13 +16,20 @@
 //! | [`body`], [`url`], [`input`], [`page`] | what comes in, checked |
 //! | [`start`], [`sse`], [`problem`], [`report`] | a run begun, streamed, or refused |
 //! | [`upkeep`] | what a server does by itself |
+//! | [`body`], [`url`], [`input`], [`answers`], [`page`] | what comes in, checked |
+//! | [`start`], [`sse`] | a run begun, waited for, streamed |
+//! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
+//! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
 
 pub mod access;
+pub mod answers;
 pub mod app;
 pub mod body;
 pub mod cli;
 pub mod compose;
 pub mod config;
+pub mod conflict;
+pub mod diff;
 pub mod home;
 pub mod idempotency;
 pub mod input;
@@ -40,3 +47,4 @@ pub mod telemetry;
 pub mod trace;
 pub mod upkeep;
 pub mod url;
+pub mod waiting;

@@ -12,12 +12,14 @@
 //! | `inbox.rs`, `migrate.rs` | what is sent to a log: answers, cancels, edits, forks, other bundles |
 //! | `writer.rs` | numbers, stores, then shows |
 //! | `event.rs`, `live.rs`, `stream.rs` | what readers see: projections, deltas, catching up |
+//! | `checkpoint.rs`, `standing.rs` | where a run can be read and forked from; what stood there |
 //! | `engine.rs` | the front: send, watch, read, and the loop that claims logs |
 
 mod advance;
 mod approval;
 mod attempt;
 mod cache;
+pub mod checkpoint;
 pub mod context;
 mod driver;
 mod end;
@@ -33,6 +35,7 @@ pub mod record;
 pub mod schedule;
 mod settle;
 mod shared;
+pub mod standing;
 mod start;
 mod stream;
 mod writer;
