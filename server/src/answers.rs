@@ -96,11 +96,7 @@ fn waiting(row: &RunRow, open: Vec<Asked>) -> Problem {
 }
 
 /// Checks answers to open questions; one that names none of them is refused.
-pub fn check(
-    open: &[Asked],
-    answers: &Answers,
-    tools: &ToolRegistry,
-) -> Result<(), Problem> {
+pub fn check(open: &[Asked], answers: &Answers, tools: &ToolRegistry) -> Result<(), Problem> {
     for (id, value) in answers {
         let asked = open.iter().find(|asked| asked.id == *id).ok_or_else(|| {
             let known = open.iter().map(|asked| asked.id.to_string()).collect();

@@ -62,12 +62,7 @@ fn writes(
     Ok(writes.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
 }
 
-fn complete(
-    channel: &Channel,
-    value: Value,
-    field: &str,
-    env: &dyn Env,
-) -> Result<Value, Problem> {
+fn complete(channel: &Channel, value: Value, field: &str, env: &dyn Env) -> Result<Value, Problem> {
     if channel.reduce != Reducer::Messages {
         return Ok(value);
     }

@@ -13,13 +13,11 @@
 //! | [`app`] | what every request can reach |
 //! | [`serve`], [`routes`] | the socket; one file per noun |
 //! | [`access`], [`trace`], [`idempotency`] | what surrounds every route |
-//! | [`body`], [`url`], [`input`], [`page`] | what comes in, checked |
-//! | [`start`], [`sse`], [`problem`], [`report`] | a run begun, streamed, or refused |
-//! | [`upkeep`] | what a server does by itself |
 //! | [`body`], [`url`], [`input`], [`answers`], [`page`] | what comes in, checked |
 //! | [`start`], [`sse`] | a run begun, waited for, streamed |
 //! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
 //! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
+//! | [`upkeep`] | what a server does by itself |
 
 pub mod access;
 pub mod answers;

@@ -41,8 +41,7 @@ pub fn stream(app: &App, run: RunId, after: Number) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    let all =
-        [(header::LOCATION, location), (RUN_HEADER, name), (AFTER_HEADER, after.to_string())];
+    let all = [(header::LOCATION, location), (RUN_HEADER, name), (AFTER_HEADER, after.to_string())];
     for (header, value) in all {
         // An id from a path may hold what no header can; the caller knows it then.
         if let Ok(value) = HeaderValue::from_str(&value) {

@@ -44,7 +44,14 @@ fn row(checkpoint: &Value) -> Vec<String> {
         items.collect::<Vec<_>>().join(" ")
     };
     let number = |key: &str| checkpoint[key].to_string();
-    vec![number("number"), text("kind"), number("step"), text("status"), list("ended"), list("next")]
+    vec![
+        number("number"),
+        text("kind"),
+        number("step"),
+        text("status"),
+        list("ended"),
+        list("next"),
+    ]
 }
 
 /// Go on from a checkpoint of a run as another run.
@@ -121,7 +128,11 @@ impl Migrate {
         if !terminal.json() {
             for problem in problems {
                 let text = |key: &str| problem[key].as_str().unwrap_or_default();
-                let path = if text("path").is_empty() { String::new() } else { format!("{}: ", text("path")) };
+                let path = if text("path").is_empty() {
+                    String::new()
+                } else {
+                    format!("{}: ", text("path"))
+                };
                 terminal.line(&format!("{path}{}", text("message")))?;
             }
         }

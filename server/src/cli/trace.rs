@@ -85,7 +85,11 @@ fn waits(data: &Value) -> String {
     let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
     let mut parts = Vec::new();
     if !data["attention"].is_null() {
-        parts.push(format!("{}: {}", text(&data["attention"], "code"), text(&data["attention"], "message")));
+        parts.push(format!(
+            "{}: {}",
+            text(&data["attention"], "code"),
+            text(&data["attention"], "message")
+        ));
     }
     let asked = list("interrupts").iter();
     parts.extend(asked.map(|i| format!("{}: {}", text(i, "id"), text(i, "text"))));

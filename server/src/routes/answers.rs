@@ -158,7 +158,8 @@ async fn resolve(
     };
     let call = named(&waiting.open, body.call.clone())?;
     let action = resolution(body, &waiting.open, call.as_ref())?;
-    let input = Input::Resolve(ResolveRun { run: id.clone(), call, action, by: caller.id().clone() });
+    let input =
+        Input::Resolve(ResolveRun { run: id.clone(), call, action, by: caller.id().clone() });
     app.engine.send(&row.log, &once.input_id(&*app.env), &input).await?;
     accepted(&app, &caller, &id).await
 }

@@ -1,27 +1,23 @@
-//! `/api/runs/{id}/checkpoints`, `state`, `diff`: where a run stands, where it stood, and what
-//! changed in between.
+//! `/api/runs/{id}/checkpoints`, `state`: where a run stands, and where it stood.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use exile_engine::id::RunId;
 use exile_engine::run::checkpoint;
-use exile_engine::run::frame::holds_messages;
 use exile_engine::run::record::Number;
 use exile_engine::run::standing::{GraphAt, RunAt, TaskAt};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::run_view::owned;
 use crate::access::Caller;
 use crate::app::App;
-use crate::diff::{self, Change};
 use crate::page::{List, PageQuery};
 use crate::problem::Problem;
 use crate::url::{Path, Query};
@@ -29,11 +25,7 @@ use crate::waiting::InterruptView;
 
 /// This file's routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(read))
-        .routes(routes!(state))
-        .routes(routes!(compare))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(read)).routes(routes!(state))
 }
 
 /// A place of a run's history that can be read, compared and forked from.
@@ -156,7 +148,8 @@ impl From<RunAt> for StateView {
     fn from(at: RunAt) -> Self {
         let mut graphs = at.graphs().into_iter();
         // Of a run whose graph cannot be compiled any more the values are known all the same.
-        let (values, tasks) = graphs.next().map_or((at.values, Vec::new()), |g| (g.values, g.tasks));
+        let (values, tasks) =
+            graphs.next().map_or((at.values, Vec::new()), |g| (g.values, g.tasks));
         Self {
             number: at.number,
             status: at.status.as_str(),
@@ -183,7 +176,8 @@ async fn list(
     let row = owned(&app, &caller, &id).await?;
     let page = query.page();
     let after = page.after.as_deref().map_or(Ok(0), str::parse);
-    let after = after.map_err(|_| Problem::Unreadable("`after` is no cursor of this list".into()))?;
+    let after =
+        after.map_err(|_| Problem::Unreadable("`after` is no cursor of this list".into()))?;
     let limit = page.limit as usize;
     let mut items = app.engine.checkpoints(&row.id, after, limit + 1).await?;
     let more = items.len() > limit;
@@ -235,76 +229,6 @@ async fn state(
     Ok(Json(view))
 }
 
-/// Which two checkpoints.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct DiffQuery {
-    /// The number of a checkpoint of the run.
-    #[param(required = true, value_type = Number)]
-    from: Option<Number>,
-    /// The number of another one.
-    #[param(required = true, value_type = Number)]
-    to: Option<Number>,
-}
-
-/// What differs between two checkpoints.
-#[derive(Serialize, ToSchema)]
-struct DiffView {
-    /// The number of the first.
-    from: Number,
-    /// The number of the second.
-    to: Number,
-    /// Graphs that differ: the run's own first, then those inside it, by path.
-    graphs: Vec<GraphDiff>,
-}
-
-/// What differs in one graph.
-#[derive(Serialize, ToSchema)]
-struct GraphDiff {
-    /// Path of the task that it is inside; empty for the run's own.
-    path: String,
-    /// Its name.
-    graph: String,
-    /// `added` (it goes on at `to` alone), `removed` or `changed`.
-    change: &'static str,
-    /// Channels that differ.
-    channels: Vec<ChannelDiff>,
-}
-
-/// What differs in one channel.
-#[derive(Serialize, ToSchema)]
-struct ChannelDiff {
-    /// Which.
-    channel: String,
-    /// `added`, `removed` or `changed`.
-    change: &'static str,
-    /// Places that differ; of messages by id.
-    changes: Vec<Change>,
-}
-
-/// What differs between two checkpoints of the run, at any depth of its subgraphs.
-#[utoipa::path(
-    get, path = "/api/runs/{id}/diff", tag = "checkpoints",
-    params(("id" = String, Path), DiffQuery),
-    responses((status = 200, body = DiffView)),
-)]
-async fn compare(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    Path(id): Path<RunId>,
-    Query(query): Query<DiffQuery>,
-) -> Result<Json<DiffView>, Problem> {
-    let row = owned(&app, &caller, &id).await?;
-    let (Some(from), Some(to)) = (query.from, query.to) else {
-        return Err(Problem::Unreadable("`from` and `to` name the two checkpoints".into()));
-    };
-    let earlier = at(&app, &row.id, "from", from).await?;
-    let later = at(&app, &row.id, "to", to).await?;
-    let graphs = differing(earlier.graphs(), later.graphs());
-    Ok(Json(DiffView { from, to, graphs }))
-}
-
 /// The run at a checkpoint that a request names in `field`.
 pub(super) async fn at(
     app: &App,
@@ -317,58 +241,4 @@ pub(super) async fn at(
         let what = format!("{field}: {number} is no checkpoint of this run; {list}");
         Problem::Field { field: field.to_owned(), what }
     })
-}
-
-fn differing(from: Vec<GraphAt>, to: Vec<GraphAt>) -> Vec<GraphDiff> {
-    type Pair = (Option<GraphAt>, Option<GraphAt>);
-    let mut pairs: BTreeMap<Arc<str>, Pair> = BTreeMap::new();
-    for graph in from {
-        pairs.entry(graph.path.clone()).or_default().0 = Some(graph);
-    }
-    for graph in to {
-        pairs.entry(graph.path.clone()).or_default().1 = Some(graph);
-    }
-    pairs.into_values().filter_map(|(from, to)| graph_diff(from, to)).collect()
-}
-
-fn graph_diff(from: Option<GraphAt>, to: Option<GraphAt>) -> Option<GraphDiff> {
-    let change = change(from.is_some(), to.is_some());
-    let known = to.as_ref().or(from.as_ref())?;
-    let (path, graph) = (known.path.to_string(), known.graph.name.to_string());
-    let mut names: Vec<&String> = known.values.keys().collect();
-    // After a migration the earlier graph may have had channels that are gone.
-    let earlier = from.iter().flat_map(|graph| graph.values.keys());
-    names.extend(earlier.filter(|name| !known.values.contains_key(*name)));
-    let differs = |name: &String| {
-        let value = |graph: &Option<GraphAt>| graph.as_ref()?.values.get(name).cloned();
-        let talk = holds_messages(&known.graph, name);
-        channel_diff(name, talk, value(&from), value(&to))
-    };
-    let channels: Vec<ChannelDiff> = names.into_iter().filter_map(differs).collect();
-    let same = change == "changed" && channels.is_empty();
-    (!same).then_some(GraphDiff { path, graph, change, channels })
-}
-
-fn channel_diff(
-    name: &str,
-    talk: bool,
-    from: Option<Value>,
-    to: Option<Value>,
-) -> Option<ChannelDiff> {
-    let change = change(from.is_some(), to.is_some());
-    let changes = match (&from, &to) {
-        (Some(from), Some(to)) if talk => diff::messages(from, to),
-        (Some(from), Some(to)) => diff::values(from, to),
-        _ => vec![Change::new("", from.as_ref(), to.as_ref())],
-    };
-    let channel = name.to_owned();
-    (!changes.is_empty()).then_some(ChannelDiff { channel, change, changes })
-}
-
-fn change(from: bool, to: bool) -> &'static str {
-    match (from, to) {
-        (false, _) => "added",
-        (_, false) => "removed",
-        _ => "changed",
-    }
 }

@@ -7,6 +7,7 @@
 mod answers;
 mod checkpoints;
 mod conversations;
+mod differences;
 mod forks;
 mod graphs;
 mod health;
@@ -46,6 +47,7 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .merge(run::routes())
         .merge(answers::routes())
         .merge(checkpoints::routes())
+        .merge(differences::routes())
         .merge(forks::routes())
         .merge(graphs::routes())
         .merge(skills::routes())

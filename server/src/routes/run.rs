@@ -94,6 +94,15 @@ struct WatchQuery {
 }
 
 /// The run's events, those that happened and those that happen, until it ends or waits.
+///
+/// `run.started`, `step.started`, `node.started`, `node.retried`, `node.finished`, `tool.call`,
+/// `tool.result`, `model.finished`, `state.update`; text as it is written in `message.delta`,
+/// `reasoning.delta` and, where it goes to no user, `node.delta`; `message.finished`.
+/// `message.reset`: what was written of this message is void, it is written again.
+/// `stream.reset`: so is all that was written since the last other event.
+/// The last one is `run.finished`, `run.failed`, `run.cancelled` or `run.waiting`, whose
+/// `interrupts` (or `attention` and `open_calls`) say what is waited for; after an answer the
+/// stream goes on beyond that event's number.
 #[utoipa::path(
     get, path = "/api/runs/{id}/stream", tag = "runs",
     params(

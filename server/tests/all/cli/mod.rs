@@ -18,4 +18,5 @@ mod shipped;
 mod spans;
 mod streams;
 mod upstream;
+mod waiting;
 mod web;

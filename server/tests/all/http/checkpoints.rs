@@ -149,8 +149,14 @@ async fn a_checkpoint_reads_the_same_whatever_came_later() {
     let exile = exile().await;
     let run = path(&exile.run("outer", json!({ "n": 2 })).await);
     let now = get(&exile, &format!("{run}/state")).await;
-    assert_eq!((&now["status"], &now["values"]), (&json!("waiting"), &json!({ "n": 3, "got": null })));
-    assert_eq!((&now["tasks"][0]["task"], &now["tasks"][0]["kind"]), (&json!("inside:1"), &json!("graph")));
+    assert_eq!(
+        (&now["status"], &now["values"]),
+        (&json!("waiting"), &json!({ "n": 3, "got": null }))
+    );
+    assert_eq!(
+        (&now["tasks"][0]["task"], &now["tasks"][0]["kind"]),
+        (&json!("inside:1"), &json!("graph"))
+    );
     assert_eq!(now["tasks"][0]["status"], "suspended", "all inside it waits");
     let inner = &now["subgraphs"][1];
     assert_eq!((&inner["path"], &inner["graph"]), (&json!("inside:1/inside:1"), &json!("inner")));
@@ -173,7 +179,10 @@ async fn a_checkpoint_reads_the_same_whatever_came_later() {
         assert_eq!(get(&exile, &path).await, *earlier);
     }
     let end = get(&exile, &format!("{run}/state")).await;
-    assert_eq!((&end["status"], &end["tasks"], &end["subgraphs"]), (&json!("finished"), &json!([]), &json!([])));
+    assert_eq!(
+        (&end["status"], &end["tasks"], &end["subgraphs"]),
+        (&json!("finished"), &json!([]), &json!([]))
+    );
     assert_eq!(end["values"], json!({ "n": 3, "got": { "answer": { "answer": "no" } } }));
     for odd in ["0", "x", "-1", "99999"] {
         let none = exile.call("GET", &format!("{run}/checkpoints/{odd}"), None).await;
@@ -188,14 +197,18 @@ async fn a_diff_names_every_place_that_changed_at_any_depth() {
     answer_all(&exile, &run, "yes").await;
     let all = checkpoints(&exile, &run).await;
     let number = |c: &Value| c["number"].as_u64().unwrap();
-    let diff = async |from: u64, to: u64| get(&exile, &format!("{run}/diff?from={from}&to={to}")).await;
+    let diff =
+        async |from: u64, to: u64| get(&exile, &format!("{run}/diff?from={from}&to={to}")).await;
     let deep = begins(&all, "inside:1/inside:1/square:1");
     let deeper = begins(&all, "inside:1/inside:1/ask:1");
     let squared = diff(deep, deeper).await;
     let change = json!({ "pointer": "", "change": "changed", "from": 4, "to": 16 });
-    assert_eq!(squared["graphs"], json!([{ "path": "inside:1/inside:1", "graph": "inner",
+    assert_eq!(
+        squared["graphs"],
+        json!([{ "path": "inside:1/inside:1", "graph": "inner",
         "change": "changed",
-        "channels": [{ "channel": "n", "change": "changed", "changes": [change] }] }]));
+        "channels": [{ "channel": "n", "change": "changed", "changes": [change] }] }])
+    );
     let back = diff(deeper, deep).await;
     assert_eq!(back["graphs"][0]["channels"][0]["changes"][0]["to"], 4);
     assert_eq!(diff(deep, deep).await["graphs"], json!([]));
@@ -207,7 +220,10 @@ async fn a_diff_names_every_place_that_changed_at_any_depth() {
         .iter()
         .map(|g| (g["path"].as_str().unwrap(), g["change"].as_str().unwrap()))
         .collect();
-    assert_eq!(graphs, [("", "changed"), ("inside:1", "removed"), ("inside:1/inside:1", "removed")]);
+    assert_eq!(
+        graphs,
+        [("", "changed"), ("inside:1", "removed"), ("inside:1/inside:1", "removed")]
+    );
     let got = &ended["graphs"][0]["channels"][0];
     assert_eq!((&got["channel"], &got["changes"][0]["from"]), (&json!("got"), &Value::Null));
 
@@ -302,7 +318,10 @@ async fn a_fork_of_a_turn_moves_the_conversation() {
     let fork = fork.header("location").to_owned();
     let events = exile.watch(&format!("{fork}/stream")).await;
     assert_eq!(events.last().unwrap().name, "run.finished");
-    assert_eq!(get(&exile, &fork).await["conversation_id"], conversation.rsplit('/').next().unwrap());
+    assert_eq!(
+        get(&exile, &fork).await["conversation_id"],
+        conversation.rsplit('/').next().unwrap()
+    );
     let state = get(&exile, &format!("{fork}/state")).await;
     let said: Vec<&str> = state["values"]["messages"]
         .as_array()
@@ -324,7 +343,10 @@ async fn the_state_of_a_run_that_waits_or_has_ended_is_changed_by_hand() {
     assert_eq!(edit.status, 202, "{}", edit.text);
     exile.watch(&format!("{run}/stream?after={last}")).await;
     let view = get(&exile, &run).await;
-    assert_eq!((&view["status"], view["interrupts"].as_array().unwrap().len()), (&json!("waiting"), 2));
+    assert_eq!(
+        (&view["status"], view["interrupts"].as_array().unwrap().len()),
+        (&json!("waiting"), 2)
+    );
     let state = get(&exile, &format!("{run}/state")).await;
     assert_eq!(state["values"]["n"], 40);
     let last = view["numbers"][1].as_u64().unwrap();
@@ -354,10 +376,18 @@ async fn a_run_that_waits_is_moved_to_its_graph_as_it_is_now_if_it_fits() {
     let exile = exile().await;
     let run = path(&exile.run("pair", json!({ "n": 1 })).await);
     let before = get(&exile, &run).await;
-    let changed = PAIR.replace("right: { kind: human", "right: { kind: set, set: { right: n } }\n  other: { kind: human");
-    let changed = changed.replace("n: { type: number, default: 0, scope: run }", "n: { type: string, scope: run }");
-    let changed = changed.replace("add: { kind: set, set: { n: n + 1 } }", "add: { kind: set, set: { left: n } }");
-    let changed = changed.replace("{ from: add, to: right }", "{ from: add, to: right }\n  - { from: right, to: other }");
+    let changed = PAIR.replace(
+        "right: { kind: human",
+        "right: { kind: set, set: { right: n } }\n  other: { kind: human",
+    );
+    let changed = changed
+        .replace("n: { type: number, default: 0, scope: run }", "n: { type: string, scope: run }");
+    let changed = changed
+        .replace("add: { kind: set, set: { n: n + 1 } }", "add: { kind: set, set: { left: n } }");
+    let changed = changed.replace(
+        "{ from: add, to: right }",
+        "{ from: add, to: right }\n  - { from: right, to: other }",
+    );
     let odd = exile.with_graph("pair", &changed).await;
     let tried = post(&odd, &format!("{run}/migrate"), json!({ "dry_run": true })).await;
     assert_eq!(tried.status, 200, "{}", tried.text);

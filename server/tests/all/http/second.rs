@@ -95,8 +95,7 @@ async fn a_message_does_not_answer_a_choice() {
 #[tokio::test]
 async fn a_message_may_end_the_run_that_waits() {
     let exile = exile().await;
-    for (if_active, kept) in
-        [("interrupt", vec!["first", "second"]), ("rollback", vec!["second"])]
+    for (if_active, kept) in [("interrupt", vec!["first", "second"]), ("rollback", vec!["second"])]
     {
         let messages = conversation(&exile, "strict").await;
         let first = say(&exile, &messages, "first", json!({})).await.json();

@@ -177,7 +177,10 @@ async fn an_approval_is_given_changed_or_refused() {
     for (answer, output) in cases {
         let waits = exile.run("approved", json!({})).await;
         let interrupt = &waits["interrupts"][0];
-        assert_eq!((&interrupt["reason"], &interrupt["tool"]), (&json!("approval"), &json!("halve")));
+        assert_eq!(
+            (&interrupt["reason"], &interrupt["tool"]),
+            (&json!("approval"), &json!("halve"))
+        );
         assert_eq!(interrupt["arguments"], json!({ "n": 8 }));
         let id = interrupt["id"].as_str().unwrap();
         for wrong in [json!("yes"), json!({ "edit": { "m": 1 } }), json!({ "edit": 1 })] {
