@@ -152,7 +152,7 @@ CREATE TABLE exile_run (
     started_at       INTEGER,
     ended_at         INTEGER,
     first            INTEGER, -- null: no record yet
-    last             INTEGER, -- null: the log's head, while it runs
+    last             INTEGER, -- null: the log's head, while it goes on
     trace_id         TEXT
 ) STRICT;
 CREATE INDEX exile_run_owner ON exile_run (owner);

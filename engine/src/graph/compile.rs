@@ -115,7 +115,11 @@ fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
             names: &names,
             branches: nodes.iter().map(|node| node.branch).collect(),
             writes: nodes.iter().map(|node| &*node.writes).collect(),
-            reads: nodes.iter().zip(&lines.reads).map(|(n, l)| [&n.reads[..], l].concat()).collect(),
+            reads: nodes
+                .iter()
+                .zip(&lines.reads)
+                .map(|(n, l)| [&n.reads[..], l].concat())
+                .collect(),
             needs: lines.joins.iter().map(|join| join.needs).collect(),
             channels: &channels,
             topology: &lines.topology,
@@ -251,8 +255,12 @@ impl Builder<'_> {
             return;
         };
         let fix = "use 1 to 64 letters, digits, `_` and `-`";
-        let finding =
-            self.scene.document.error_at_key(code::INVALID_NAME, &child("/nodes", name), message, fix);
+        let finding = self.scene.document.error_at_key(
+            code::INVALID_NAME,
+            &child("/nodes", name),
+            message,
+            fix,
+        );
         self.findings.push(finding);
     }
 
@@ -391,8 +399,10 @@ fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines
     let joins = joins
         .into_iter()
         .enumerate()
-        .map(|(join, Joined { target, needs, sources })| {
-            Join { target, needs, slots: slots(join, sources) }
+        .map(|(join, Joined { target, needs, sources })| Join {
+            target,
+            needs,
+            slots: slots(join, sources),
         })
         .collect();
     let nodes = nodes

@@ -164,12 +164,14 @@ impl Engine {
         Ok((id == *run).then_some(at))
     }
 
-    /// The bundles that can be compiled here.
+    /// The bundles, compiled; none if one of them cannot be compiled here any more: values are
+    /// known without them.
     async fn programs(&self, bundles: &[BlobId]) -> Result<Programs, JournalError> {
         let mut programs = Programs::default();
         for bundle in bundles {
-            if let Ok(program) = self.shared.program(bundle).await? {
-                programs.add(program);
+            match self.shared.program(bundle).await? {
+                Ok(program) => programs.add(program),
+                Err(_) => return Ok(Programs::default()),
             }
         }
         Ok(programs)

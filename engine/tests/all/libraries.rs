@@ -209,7 +209,8 @@ fn runs(name: &str, inside: &[&str]) -> String {
 /// A library of these graphs and the skill `support`.
 fn library(graphs: &[(&str, &[&str])]) -> Library {
     let source = |path: String, text: String| Source { path, text };
-    let graphs = graphs.iter().map(|(name, inside)| source(format!("{name}.yaml"), runs(name, inside)));
+    let graphs =
+        graphs.iter().map(|(name, inside)| source(format!("{name}.yaml"), runs(name, inside)));
     let skill = source("support.yaml".to_owned(), SKILL.to_owned());
     Library::of(graphs.collect(), vec![skill], &kinds::catalog())
 }
@@ -231,7 +232,8 @@ fn a_graph_is_pinned_with_all_that_is_inside_it() {
 
 #[test]
 fn a_graph_that_contains_itself_does_not_load_and_the_way_is_named() {
-    let found = library(&[("a", &["b"]), ("b", &["c"]), ("c", &["a"]), ("d", &["a"]), ("e", &["e"])]);
+    let found =
+        library(&[("a", &["b"]), ("b", &["c"]), ("c", &["a"]), ("d", &["a"]), ("e", &["e"])]);
     let messages: Vec<String> =
         found.findings().map(|f| format!("{}:{} {}", f.path, f.line, f.message)).collect();
     expect_test::expect![[r#"

@@ -238,9 +238,8 @@ impl<'p> Runs<'p> {
                 fresh.extend(self.commit(&moment, &tasks));
             }
         }
-        let together = |moment: &Moment, (x, y): (usize, usize)| {
-            moment.tasks[x] > 0 && moment.tasks[y] > 0
-        };
+        let together =
+            |moment: &Moment, (x, y): (usize, usize)| moment.tasks[x] > 0 && moment.tasks[y] > 0;
         pairs().filter(|pair| seen.iter().any(|moment| together(moment, *pair))).collect()
     }
 }
@@ -308,9 +307,9 @@ fn dataflow_reads_of_what_may_be_written_meanwhile_are_found_where_they_stand() 
     let after = [("START", "a"), ("a", "b"), ("b", "END")];
     assert_eq!(found(nodes, &after), Vec::<String>::new());
     // What is read by a later task of the other flow is a matter of luck too.
-    let nodes = "  a: { kind: set, set: { x: 1 } }\n  b: { kind: probe }\n  c: { kind: probe, reads: x }";
-    let later =
-        [("START", "a"), ("START", "b"), ("b", "c"), ("a", "END"), ("c", "END")];
+    let nodes =
+        "  a: { kind: set, set: { x: 1 } }\n  b: { kind: probe }\n  c: { kind: probe, reads: x }";
+    let later = [("START", "a"), ("START", "b"), ("b", "c"), ("a", "END"), ("c", "END")];
     assert_eq!(found(nodes, &later), ["parallel_read! 7:28"]);
     let joined = [("START", "a"), ("START", "b"), ("[a, b]", "c"), ("c", "END")];
     assert_eq!(found(nodes, &joined), Vec::<String>::new());
@@ -349,7 +348,8 @@ fn under_dataflow_two_lines_of_equal_length_fire_a_node_twice() {
 
 #[test]
 fn a_graph_of_many_nodes_is_looked_at_in_bounded_time() {
-    let mut text = String::from("graph: g\nschedule: dataflow\nstate: { x: { reduce: sum } }\nnodes:\n");
+    let mut text =
+        String::from("graph: g\nschedule: dataflow\nstate: { x: { reduce: sum } }\nnodes:\n");
     let mut edges = String::from("edges:\n");
     let mut last = BTreeMap::from([("l", "START".to_owned()), ("r", "START".to_owned())]);
     for i in 0..1_500 {

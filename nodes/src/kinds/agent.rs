@@ -26,9 +26,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ask::{Ask, Keys, Texts, may_call, render};
-use super::{MESSAGES, history};
 use super::llm::{said, stored};
 use super::tools::Tools;
+use super::{MESSAGES, history};
 
 /// Calls of the model where the node does not say.
 const TURNS: u32 = 10;

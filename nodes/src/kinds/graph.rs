@@ -152,7 +152,8 @@ fn outputs(
             let holds = |reduce: Option<Reducer>| reduce == Some(Reducer::Messages);
             let messages = holds(build.channels().get(&outer).map(|c| c.reduce));
             if messages && !holds(graph.channels.get(&from).map(|c| c.reduce)) {
-                let message = format!("`{outer}` holds messages, and `{from}` of `{name}` does not");
+                let message =
+                    format!("`{outer}` holds messages, and `{from}` of `{name}` does not");
                 build.report(&place, message, "name a channel with `reduce: messages`");
                 return None;
             }

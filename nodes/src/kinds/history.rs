@@ -116,10 +116,7 @@ mod tests {
             arguments: String::new(),
             opaque: None,
         };
-        Message {
-            tool_calls: calls.iter().map(call).collect(),
-            ..message(id, Role::Assistant)
-        }
+        Message { tool_calls: calls.iter().map(call).collect(), ..message(id, Role::Assistant) }
     }
 
     fn result(id: &str, call: &str) -> Message {

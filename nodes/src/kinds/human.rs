@@ -35,7 +35,8 @@ pub(super) struct Kind;
 #[schemars(rename = "HumanKeys")]
 struct Params {
     /// A template: what the person is asked.
-    ask: String,
+    #[serde(rename = "ask")]
+    _ask: String,
     /// The answers there are; default: any text.
     #[schemars(extend("minItems" = 1))]
     choices: Option<Vec<String>>,

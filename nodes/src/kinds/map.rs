@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use exile_engine::expr::{Expression, Scope};
 use exile_engine::graph::build::{Build, Nested};
-use exile_engine::graph::{
-    Branch, Graph, Guard, Limits, Line, Names, Schedule, Target,
-};
+use exile_engine::graph::{Branch, Graph, Guard, Limits, Line, Names, Schedule, Target};
 use exile_engine::node::{Done, ForEach, NodeError, NodeKind, Work};
 use exile_engine::run::record::Durability;
 use exile_engine::state::{Channel, ChannelType, Channels, Reducer, State, Writes, short};
@@ -42,7 +40,8 @@ pub(super) struct Kind;
 #[schemars(rename = "MapKeys")]
 struct Params {
     /// An expression that gives the list.
-    over: String,
+    #[serde(rename = "over")]
+    _over: String,
     /// What an item is called inside.
     r#as: String,
     /// The node that is run for each item; its result is what it writes to `result`, which its

@@ -59,7 +59,12 @@ impl NodeKind for Kind {
         if let Some(literal) = literal {
             build.tool_arguments(&["args"], &params.tool, &literal);
         }
-        Some(Work::Leaf(Arc::new(Call { tool: tool?, args, approve: params.approve, into: found(into)? })))
+        Some(Work::Leaf(Arc::new(Call {
+            tool: tool?,
+            args,
+            approve: params.approve,
+            into: found(into)?,
+        })))
     }
 }
 

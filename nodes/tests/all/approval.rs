@@ -12,7 +12,9 @@ macro_rules! one {
     ($node:literal) => {
         concat!(
             "graph: test\nstate:\n  messages: { reduce: messages }\n  out: {}\n",
-            "nodes:\n  n: ", $node, "\nedges:\n  - { from: START, to: n }\n  - { from: n, to: END }\n"
+            "nodes:\n  n: ",
+            $node,
+            "\nedges:\n  - { from: START, to: n }\n  - { from: n, to: END }\n"
         )
     };
 }
@@ -47,7 +49,10 @@ async fn a_call_that_needs_a_person_waits_for_one_and_the_others_do_not() {
         let asked = show.waits().await;
         assert_eq!(asked.len(), 1, "{asked:?}");
         let question = &asked[0].question;
-        assert_eq!((question.reason, question.tool.as_deref()), (AskReason::Approval, Some("double")));
+        assert_eq!(
+            (question.reason, question.tool.as_deref()),
+            (AskReason::Approval, Some("double"))
+        );
         assert_eq!(question.args, Some(json!({ "x": 2 })));
         show.answer(&asked[0], json!("approve")).await;
         let played = show.end().await;

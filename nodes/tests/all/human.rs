@@ -76,10 +76,9 @@ async fn without_a_channel_the_answer_is_a_message_however_it_was_given() {
 async fn a_question_that_expires_has_its_answer_or_fails() {
     const HARD: &str =
         asks!("{ kind: human, ask: Well?, choices: [a, b], expires: { after: 1h }, into: out }");
-    for (graph, status, out) in [
-        (CHOOSE, EndStatus::Finished, json!("reject")),
-        (HARD, EndStatus::Failed, json!(null)),
-    ] {
+    for (graph, status, out) in
+        [(CHOOSE, EndStatus::Finished, json!("reject")), (HARD, EndStatus::Failed, json!(null))]
+    {
         let mut show = Stage { graph, ..Stage::default() }.begin().await;
         show.waits().await;
         show.env.advance(Duration::from_hours(49));

@@ -89,9 +89,9 @@ async fn skill_model_and_temperature_follow_their_precedence() {
             graph,
             skills: &[SKILL],
             options: chosen.clone(),
-            inside: &[],
             answers: vec![says("ok")],
             input: json!("hi"),
+            ..Stage::default()
         }
         .play()
         .await;

@@ -20,15 +20,21 @@ macro_rules! one {
 async fn each_item_has_its_own_state_and_results_keep_the_order() {
     for (graph, out) in [
         (
-            one!("{ kind: map, over: list, as: x, node: { kind: tool, tool: double, args: { x: '{{ x + base }}' } }, into: out }"),
+            one!(
+                "{ kind: map, over: list, as: x, node: { kind: tool, tool: double, args: { x: '{{ x + base }}' } }, into: out }"
+            ),
             json!([22.0, 24.0, 26.0]),
         ),
         (
-            one!("{ kind: map, over: list, as: x, node: { kind: set, set: { result: 'x * x' } }, into: out }"),
+            one!(
+                "{ kind: map, over: list, as: x, node: { kind: set, set: { result: 'x * x' } }, into: out }"
+            ),
             json!([1, 4, 9]),
         ),
         (
-            one!("{ kind: map, over: 'list[:0]', as: x, node: { kind: set, set: { result: x } }, into: out }"),
+            one!(
+                "{ kind: map, over: 'list[:0]', as: x, node: { kind: set, set: { result: x } }, into: out }"
+            ),
             json!([]),
         ),
     ] {
@@ -51,22 +57,31 @@ async fn items_are_worked_on_at_the_same_time() {
 
 #[tokio::test]
 async fn an_item_that_fails_fails_the_map_or_is_left_out_or_kept() {
-    const FAIL: &str = one!("{ kind: map, over: list, as: x, node: { kind: set, set: { result: '4 // (x - 2)' } }, into: out }");
-    const SKIP: &str = one!("{ kind: map, over: list, as: x, on_item_error: skip, node: { kind: set, set: { result: '4 // (x - 2)' } }, into: out }");
-    const KEEP: &str = one!("{ kind: map, over: list, as: x, on_item_error: keep, node: { kind: tool, tool: fails, args: { x: '{{ x }}' } }, into: out }");
+    const FAIL: &str = one!(
+        "{ kind: map, over: list, as: x, node: { kind: set, set: { result: '4 // (x - 2)' } }, into: out }"
+    );
+    const SKIP: &str = one!(
+        "{ kind: map, over: list, as: x, on_item_error: skip, node: { kind: set, set: { result: '4 // (x - 2)' } }, into: out }"
+    );
+    const KEEP: &str = one!(
+        "{ kind: map, over: list, as: x, on_item_error: keep, node: { kind: tool, tool: fails, args: { x: '{{ x }}' } }, into: out }"
+    );
     let failed = Stage { graph: FAIL, ..Stage::default() }.play().await;
     assert_eq!(failed.ended.status, EndStatus::Failed);
     assert!(failed.error().starts_with("expression_failed: "), "{}", failed.error());
     let skipped = Stage { graph: SKIP, ..Stage::default() }.play().await;
     assert_eq!(skipped.state["out"], json!([-4, 4]), "{}", skipped.error());
     let kept = Stage { graph: KEEP, ..Stage::default() }.play().await;
-    let error = json!({ "error": { "code": "tool_failed", "message": "tool `fails`: it is broken" } });
+    let error =
+        json!({ "error": { "code": "tool_failed", "message": "tool `fails`: it is broken" } });
     assert_eq!(kept.state["out"], json!([error, error, error]));
 }
 
 #[tokio::test]
 async fn what_is_no_list_fails() {
-    let graph = one!("{ kind: map, over: base, as: x, node: { kind: set, set: { result: x } }, into: out }");
+    let graph = one!(
+        "{ kind: map, over: base, as: x, node: { kind: set, set: { result: x } }, into: out }"
+    );
     let played = Stage { graph, ..Stage::default() }.play().await;
     assert!(played.error().contains("over: it gave 10, which is no list"), "{}", played.error());
 }
@@ -115,7 +130,9 @@ edges:
 ";
     for graph in [
         one!("{ kind: map, over: list, as: x, graph: square, with: { x: x + 1 }, into: out }"),
-        one!("{ kind: map, over: list, as: x, node: { kind: graph, graph: square, with: { x: x + 1 } }, into: out }"),
+        one!(
+            "{ kind: map, over: list, as: x, node: { kind: graph, graph: square, with: { x: x + 1 } }, into: out }"
+        ),
     ] {
         let played = Stage { graph, inside: &[SQUARE], ..Stage::default() }.play().await;
         assert_eq!(

@@ -38,15 +38,19 @@ fn stage(graph: &'static str) -> Stage {
 
 #[tokio::test]
 async fn nothing_is_shared_by_name() {
-    let played =
-        stage(one!("{ kind: graph, graph: talk, with: { topic: \"'tea'\" }, into: out }")).play().await;
+    let played = stage(one!("{ kind: graph, graph: talk, with: { topic: \"'tea'\" }, into: out }"))
+        .play()
+        .await;
     assert_eq!(played.error(), "");
     assert_eq!(played.sent(0), ["system: Talk of tea."], "no message went in");
     assert_eq!(played.messages(), ["user: hi"], "and none came out");
     assert_eq!(played.state["out"]["words"], 3, "its own channel, from its own default");
     assert_eq!(played.state["out"]["messages"][0]["content"], "Earl Grey");
     assert_eq!(played.state["out"].as_object().unwrap().len(), 2, "outputs alone");
-    assert_eq!((played.deltas("message.delta"), played.deltas("node.delta")), ("".into(), "Earl Grey".into()));
+    assert_eq!(
+        (played.deltas("message.delta"), played.deltas("node.delta")),
+        ("".into(), "Earl Grey".into())
+    );
 }
 
 #[tokio::test]

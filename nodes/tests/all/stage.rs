@@ -11,9 +11,7 @@ use exile_engine::env::StepEnv;
 use exile_engine::graph::build::{Known, Names};
 use exile_engine::graph::nesting::{self, Graphs, Member};
 use exile_engine::id::{InputId, LogId, MessageId, RunId, UserId};
-use exile_engine::journal::{
-    IfActive, Input, Journal, MemoryJournal, ResumeRun, StartRun,
-};
+use exile_engine::journal::{IfActive, Input, Journal, MemoryJournal, ResumeRun, StartRun};
 use exile_engine::message::{Message, Role, ToolCall};
 use exile_engine::model::{
     Aliases, Capabilities, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply,
@@ -58,9 +56,14 @@ impl Says {
     }
 }
 
+/// What the model says to a request, whenever it comes.
+pub(crate) type Replies = fn(&ModelRequest) -> Says;
+
 /// Provider `stage`: gives its answers in order and notes what it was asked.
 struct Model {
     answers: Mutex<std::vec::IntoIter<Says>>,
+    /// Answers by what is asked, where one is given.
+    replies: Option<Replies>,
     asked: Arc<Mutex<Vec<ModelRequest>>>,
 }
 
@@ -88,7 +91,8 @@ impl Provider for Model {
         deltas: &DeltaSender,
     ) -> Result<ModelReply, ProviderError> {
         self.asked.lock().unwrap().push(request.clone());
-        let says = self.answers.lock().unwrap().next().unwrap_or(says("nothing more to say"));
+        let next = || self.answers.lock().unwrap().next().unwrap_or(says("nothing more to say"));
+        let says = self.replies.map_or_else(next, |replies| replies(request));
         if !says.text.is_empty() {
             let _ = deltas.send(Delta::Text(says.text.into())).await;
         }
@@ -156,6 +160,7 @@ pub(crate) struct Stage {
     pub(crate) inside: &'static [&'static str],
     pub(crate) options: RunOptions,
     pub(crate) answers: Vec<Says>,
+    pub(crate) replies: Option<Replies>,
     pub(crate) input: Value,
 }
 
@@ -203,8 +208,13 @@ fn line(message: &Message) -> String {
     format!("{}: {}{calls}", message.role.as_str(), message.content)
 }
 
-fn catalog(answers: Vec<Says>, asked: &Arc<Mutex<Vec<ModelRequest>>>) -> Catalog {
-    let model = Model { answers: Mutex::new(answers.into_iter()), asked: asked.clone() };
+fn catalog(
+    answers: Vec<Says>,
+    replies: Option<Replies>,
+    asked: &Arc<Mutex<Vec<ModelRequest>>>,
+) -> Catalog {
+    let answers = Mutex::new(answers.into_iter());
+    let model = Model { answers, replies, asked: asked.clone() };
     let alias = |name: &str, model: &str| {
         let model = ModelRef::parse(model).unwrap();
         (name.to_owned(), ModelAlias { model, business: BTreeMap::new() })
@@ -226,7 +236,7 @@ pub(crate) fn findings(graph: &str, skills: &[&str]) -> Vec<String> {
 
 /// The same beside other graphs.
 pub(crate) fn findings_with(graph: &str, skills: &[&str], others: &[&str]) -> Vec<String> {
-    let catalog = catalog(Vec::new(), &Arc::default());
+    let catalog = catalog(Vec::new(), None, &Arc::default());
     let (none, graphs) = (BTreeMap::new(), Graphs::none());
     let known = Known { catalog: &catalog, skills: &none, graphs, names: Names::Checked };
     let compiled = skills.iter().map(|text| {
@@ -255,7 +265,8 @@ pub(crate) struct Show {
     run: RunId,
     asked: Arc<Mutex<Vec<ModelRequest>>>,
     events: Vec<Event>,
-    answers: usize,
+    /// What it waited for when it last stopped.
+    waited: Vec<Asked>,
     stop: CancellationToken,
 }
 
@@ -275,7 +286,7 @@ impl Stage {
     /// Begins, or goes on, over a store.
     pub(crate) async fn begin_over(self, journal: Arc<dyn Journal>, env: Arc<StepEnv>) -> Show {
         let asked = Arc::default();
-        let catalog = catalog(self.answers, &asked);
+        let catalog = catalog(self.answers, self.replies, &asked);
         let services = Arc::new(Services {
             env: env.clone(),
             models: catalog.models.clone(),
@@ -311,7 +322,7 @@ impl Stage {
             durability: None,
         };
         engine.start(&log, &InputId::from("in_1"), start).await.unwrap();
-        Show { engine, env, log, run, asked, events: Vec::new(), answers: 0, stop }
+        Show { engine, env, log, run, asked, events: Vec::new(), waited: Vec::new(), stop }
     }
 }
 
@@ -326,25 +337,29 @@ impl Show {
 
     /// Answers one question.
     pub(crate) async fn answer(&mut self, question: &Asked, value: Value) {
-        self.resume(Some(question), value, None).await;
+        self.resume(question, value, None).await;
     }
 
     /// Answers with a message of the conversation.
     pub(crate) async fn say(&mut self, question: &Asked, text: &str) {
         let message = Message::text(MessageId::from("msg_said"), Role::User, text);
-        self.resume(Some(question), json!(text), Some(Box::new(message))).await;
+        self.resume(question, json!(text), Some(Box::new(message))).await;
     }
 
-    async fn resume(&mut self, of: Option<&Asked>, value: Value, message: Option<Box<Message>>) {
-        self.answers += 1;
+    async fn resume(&mut self, of: &Asked, value: Value, message: Option<Box<Message>>) {
         let resume = Input::Resume(Box::new(ResumeRun {
             run: self.run.clone(),
-            answers: of.map(|asked| (asked.id.clone(), value)).into_iter().collect(),
+            answers: [(of.id.clone(), value)].into(),
             by: UserId::from("user_1"),
             message,
         }));
-        let id = InputId::from(format!("answer_{}", self.answers));
+        let id = InputId::from(format!("answer_{}", of.id));
         self.engine.send(&self.log, &id, &resume).await.unwrap();
+    }
+
+    /// Every request to the model so far.
+    pub(crate) fn asked(&self) -> Vec<ModelRequest> {
+        self.asked.lock().unwrap().clone()
     }
 
     /// The end, and what came of it.
@@ -354,17 +369,34 @@ impl Show {
             Stopped::Waiting(waiting) => panic!("it waits: {waiting:?}"),
         };
         let state = self.engine.state(&self.log).await.unwrap();
-        self.stop.cancel();
-        let asked = self.asked.lock().unwrap().clone();
-        Played { ended, state, events: self.events, asked }
+        let asked = self.asked();
+        Played { ended, state, events: std::mem::take(&mut self.events), asked }
     }
 
-    /// The next time that it ends or waits. Its events, not time, say when that is.
-    async fn stops(&mut self) -> Stopped {
-        let seen = self.events.last().map_or(0, |event| event.number);
-        let events = self.engine.events(self.run.clone(), seen);
-        self.events.extend(events.map(Result::unwrap).collect::<Vec<_>>().await);
-        self.engine.wait(&self.run).await.unwrap()
+    /// The next time that it ends, or waits for something else.
+    pub(crate) async fn stops(&mut self) -> Stopped {
+        loop {
+            let seen = self.events.last().map_or(0, |event| event.number);
+            let events = self.engine.events(self.run.clone(), seen);
+            self.events.extend(events.map(Result::unwrap).collect::<Vec<_>>().await);
+            let stopped = self.engine.wait(&self.run).await.unwrap();
+            let same =
+                matches!(&stopped, Stopped::Waiting(waiting) if self.waited == waiting.asked);
+            if !same {
+                if let Stopped::Waiting(waiting) = &stopped {
+                    self.waited.clone_from(&waiting.asked);
+                }
+                return stopped;
+            }
+            // The answer has not been read yet.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Drop for Show {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

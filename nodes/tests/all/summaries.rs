@@ -36,8 +36,14 @@ async fn play(graph: &'static str, input: Value) -> Played {
 #[tokio::test]
 async fn what_is_long_is_replaced_for_the_model_and_stays_in_the_conversation() {
     for graph in [
-        graph!("{ kind: summarize, over: 50, keep: 2, model: fast, prompt: Keep names. }", "{ kind: llm }"),
-        graph!("{ kind: summarize, over: 50, keep: 2, model: fast, prompt: Keep names. }", "{ kind: agent }"),
+        graph!(
+            "{ kind: summarize, over: 50, keep: 2, model: fast, prompt: Keep names. }",
+            "{ kind: llm }"
+        ),
+        graph!(
+            "{ kind: summarize, over: 50, keep: 2, model: fast, prompt: Keep names. }",
+            "{ kind: agent }"
+        ),
     ] {
         let played = play(graph, history(&[])).await;
         assert_eq!(played.error(), "");
@@ -54,7 +60,10 @@ async fn what_is_long_is_replaced_for_the_model_and_stays_in_the_conversation() 
         assert!(sent[0].ends_with("They counted."));
         let messages = played.state["messages"].as_array().unwrap();
         assert_eq!(messages.len(), 6 + 2, "all six, the summary and the answer");
-        assert_eq!((&messages[6]["role"], &messages[6]["covers"]), (&json!("system"), &json!("m3")));
+        assert_eq!(
+            (&messages[6]["role"], &messages[6]["covers"]),
+            (&json!("system"), &json!("m3"))
+        );
         assert_eq!(played.deltas("message.delta"), "fine", "the user sees nothing of it");
         assert_eq!(played.deltas("node.delta"), "They counted.");
     }
@@ -79,7 +88,10 @@ async fn a_later_summary_takes_the_earlier_one_in() {
     let graph = graph!("{ kind: summarize, over: 50, keep: 2 }", "{ kind: llm }");
     let played = play(graph, history(&old)).await;
     let asked = &played.sent(0)[1];
-    assert!(asked.contains("summary of what came before: Before: x.") && !asked.contains("old"), "{asked}");
+    assert!(
+        asked.contains("summary of what came before: Before: x.") && !asked.contains("old"),
+        "{asked}"
+    );
     assert_eq!(played.sent(1).len(), 3, "the newest, and what it does not cover");
     assert!(played.sent(1)[0].ends_with("They counted."));
     assert_eq!(played.state["messages"].as_array().unwrap().len(), 8 + 2);
@@ -104,7 +116,8 @@ async fn a_tool_call_stays_with_its_result() {
 #[tokio::test]
 async fn a_summary_that_says_nothing_fails() {
     let graph = graph!("{ kind: summarize, over: 10, keep: 1 }", "{ kind: llm }");
-    for (answer, error) in [(says("  "), "the summary is empty"), (says("x").cut(), "token limit")] {
+    for (answer, error) in [(says("  "), "the summary is empty"), (says("x").cut(), "token limit")]
+    {
         let stage = Stage { graph, answers: vec![answer], input: history(&[]), ..Stage::default() };
         let played = stage.play().await;
         assert!(played.error().contains(error), "{}", played.error());

@@ -17,7 +17,8 @@ use crate::kinds;
 /// Runs a graph once per input, in one log: how the last run ended, and the state after each.
 async fn turns(text: &str, inputs: &[Value]) -> (Ended, Vec<Value>) {
     let (catalog, skills) = (kinds::catalog(), BTreeMap::new());
-    let known = Known { catalog: &catalog, skills: &skills, graphs: Graphs::none(), names: Names::Checked };
+    let known =
+        Known { catalog: &catalog, skills: &skills, graphs: Graphs::none(), names: Names::Checked };
     let compiled = compile::compile(&yaml::parse("g.yaml", text).unwrap(), known);
     let graph = compiled.graph.unwrap_or_else(|| panic!("{:?}", compiled.findings));
     let bench = Bench::new(graph).await;
