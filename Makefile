@@ -21,7 +21,10 @@ DEBUG := $(or $(EXILE),$(TARGET)/debug/exile)
 LITELLM := litellm[proxy]==1.106.2
 PHOENIX := arize-phoenix==20.26.1
 
-.PHONY: help run build test lint litellm phoenix examples figures binary
+KILLS ?= 500
+SEED ?= 1
+
+.PHONY: help run build test kills lint litellm phoenix examples figures binary
 
 help: ## This list.
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -39,6 +42,12 @@ build:
 test: ## Run every test of the workspace.
 	@.ci/need cargo compiler
 	@.ci/test
+
+kills: ## Kill a worker KILLS times (500), at points that SEED chooses, and check what is left.
+	@.ci/need cargo compiler
+	EXILE_KILLS=$(KILLS) EXILE_SEED=$(SEED) cargo test --locked -p exile-server \
+		--features failpoints --test all -- --nocapture --exact \
+		durable::kills::no_kill_loses_what_was_acknowledged_or_repeats_what_was_recorded
 
 lint: ## Formatting and clippy, warnings denied.
 	@.ci/need cargo compiler

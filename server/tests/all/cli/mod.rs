@@ -2,6 +2,7 @@
 //! process. Nothing here reaches beyond the loopback interface.
 
 mod branches;
+mod cancels;
 mod commands;
 mod conversations;
 mod disk;
@@ -16,6 +17,7 @@ mod secrets;
 mod serving;
 mod shipped;
 mod spans;
+mod streams;
 mod upstream;
 mod waiting;
 mod web;
