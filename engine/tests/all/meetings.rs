@@ -321,7 +321,7 @@ fn dataflow_counts_conditions_gotos_and_reduced_writes_as_reads_and_writes() {
     let nodes = "  a: { kind: set, set: { list: 1 } }\n  b: { kind: probe }";
     let side = [("START", "a"), ("START", "b"), ("a", "END")];
     let when = [&side[..], &[("b", "END, when: list"), ("b", "END, otherwise: true")]].concat();
-    assert_eq!(found(nodes, &when), ["parallel_read! 11:32"]);
+    assert_eq!(found(nodes, &when), ["parallel_read! 11:31"]);
     let nodes = "  a: { kind: set, set: { list: 1 } }\n  b: { kind: probe, goto: { to: list, among: [END] } }";
     assert_eq!(found(nodes, &side), ["parallel_read! 6:33"]);
     // A condition of the whole makes it a warning.
