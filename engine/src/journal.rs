@@ -13,6 +13,7 @@
 //! - A number is never used twice: an append reserves what may be handed out before the next.
 
 pub mod conformance;
+pub mod lineage;
 pub mod memory;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ConversationId, InputId, InterruptId, LogId, RunId, UserId, WorkerId};
 use crate::message::Message;
-use crate::run::record::{Durability, Number, Numbered, RunOptions};
+use crate::run::record::{Durability, Fact, Number, Numbered, RunOptions};
 
 pub use memory::MemoryJournal;
 
@@ -284,7 +285,8 @@ pub struct Place {
     pub log: LogId,
     /// The number of its [`Started`](crate::run::record::Started) record; `None` while it is queued.
     pub first: Option<Number>,
-    /// The number of its [`Ended`](crate::run::record::Ended) record; `None` until then.
+    /// The number of its [`Ended`](crate::run::record::Ended) record, or of the
+    /// [`Waiting`](crate::run::record::Waiting) record that it stands at; else `None`.
     pub last: Option<Number>,
 }
 
@@ -297,6 +299,17 @@ pub struct History {
     pub records: Vec<Numbered>,
     /// Every message that the records name.
     pub messages: Vec<Arc<Message>>,
+}
+
+/// When a log that waits, and whose last record states this fact, has something to do by itself:
+/// when the first of its questions expires. For the journal's own use, between the append of that
+/// record and the [`release`](Journal::release).
+#[must_use]
+pub fn wake_ms(fact: &Fact) -> Option<i64> {
+    match fact {
+        Fact::Waiting(waiting) => waiting.asked.iter().filter_map(|asked| asked.expires_ms).min(),
+        _ => None,
+    }
 }
 
 /// Stores logs.
@@ -329,8 +342,10 @@ pub trait Journal: Send + Sync {
     async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError>;
 
     /// Gives a log back: the lease is void. If its run goes on, any worker may claim it at once;
-    /// if it waits, when `wake_ms` (milliseconds since 1970, by the store's clock) has come. A
-    /// lease that is void already is no error.
+    /// if it waits, when `wake_ms` (milliseconds since 1970, by the store's clock) has come. Until
+    /// it is given back, and if it never is, that time is when the first question of its
+    /// [`Waiting`](crate::run::record::Fact::Waiting) record expires. A lease that is void already
+    /// is no error.
     async fn release(&self, lease: &Lease, wake_ms: Option<i64>) -> Result<(), JournalError>;
 
     /// Inputs that no append has consumed, oldest first.
@@ -385,6 +400,9 @@ pub enum JournalError {
     /// What is stored cannot be read.
     #[error("the store holds what cannot be read: {0}")]
     Corrupt(String),
+    /// Records that the answer needs were removed, as the retention says.
+    #[error("records of log {0} that this needs were removed, because they were old")]
+    Purged(LogId),
 }
 
 impl JournalError {
@@ -393,7 +411,7 @@ impl JournalError {
     pub fn retry(&self) -> crate::model::Retry {
         match self {
             Self::Full(_) | Self::Unavailable(_) => crate::model::Retry::Backoff,
-            Self::Fenced(_) | Self::Conflict { .. } | Self::Corrupt(_) => {
+            Self::Fenced(_) | Self::Conflict { .. } | Self::Corrupt(_) | Self::Purged(_) => {
                 crate::model::Retry::Never
             }
         }

@@ -307,6 +307,9 @@ pub struct Called {
     /// (`node.delta`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shown: bool,
+    /// Its answer holds text that is not the user's, and that may try to steer a model.
+    #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
+    pub taints: bool,
 }
 
 /// What is known of a model's answer besides its content.
@@ -631,6 +634,9 @@ pub struct Ended {
     /// Why, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
+    /// The run that it made way for: one that was sent to interrupt it or to take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<RunId>,
     /// Closing writes: messages of subgraphs that were cut short, and an answer to every tool
     /// call that has none, so that the next model call is valid.
     #[serde(rename = "d", default, skip_serializing_if = "Delta::is_empty")]
