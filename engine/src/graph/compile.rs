@@ -80,7 +80,11 @@ pub fn compile(document: &Document, known: Known<'_>) -> Compiled {
             names: &names,
             branches: nodes.iter().map(|node| node.branch).collect(),
             writes: nodes.iter().map(|node| &*node.writes).collect(),
-            reads: nodes.iter().zip(&lines.reads).map(|(n, l)| [&n.reads[..], l].concat()).collect(),
+            reads: nodes
+                .iter()
+                .zip(&lines.reads)
+                .map(|(n, l)| [&n.reads[..], l].concat())
+                .collect(),
             needs: lines.joins.iter().map(|join| join.needs).collect(),
             channels: &channels,
             topology: &lines.topology,
@@ -316,8 +320,10 @@ fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines
     let joins = joins
         .into_iter()
         .enumerate()
-        .map(|(join, Joined { target, needs, sources })| {
-            Join { target, needs, slots: slots(join, sources) }
+        .map(|(join, Joined { target, needs, sources })| Join {
+            target,
+            needs,
+            slots: slots(join, sources),
         })
         .collect();
     let nodes = nodes

@@ -214,11 +214,7 @@ pub(super) fn written(build: &mut Build<'_>, into: &str) -> Option<Arc<str>> {
 
 /// Notes which tools a node may call: those of its list, else of its skill, else any, since the
 /// conversation's skill decides.
-pub(super) fn may_call(
-    build: &mut Build<'_>,
-    skill: Option<&String>,
-    tools: Option<&Vec<String>>,
-) {
+pub(super) fn may_call(build: &mut Build<'_>, skill: Option<&String>, tools: Option<&Vec<String>>) {
     // One that is not there was reported.
     let skill = skill.and_then(|name| build.skill(&["skill"], name));
     let any = ["*".to_owned()];

@@ -200,10 +200,10 @@ impl Store {
              )
              DELETE FROM exile_log WHERE key IN gone AND key NOT IN needed",
         )
-            .bind(LogId::from(id).as_str())
-            .bind(id.as_str())
-            .execute(write.connection())
-            .await?;
+        .bind(LogId::from(id).as_str())
+        .bind(id.as_str())
+        .execute(write.connection())
+        .await?;
         sqlx::query("DELETE FROM exile_llm_conversation WHERE id = ?1")
             .bind(id.as_str())
             .execute(write.connection())

@@ -157,7 +157,9 @@ impl Store {
         let connection = write.connection();
         let key = match (found.log, input) {
             (Some((key, _)), _) => key,
-            (None, Input::Fork(fork)) if fork.log != *log => begin_fork(connection, log, fork).await?,
+            (None, Input::Fork(fork)) if fork.log != *log => {
+                begin_fork(connection, log, fork).await?
+            }
             (None, _) => begin_log(connection, log).await?,
         };
         let now_ms = self.now().as_millisecond();

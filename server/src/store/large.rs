@@ -63,10 +63,7 @@ fn take_out(
 }
 
 /// The value with the large parts inside it taken out.
-fn inside(
-    value: Value,
-    blobs: &mut Vec<(BlobId, Vec<u8>)>,
-) -> Result<(Value, usize), StoreError> {
+fn inside(value: Value, blobs: &mut Vec<(BlobId, Vec<u8>)>) -> Result<(Value, usize), StoreError> {
     Ok(match value {
         Value::Array(items) => {
             let mut bytes = 2 + items.len().saturating_sub(1);
@@ -121,10 +118,7 @@ pub(super) fn addresses(value: &Value, found: &mut Vec<String>) {
 }
 
 /// The value made whole; `blobs` holds every blob that it needs.
-pub(super) fn put_back(
-    value: Value,
-    blobs: &HashMap<String, Value>,
-) -> Result<Value, StoreError> {
+pub(super) fn put_back(value: Value, blobs: &HashMap<String, Value>) -> Result<Value, StoreError> {
     if let Some(address) = address(&value) {
         let blob = blobs.get(address);
         let blob = blob.ok_or_else(|| StoreError::unreadable("a large value", "it is missing"))?;

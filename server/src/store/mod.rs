@@ -114,7 +114,9 @@ impl Store {
             .max_connections(READERS)
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true).create_if_missing(false));
-        let store = Self { shared: Arc::new(Shared { writer, queue: append::Queue::default(), readers, env }) };
+        let store = Self {
+            shared: Arc::new(Shared { writer, queue: append::Queue::default(), readers, env }),
+        };
         store.clear_leases().await?;
         store.clear_in_flight().await?;
         Ok(store)

@@ -135,10 +135,8 @@ async fn forked_off(journal: &dyn Journal) -> Result<Lease, Fault> {
 
 async fn child(journal: &dyn Journal) -> Held {
     let lease = forked_off(journal).await?;
-    let (own, other) = (
-        journal.load(&lease.log, None).await?,
-        journal.load(&log("run_1"), Some(3)).await?,
-    );
+    let (own, other) =
+        (journal.load(&lease.log, None).await?, journal.load(&log("run_1"), Some(3)).await?);
     same(&own, &other)?;
     ensure(own.reserved >= 40, || format!("{} were handed out before", own.reserved))?;
     same(&journal.read(&lease.log, 0, 10).await?.records, &Vec::new())?;
