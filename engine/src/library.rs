@@ -5,7 +5,7 @@
 //! - A file with errors stays in the library with its findings and cannot run.
 //! - What a link leads to outside the folder is not read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use crate::bundle::{Bundle, Catalog, Program, Source};
 use crate::diagnostic::{Finding, Place, any_error, code};
 use crate::document::Document;
 use crate::graph::build::{Known, Names};
-use crate::graph::compile::{self, Compiled};
+use crate::graph::compile::Compiled;
+use crate::graph::nesting::{self, Graphs, Member};
 use crate::skill::{self, Skill};
 use crate::yaml;
 
@@ -32,6 +33,8 @@ pub struct LibraryGraph {
     pub findings: Vec<Finding>,
     /// What runs; `None` if there is an error.
     pub program: Option<Arc<Program>>,
+    /// The sources of the graphs inside it, by name.
+    inside: BTreeMap<String, Source>,
 }
 
 /// One skill's file.
@@ -83,9 +86,7 @@ impl Library {
         for source in skills {
             library.add_skill(source, catalog);
         }
-        for source in graphs {
-            library.add_graph(source, catalog);
-        }
+        library.add_graphs(graphs, catalog);
         library
     }
 
@@ -131,8 +132,8 @@ impl Library {
         self.findings.iter().chain(skills).chain(graphs)
     }
 
-    /// What a run of this graph is to be pinned to: its source, the skills it names and the
-    /// conversation's. `None` if the graph or that skill is unknown or does not load.
+    /// What a run of this graph is to be pinned to: its source, those of the graphs inside it, of
+    /// the skills they name and of the conversation's. `None` if the graph or that skill is unknown or does not load.
     #[must_use]
     pub fn bundle(&self, graph: &str, extra_skill: Option<&str>) -> Option<Bundle> {
         let graph = self.graph(graph)?;
@@ -145,12 +146,14 @@ impl Library {
                 Some((name.to_owned(), skill.source.clone()))
             })
             .collect::<Option<_>>()?;
-        Some(Bundle { graph: graph.source.clone(), skills, aliases: self.aliases.clone() })
+        let (graph, graphs) = (graph.source.clone(), graph.inside.clone());
+        Some(Bundle { graph, graphs, skills, aliases: self.aliases.clone() })
     }
 
     fn add_skill(&mut self, source: Source, catalog: &Catalog) {
         let none = BTreeMap::new();
-        let known = Known { catalog, skills: &none, names: Names::Checked };
+        let graphs = Graphs::none();
+        let known = Known { catalog, skills: &none, graphs, names: Names::Checked };
         let (name, skill, mut findings) = match yaml::parse(&source.path, &source.text) {
             Ok(document) => {
                 let (skill, findings) = skill::compile(&document, known);
@@ -165,47 +168,62 @@ impl Library {
         self.skills.push(LibrarySkill { name, source, findings, skill });
     }
 
-    fn add_graph(&mut self, source: Source, catalog: &Catalog) {
+    /// Graphs may name each other, so all are added at once.
+    fn add_graphs(&mut self, sources: Vec<Source>, catalog: &Catalog) {
         let skills = self.known_skills();
-        let known = Known { catalog, skills: &skills, names: Names::Checked };
-        let (compiled, name) = match yaml::parse(&source.path, &source.text) {
-            Ok(document) => {
-                let compiled = compile::compile(&document, known);
-                (compiled, text(&document, "/graph"))
-            }
-            Err(findings) => (
-                Compiled {
-                    name: String::new(),
-                    description: String::new(),
-                    graph: None,
-                    skills: BTreeSet::new(),
-                    findings,
-                },
-                None,
-            ),
-        };
-        let Compiled { description, graph, skills: named, mut findings, .. } = compiled;
-        let name = name.unwrap_or_else(|| stem(&source.path));
+        let (mut members, mut unread) = (Vec::new(), Vec::new());
+        // Of two with one name the first is the one that others run.
+        let mut named: BTreeMap<String, Source> = BTreeMap::new();
+        for source in &sources {
+            let (document, findings) = match yaml::parse(&source.path, &source.text) {
+                Ok(document) => (Some(document), Vec::new()),
+                Err(findings) => (None, findings),
+            };
+            let name = nesting::name_of(document.as_ref(), &source.path);
+            named.entry(name.clone()).or_insert_with(|| source.clone());
+            members.push(Member { name, document });
+            unread.push(findings);
+        }
+        let compiled = nesting::compile_all(&members, catalog, &skills, Names::Checked);
+        for (((source, member), compiled), unread) in
+            sources.into_iter().zip(members).zip(compiled).zip(unread)
+        {
+            let compiled = compiled.unwrap_or_else(|| Compiled::unread(unread));
+            self.add_graph(member.name, source, compiled, &named);
+        }
+    }
+
+    fn add_graph(
+        &mut self,
+        name: String,
+        source: Source,
+        mut compiled: Compiled,
+        named: &BTreeMap<String, Source>,
+    ) {
         let first = self.graph(&name).map(|graph| graph.source.path.clone());
-        findings.extend(first.map(|first| taken(&source, "/graph", &name, &first)));
-        let graph = graph.filter(|_| !any_error(&findings));
+        let taken = first.map(|first| taken(&source, "/graph", &name, &first));
+        compiled.findings.extend(taken);
+        let inside = |name: &String| Some((name.clone(), named.get(name)?.clone()));
+        let inside: BTreeMap<_, _> = compiled.graphs().filter_map(inside).collect();
+        let graph = compiled.graph.take().filter(|_| !any_error(&compiled.findings));
         let program = graph.map(|graph| {
             let mut bundle = Bundle {
                 graph: source.clone(),
+                graphs: inside.clone(),
                 skills: BTreeMap::new(),
                 aliases: self.aliases.clone(),
             };
-            let mut pinned = BTreeMap::new();
-            for name in &named {
-                if let (Some(file), Some(Some(skill))) = (self.skill(name), skills.get(name)) {
-                    bundle.skills.insert(name.clone(), file.source.clone());
-                    pinned.insert(name.clone(), skill.clone());
+            let mut skills = BTreeMap::new();
+            for name in compiled.skills() {
+                if let Some(LibrarySkill { source, skill: Some(skill), .. }) = self.skill(name) {
+                    bundle.skills.insert(name.clone(), source.clone());
+                    skills.insert(name.clone(), skill.clone());
                 }
             }
-            let aliases = self.aliases.clone();
-            Arc::new(Program { id: bundle.id(), graph: Arc::new(graph), skills: pinned, aliases })
+            Arc::new(Program { id: bundle.id(), graph, skills, aliases: bundle.aliases })
         });
-        self.graphs.push(LibraryGraph { name, description, source, findings, program });
+        let Compiled { description, findings, .. } = compiled;
+        self.graphs.push(LibraryGraph { name, description, source, findings, program, inside });
     }
 
     fn known_skills(&self) -> BTreeMap<String, Option<Arc<Skill>>> {
@@ -216,7 +234,7 @@ impl Library {
 }
 
 /// Checks files and folders, each folder as a library of its own. A graph's file is checked with
-/// the skills beside it.
+/// the graphs and skills beside it.
 #[must_use]
 pub fn validate(paths: &[PathBuf], catalog: &Catalog) -> Validation {
     let mut validation = Validation::default();
@@ -241,6 +259,7 @@ fn validate_file(path: &Path, catalog: &Catalog, validation: &mut Validation) {
         }
     };
     let parent = path.parent().unwrap_or(Path::new(""));
+    let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let mut library = Library { aliases: catalog.models.aliases().clone(), ..Library::default() };
     let keys = yaml::parse(&source.path, &source.text)
         .map(|document| document.keys("").into_iter().map(str::to_owned).collect::<Vec<_>>());
@@ -248,14 +267,20 @@ fn validate_file(path: &Path, catalog: &Catalog, validation: &mut Validation) {
     if has("skill") {
         library.add_skill(source, catalog);
     } else if has("graph") || has("nodes") || keys.is_err() {
-        for skill in files(parent, &parent.join("skills"), &shown(&parent.join("skills"))) {
+        for skill in files(folder, &folder.join("skills"), &shown(&parent.join("skills"))) {
             match skill {
                 Ok(skill) => library.add_skill(skill, catalog),
                 Err(finding) => library.findings.push(finding),
             }
         }
-        library.add_graph(source, catalog);
-        // They are not what was asked about.
+        // They are not what was asked about, and neither is what is wrong with them.
+        let beside = files(folder, folder, &shown(folder)).into_iter().filter_map(Result::ok);
+        let is_other = |other: &Source| file_name(&other.path) != file_name(&source.path);
+        let path = source.path.clone();
+        let mut graphs: Vec<Source> = beside.filter(is_other).chain([source.clone()]).collect();
+        graphs.sort_by(|a, b| file_name(&a.path).cmp(&file_name(&b.path)));
+        library.add_graphs(graphs, catalog);
+        library.graphs.retain(|graph| graph.source.path == path);
         library.skills.clear();
     } else {
         let message = "this file is neither a graph nor a skill";
@@ -339,6 +364,10 @@ fn taken(source: &Source, pointer: &str, name: &str, first: &str) -> Finding {
         .map_or(Place::START, |document| document.place(pointer));
     let message = format!("the name `{name}` is taken by {first}");
     Finding::error(code::DUPLICATE_NAME, &source.path, place, message, "choose another name")
+}
+
+fn file_name(path: &str) -> Option<&std::ffi::OsStr> {
+    Path::new(path).file_name()
 }
 
 fn text(document: &Document, pointer: &str) -> Option<String> {

@@ -152,7 +152,7 @@ CREATE TABLE exile_run (
     started_at       INTEGER,
     ended_at         INTEGER,
     first            INTEGER, -- null: no record yet
-    last             INTEGER, -- null: the log's head, while it runs
+    last             INTEGER, -- null: the log's head, while it goes on
     trace_id         TEXT
 ) STRICT;
 CREATE INDEX exile_run_owner ON exile_run (owner);
@@ -177,6 +177,7 @@ CREATE TABLE exile_llm_message (
     tool_name    TEXT,
     model        TEXT,
     opaque       TEXT,
+    covers       TEXT, -- of a summary: the last message that it stands for
     created_at   INTEGER NOT NULL,
     UNIQUE (id, log)
 ) STRICT;

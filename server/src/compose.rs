@@ -33,7 +33,7 @@ use crate::app::{App, Settings};
 use crate::config::{Config, ProviderSettings, Secret};
 use crate::home::{Held, HomeError};
 use crate::store::{Role, Store, StoreError};
-use crate::{serve, shipped};
+use crate::{serve, shipped, upkeep};
 
 /// How long runs and requests in flight may go on once the server is told to stop.
 pub const DRAIN: Duration = Duration::from_secs(30);
@@ -126,6 +126,7 @@ pub struct Server {
     stop: CancellationToken,
     requests: JoinHandle<()>,
     runs: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
 }
 
 impl Server {
@@ -146,7 +147,8 @@ impl Server {
         let stop = CancellationToken::new();
         let runs = tokio::spawn(app.engine.clone().serve(stop.clone(), DRAIN));
         let requests = tokio::spawn(answer(listener, app.clone(), stop.clone()));
-        Ok(Self { url, app, admin, held, stop, requests, runs })
+        let upkeep = tokio::spawn(upkeep::serve(app.clone(), config.keep_records, stop.clone()));
+        Ok(Self { url, app, admin, held, stop, requests, runs, upkeep })
     }
 
     /// Where it listens, as this machine reaches it.
@@ -185,7 +187,8 @@ impl Server {
     /// Takes nothing new, lets what is in flight go on for at most [`DRAIN`], closes the home.
     pub async fn stop(self) {
         self.stop.cancel();
-        for (part, task) in [("requests", self.requests), ("runs", self.runs)] {
+        let parts = [("requests", self.requests), ("runs", self.runs), ("upkeep", self.upkeep)];
+        for (part, task) in parts {
             if let Err(error) = task.await {
                 tracing::error!(%error, part, "a part of the server ended badly");
             }

@@ -15,11 +15,10 @@
 //! - Two flows that fire one node in the same step, or wait in one join, are one from then on: the
 //!   pair ends. So it does at END.
 //!
-//! Two nodes *meet* if some pair holds a task of each. Two that never meet are ordered: in no run
-//! can a task of the one begin before a task of the other has ended and a third have followed it,
-//! or only one of them runs. They meet *surely* if lines without conditions lead from the fork to
-//! both. Errs towards meeting, and only where flows pass joins: pairs may stem from different
-//! moments of different runs.
+//! Two nodes *meet* if some pair holds a task of each. Two that never meet never run side by
+//! side: a line or a join stands between them, or a run takes only one of them. They meet *surely*
+//! if lines without conditions lead from the fork to both. Errs towards meeting, and only where
+//! flows pass joins: pairs may stem from different moments of different runs.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -241,7 +241,14 @@ impl Logs {
     fn turn(&mut self, id: &LogId, record: &Numbered) {
         let Some(log) = self.by_id.get_mut(id) else { return };
         let number = record.number;
+        if let Some(waits) = log.active.as_ref().and_then(|run| self.runs.get_mut(run)) {
+            waits.last = None;
+        }
         match &record.record.fact {
+            Fact::Waiting(waiting) => {
+                self.runs.entry(waiting.run.clone()).and_modify(|place| place.last = Some(number));
+                return;
+            }
             Fact::Started(started) => log.active = Some(started.run.clone()),
             Fact::Forked(forked) => {
                 log.cuts.push(Cut { number, at: forked.at });

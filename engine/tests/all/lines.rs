@@ -14,7 +14,8 @@ use crate::kinds;
 fn compiled(text: &str) -> (Option<Graph>, Vec<Finding>) {
     let catalog = kinds::catalog();
     let skills = BTreeMap::new();
-    let known = Known { catalog: &catalog, skills: &skills, names: Names::Checked };
+    let known =
+        Known { catalog: &catalog, skills: &skills, graphs: Graphs::none(), names: Names::Checked };
     let compiled = compile::compile(&yaml::parse("g.yaml", text).unwrap(), known);
     (compiled.graph, compiled.findings)
 }

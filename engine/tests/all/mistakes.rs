@@ -11,13 +11,20 @@ use exile_engine::bundle::Catalog;
 use exile_engine::diagnostic::{Finding, code};
 use exile_engine::graph::build::{Known, Names};
 use exile_engine::graph::compile;
+use exile_engine::graph::nesting::Graphs;
 use exile_engine::skill::{self, Skill};
 use exile_engine::yaml;
 
 use crate::kinds;
 
 /// Codes that files beside each other or of another size raise: `libraries.rs` and `documents.rs`.
-const ELSEWHERE: [&str; 3] = [code::NOT_A_GRAPH, code::TOO_LARGE, code::UNREADABLE];
+const ELSEWHERE: [&str; 5] = [
+    code::BROKEN_GRAPH,
+    code::NESTED_TOO_DEEP,
+    code::NOT_A_GRAPH,
+    code::TOO_LARGE,
+    code::UNREADABLE,
+];
 
 /// Everything found in a graph or skill, for a library with the skill `support` and one that
 /// does not load.
@@ -32,7 +39,7 @@ pub fn findings_in(catalog: &Catalog, path: &str, text: &str) -> Vec<Finding> {
         Err(findings) => return findings,
     };
     let mut skills: BTreeMap<String, Option<Arc<Skill>>> = BTreeMap::new();
-    let known = Known { catalog, skills: &skills, names: Names::Checked };
+    let known = Known { catalog, skills: &skills, graphs: Graphs::none(), names: Names::Checked };
     let support = yaml::parse("support.yaml", "skill: support").unwrap();
     let support = skill::compile(&support, known).0.unwrap();
     if document.keys("").contains(&"skill") {
@@ -40,7 +47,7 @@ pub fn findings_in(catalog: &Catalog, path: &str, text: &str) -> Vec<Finding> {
     }
     skills.insert("support".to_owned(), Some(Arc::new(support)));
     skills.insert("broken".to_owned(), None);
-    let known = Known { catalog, skills: &skills, names: Names::Checked };
+    let known = Known { catalog, skills: &skills, graphs: Graphs::none(), names: Names::Checked };
     let compiled = compile::compile(&document, known);
     let wrong = compiled.findings.iter().any(Finding::is_error);
     assert_eq!(compiled.graph.is_none(), wrong, "{path}: a graph with an error does not load");

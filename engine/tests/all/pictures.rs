@@ -36,7 +36,8 @@ edges:
 fn graph(text: &str) -> Graph {
     let catalog = kinds::catalog();
     let skills = BTreeMap::new();
-    let known = Known { catalog: &catalog, skills: &skills, names: Names::Checked };
+    let known =
+        Known { catalog: &catalog, skills: &skills, graphs: Graphs::none(), names: Names::Checked };
     let compiled = compile::compile(&yaml::parse("g.yaml", text).unwrap(), known);
     assert_eq!(compiled.findings, []);
     compiled.graph.unwrap()

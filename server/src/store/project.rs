@@ -170,7 +170,7 @@ pub(super) async fn recorded(
         Fact::Started(begun) => started(connection, log, number, at_ms, begun).await?,
         Fact::Forked(back) => forked(connection, log, number, at_ms, back).await?,
         Fact::Waiting(wait) => {
-            waits(connection, wait).await?;
+            waits(connection, number, wait).await?;
             log.parked = true;
             log.wake = journal::wake_ms(&record.record.fact);
         }
@@ -195,7 +195,7 @@ pub(super) async fn recorded(
 /// The run of the log waited and does so no more.
 async fn goes_on(connection: &mut SqliteConnection, log: &mut LogRow) -> Result<(), StoreError> {
     (log.parked, log.wake) = (false, None);
-    sqlx::query("UPDATE exile_run SET status = ?2, error = NULL WHERE id = ?1")
+    sqlx::query("UPDATE exile_run SET status = ?2, error = NULL, last = NULL WHERE id = ?1")
         .bind(log.active.as_deref())
         .bind(RunStatus::Running.as_str())
         .execute(connection)
@@ -268,15 +268,20 @@ async fn forked(
     Ok(())
 }
 
-async fn waits(connection: &mut SqliteConnection, waiting: &Waiting) -> Result<(), StoreError> {
+async fn waits(
+    connection: &mut SqliteConnection,
+    number: Number,
+    waiting: &Waiting,
+) -> Result<(), StoreError> {
     let status = match waiting.attention {
         Some(_) => RunStatus::NeedsAttention,
         None => RunStatus::Waiting,
     };
-    sqlx::query("UPDATE exile_run SET status = ?2, error = ?3 WHERE id = ?1")
+    sqlx::query("UPDATE exile_run SET status = ?2, error = ?3, last = ?4 WHERE id = ?1")
         .bind(waiting.run.as_str())
         .bind(status.as_str())
         .bind(waiting.attention.as_ref().map(column::json).transpose()?)
+        .bind(column::integer(number)?)
         .execute(connection)
         .await?;
     Ok(())

@@ -8,7 +8,7 @@ use super::sample::{
 };
 use super::{Held, Law, claimed, same};
 use crate::id::RunId;
-use crate::journal::{Batch, IfActive, Journal, Lease, Sent};
+use crate::journal::{Batch, IfActive, Journal, Lease, Place, Sent};
 use crate::run::record::EndStatus;
 
 /// Every law.
@@ -19,6 +19,7 @@ pub(super) const ALL: &[(&str, Law)] = &[
     ("a log that nobody gave back wakes when its question expires", |j| Box::pin(expires(j))),
     ("a log that goes on after a wait is claimed", |j| Box::pin(goes_on(j))),
     ("a start is rejected while a run is queued, goes on or waits", |j| Box::pin(busy(j))),
+    ("a run that waits is found to stand at its wait", |j| Box::pin(stands(j))),
     ("a run that ends beside one that waits leaves it", |j| Box::pin(ends_beside(j))),
 ];
 
@@ -107,6 +108,18 @@ async fn busy(journal: &dyn Journal) -> Held {
     same(&send().await?, &Sent::Known)?;
     let other = start_if("run_3", IfActive::Reject);
     same(&journal.send(&log("run_3"), &input("in_run_3"), &other).await?, &Sent::New)
+}
+
+async fn stands(journal: &dyn Journal) -> Held {
+    let lease = waits(journal, None).await?;
+    let find = async || journal.find(&RunId::from("run_1")).await;
+    let place = |last| Some(Place { log: log("run_1"), first: Some(1), last });
+    same(&find().await?, &place(Some(2)))?;
+    journal.append(&lease, &batch(2, vec![step(3, json!(1), &[])])).await?;
+    same(&find().await?, &place(None))?;
+    let again = vec![step(4, json!(1), &[]), waiting(5, "run_1", None)];
+    journal.append(&lease, &batch(3, again)).await?;
+    same(&find().await?, &place(Some(5)))
 }
 
 async fn ends_beside(journal: &dyn Journal) -> Held {

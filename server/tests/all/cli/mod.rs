@@ -16,4 +16,5 @@ mod serving;
 mod shipped;
 mod spans;
 mod upstream;
+mod waiting;
 mod web;

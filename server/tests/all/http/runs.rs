@@ -144,15 +144,14 @@ async fn whoever_waits_for_a_run_that_is_cancelled_is_told() {
 #[tokio::test]
 async fn what_does_not_fit_the_graph_is_refused_before_anything_is_stored() {
     let exile = Exile::start().await;
-    let cases: [(Value, &str, &str); 10] = [
+    let cases: [(Value, &str, &str); 9] = [
         (json!({ "input": { "messages": [["user", "hi"]] } }), "invalid_field", "got a list"),
         (json!({ "graph": "add", "input": { "m": 1 } }), "unknown_channel", "`m`; there are: n"),
         (json!({ "graph": "add", "input": { "total": 1 } }), "unknown_channel", "total"),
         (json!({ "graph": "add", "input": { "n": "1" } }), "invalid_input", "`n` takes number"),
         (json!({ "graph": "broken" }), "graph_broken", "graphs/broken.yaml"),
-        (json!({ "graph": "add", "durability": "async" }), "not_supported", "durability"),
-        (json!({ "graph": "add", "durability": "exit" }), "not_supported", "durability"),
         (json!({ "graph": "add", "durability": "soon" }), "invalid_field", "unknown variant"),
+        (json!({ "graph": "add", "if_active": "wait" }), "invalid_field", "unknown variant"),
         (
             json!({ "input": { "messages": [{ "role": "user", "model": "x" }] } }),
             "invalid_field",
