@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use exile_engine::diagnostic::Finding;
 use exile_engine::graph::build::{Known, Names};
@@ -11,7 +12,7 @@ use proptest::prelude::*;
 
 use crate::kinds;
 
-fn compiled(text: &str) -> (Option<Graph>, Vec<Finding>) {
+fn compiled(text: &str) -> (Option<Arc<Graph>>, Vec<Finding>) {
     let catalog = kinds::catalog();
     let skills = BTreeMap::new();
     let known =
