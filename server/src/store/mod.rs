@@ -88,14 +88,7 @@ impl Store {
     /// [`StoreError::Foreign`]: the file holds tables named like ours that are not ours.
     /// [`StoreError::TooOld`]: the SQLite library is not safe.
     pub async fn open(path: &Path, env: Arc<dyn Env>) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY)
-            .disable_statement_logging();
+        let options = options(path);
         let writer = Writer::new(options.clone());
         let mut write = writer.lock().await?;
         check_library(write.connection()).await?;
@@ -157,6 +150,19 @@ impl Store {
     async fn begin(&self) -> Result<writer::Write<'_>, StoreError> {
         self.shared.writer.begin().await
     }
+}
+
+/// How every connection to the file is opened.
+#[must_use]
+pub fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY)
+        .disable_statement_logging()
 }
 
 async fn check_library(connection: &mut SqliteConnection) -> Result<(), StoreError> {
