@@ -20,7 +20,7 @@ DEBUG := $(or $(EXILE),$(TARGET)/debug/exile)
 
 LITELLM := litellm[proxy]==1.106.2
 PHOENIX := arize-phoenix==20.26.1
-LANGGRAPH := langgraph==1.2.24 langgraph-checkpoint-sqlite==3.1.2 langgraph-cli[inmem]==0.4.40
+LANGGRAPH := langgraph==1.2.24 langgraph-checkpoint-sqlite==3.1.2 'langgraph-cli[inmem]==0.4.40'
 
 # Both packages at once, so that their dependencies are built with one set of features.
 BENCHES := -p exile-engine -p exile-server --bench engine --bench journal --bench bytes
@@ -65,9 +65,9 @@ figures: ## Measure what README.md states, a cold release build included.
 	@.ci/need cargo compiler
 	cargo bench --locked $(BENCHES)
 	@rm -rf $(TARGET)/cold
-	@SECONDS=0; set -x; CARGO_TARGET_DIR=$(TARGET)/cold \
-		cargo build --release --locked -p exile-server --bin exile; \
-		{ set +x; } 2>/dev/null; echo "a cold release build: $$((SECONDS / 60)) min $$((SECONDS % 60)) s"
+	@SECONDS=0; \
+		CARGO_TARGET_DIR=$(TARGET)/cold cargo build --release --locked -p exile-server --bin exile; \
+		echo "a cold release build: $$((SECONDS / 60)) min $$((SECONDS % 60)) s"
 	python3 server/tests/outside/figures.py --exile $(TARGET)/cold/release/exile
 	@rm -rf $(TARGET)/cold
 

@@ -85,7 +85,7 @@ async fn insert(connection: &mut SqliteConnection, body: &str, count: u64) {
 /// The record of a step, as text.
 async fn body(world: &World) -> String {
     let log = world.count(10).await;
-    let history = world.store.load(&log).await.unwrap();
+    let history = world.store.read(&log, 0, usize::MAX).await.unwrap();
     let step = history.records.iter().rfind(|r| matches!(r.record.fact, Fact::Step(_))).unwrap();
     serde_json::to_string(&step.record).unwrap()
 }
