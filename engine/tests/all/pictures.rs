@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use exile_engine::graph::build::{Known, Names};
+use exile_engine::graph::nesting::Graphs;
 use exile_engine::graph::{
     Branch, Graph, Needs, OnError, Retry, Schedule, Target, compile, picture,
 };

@@ -70,14 +70,15 @@ impl House {
 }
 
 async fn finished(bench: &Bench, run: &RunId) {
-    let ended = bench.engine.wait(run).await.unwrap();
+    let ended = bench.ended(run).await;
     assert_eq!(ended.status, EndStatus::Finished, "{:?}", ended.error);
 }
 
 #[tokio::test]
 async fn storage_grows_with_what_changed() {
     let house = House::new(vec![Line::Say("an answer of a few words")], Vec::new());
-    let bench = house.engine(talk().node("ask", leaf(Asks)).edge("START", "ask").edge("ask", "END"));
+    let bench =
+        house.engine(talk().node("ask", leaf(Asks)).edge("START", "ask").edge("ask", "END"));
     let (bench, log) = (bench.await, LogId::from("conv_1"));
     let mut sizes = Vec::new();
     for turn in 0..100 {
@@ -218,7 +219,7 @@ async fn a_crash_repeats_no_side_effect() {
     drop(bench);
     assert_eq!(open.iter().map(|intent| &*intent.call).collect::<Vec<_>>(), ["c2"]);
     for tool in [quick, slow] {
-        assert_eq!(tool.keys.lock().unwrap().len(), 1, "{}", tool.spec().name);
+        assert_eq!(tool.keys.lock().unwrap().len(), 1, "{}", tool.name());
     }
 }
 
@@ -283,7 +284,7 @@ async fn cancel_ends_what_runs_inside_a_graph_inside_a_graph() {
     begun.notified().await;
     bench.engine.cancel(&log, &run).await.unwrap();
     gone.notified().await;
-    assert_eq!(bench.engine.wait(&run).await.unwrap().status, EndStatus::Cancelled);
+    assert_eq!(bench.ended(&run).await.status, EndStatus::Cancelled);
 }
 
 #[tokio::test]
