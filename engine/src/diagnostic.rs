@@ -268,6 +268,14 @@ codes! {
     UNKNOWN_SKILL = "unknown_skill";
     /// The skill does not load.
     BROKEN_SKILL = "broken_skill";
+    /// No such graph.
+    UNKNOWN_GRAPH = "unknown_graph";
+    /// The graph does not load.
+    BROKEN_GRAPH = "broken_graph";
+    /// A graph that contains itself.
+    ENDLESS_GRAPH = "endless_graph";
+    /// Too many graphs inside one another.
+    NESTED_TOO_DEEP = "nested_too_deep";
     /// No such alias or provider.
     UNKNOWN_MODEL = "unknown_model";
     /// No such channel.

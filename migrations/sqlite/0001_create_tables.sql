@@ -177,6 +177,7 @@ CREATE TABLE exile_llm_message (
     tool_name    TEXT,
     model        TEXT,
     opaque       TEXT,
+    covers       TEXT, -- of a summary: the last message that it stands for
     created_at   INTEGER NOT NULL,
     UNIQUE (id, log)
 ) STRICT;

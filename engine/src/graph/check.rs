@@ -122,12 +122,22 @@ impl Checked<'_> {
             if when > 0 && otherwise == 0 && always == 0 {
                 let message = format!("if no `when` of `{name}` is true, the run has no way on");
                 let fix = format!("add `{{ from: {name}, to: …, otherwise: true }}`");
-                findings.push(self.document.error_at(code::NO_OTHERWISE, &at(Take::When), message, fix));
+                findings.push(self.document.error_at(
+                    code::NO_OTHERWISE,
+                    &at(Take::When),
+                    message,
+                    fix,
+                ));
             }
             if otherwise > 0 && when == 0 {
                 let message = format!("`{name}` has `otherwise` without any `when`");
                 let fix = "remove `otherwise`, or give another line of the node a `when`";
-                findings.push(self.document.error_at(code::NO_WHEN, &at(Take::Otherwise), message, fix));
+                findings.push(self.document.error_at(
+                    code::NO_WHEN,
+                    &at(Take::Otherwise),
+                    message,
+                    fix,
+                ));
             }
         }
         findings
@@ -157,8 +167,7 @@ impl Checked<'_> {
     /// END in `among`.
     fn settle(&self, ends: &mut [bool], given: Vec<Vertex>) {
         let vertices = self.topology.arcs.node_indices();
-        let sinks: Vec<Vertex> =
-            vertices.filter(|v| self.ends_by_itself(*v)).collect();
+        let sinks: Vec<Vertex> = vertices.filter(|v| self.ends_by_itself(*v)).collect();
         let mut queue: VecDeque<Vertex> = given.into_iter().chain(sinks).collect();
         while let Some(vertex) = queue.pop_front() {
             if std::mem::replace(&mut ends[vertex.index()], true) {
@@ -178,7 +187,8 @@ impl Checked<'_> {
         let (always, choices): (Vec<_>, Vec<_>) =
             lines.iter().partition(|(_, arc)| arc.take == Take::Always);
         let ended = |(to, _): &(Vertex, &super::topology::Arc)| ends[to.index()];
-        let by_lines = always.iter().all(ended) && (choices.is_empty() || choices.iter().any(ended));
+        let by_lines =
+            always.iter().all(ended) && (choices.is_empty() || choices.iter().any(ended));
         ways.iter().any(ended) || !lines.is_empty() && by_lines
     }
 

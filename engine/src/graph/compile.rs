@@ -8,21 +8,21 @@ use serde_json::{Map, Value};
 
 use crate::diagnostic::{Finding, any_error, code, sort, suggest};
 use crate::document::{Document, child};
-use crate::graph::build::{Access, Build, Known};
+use crate::graph::build::{Access, Brings, Build, Known, Nested};
 use crate::graph::check::Checked;
 use crate::graph::lines::{Joined, Lines};
 use crate::graph::policy::Common;
 use crate::graph::reading::{self, Reading, UNSUPPORTED_KINDS};
 use crate::graph::spec::{COMMON_KEYS, GraphSpec, NodeSpec};
 use crate::graph::{
-    Branch, Graph, GraphNode, Join, Limits, Names, NodeIndex, Policy, Schedule, Slot, channels,
-    lines,
+    Branch, Graph, GraphNode, Guard, Join, Limits, Line, Names, NodeIndex, Policy, Schedule, Slot,
+    Target, channels, lines,
 };
 use crate::node::{NodeKind, Work};
 use crate::run::record::Durability;
 use crate::schema;
 use crate::shape::{self, Shape};
-use crate::state::Channels;
+use crate::state::{Channels, Reducer};
 
 /// What became of a graph's document.
 #[derive(Debug)]
@@ -32,23 +32,57 @@ pub struct Compiled {
     /// As in the YAML.
     pub description: String,
     /// `None` if there is any error among the findings.
-    pub graph: Option<Graph>,
-    /// Skills that its nodes name.
-    pub skills: BTreeSet<String>,
+    pub graph: Option<Arc<Graph>>,
     /// Sorted by place.
     pub findings: Vec<Finding>,
+    /// What its nodes need besides it.
+    pub(super) brings: Brings,
+    /// Listed inputs that begin as nothing.
+    pub(super) required: Vec<Arc<str>>,
 }
 
-/// Checks a document and compiles it.
+impl Compiled {
+    /// A file that cannot be read as a graph.
+    #[must_use]
+    pub fn unread(findings: Vec<Finding>) -> Self {
+        Self {
+            name: "unnamed".into(),
+            description: String::new(),
+            graph: None,
+            findings,
+            brings: Brings::default(),
+            required: Vec::new(),
+        }
+    }
+
+    /// Skills that its nodes name, those of the graphs inside it included.
+    #[must_use]
+    pub fn skills(&self) -> &BTreeSet<String> {
+        &self.brings.skills
+    }
+
+    /// Graphs that its nodes run, those inside them included.
+    pub fn graphs(&self) -> impl Iterator<Item = &String> {
+        self.brings.graphs.keys()
+    }
+}
+
+/// Checks a document and compiles it, for runs of its own.
 #[must_use]
 pub fn compile(document: &Document, known: Known<'_>) -> Compiled {
+    compile_as(document, known, true)
+}
+
+/// Compiles it for nodes of others that keep its messages to themselves. What is wrong with it
+/// [`compile`] has said.
+pub(super) fn hidden(document: &Document, known: Known<'_>) -> Option<Arc<Graph>> {
+    compile_as(document, known, false).graph
+}
+
+fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
     let reading = match reading::read(document) {
         Ok(reading) => reading,
-        Err(findings) => {
-            let (name, description) = (String::from("unnamed"), String::new());
-            let skills = BTreeSet::new();
-            return Compiled { name, description, graph: None, skills, findings };
-        }
+        Err(findings) => return Compiled::unread(findings),
     };
     let Reading { spec, broken_nodes, broken_lines, mut findings } = reading;
     check_name(document, "/graph", &spec.graph, &mut findings);
@@ -67,7 +101,8 @@ pub fn compile(document: &Document, known: Known<'_>) -> Compiled {
             fix,
         ));
     }
-    let nodes = build_nodes(document, &spec, &channels, known, &broken_nodes, &mut findings);
+    let scene = Scene { document, graph: &spec.graph, channels: &channels, shown, known };
+    let nodes = build_nodes(scene, &spec, &broken_nodes, &mut findings);
     let names: Vec<Arc<str>> = nodes.iter().map(|node| node.name.clone()).collect();
     let policies = nodes.iter().map(|node| &node.policy);
     let lines = lines::read(document, &spec, &channels, &names, policies, &mut findings);
@@ -80,7 +115,11 @@ pub fn compile(document: &Document, known: Known<'_>) -> Compiled {
             names: &names,
             branches: nodes.iter().map(|node| node.branch).collect(),
             writes: nodes.iter().map(|node| &*node.writes).collect(),
-            reads: nodes.iter().zip(&lines.reads).map(|(n, l)| [&n.reads[..], l].concat()).collect(),
+            reads: nodes
+                .iter()
+                .zip(&lines.reads)
+                .map(|(n, l)| [&n.reads[..], l].concat())
+                .collect(),
             needs: lines.joins.iter().map(|join| join.needs).collect(),
             channels: &channels,
             topology: &lines.topology,
@@ -88,7 +127,9 @@ pub fn compile(document: &Document, known: Known<'_>) -> Compiled {
         findings.extend(whole.findings());
     }
     sort(&mut findings);
-    let skills = nodes.iter().flat_map(|node| node.skills.iter().cloned()).collect();
+    let mut brings = Brings::default();
+    nodes.iter().for_each(|node| brings.add(&node.brings));
+    let required = required(&spec);
     let head = Head {
         name: spec.graph.as_str().into(),
         schedule: spec.schedule,
@@ -96,9 +137,20 @@ pub fn compile(document: &Document, known: Known<'_>) -> Compiled {
         limits: limits(&spec),
         input,
         output,
+        shown,
     };
     let graph = (!any_error(&findings)).then(|| assemble(head, channels, nodes, lines)).flatten();
-    Compiled { name: spec.graph, description: spec.description, graph, skills, findings }
+    let (name, description, graph) = (spec.graph, spec.description, graph.map(Arc::new));
+    Compiled { name, description, graph, findings, brings, required }
+}
+
+/// Listed inputs that begin as nothing, so that a node that runs the graph must give them.
+fn required(spec: &GraphSpec) -> Vec<Arc<str>> {
+    let nothing = |name: &&String| {
+        let channel = spec.state.get(*name);
+        channel.is_some_and(|c| c.default.is_none() && c.reduce == Reducer::Replace)
+    };
+    spec.input.iter().flatten().filter(nothing).map(|name| name.as_str().into()).collect()
 }
 
 /// Names that appear in addresses: ASCII letters, digits, `_` and `-`.
@@ -127,16 +179,26 @@ struct Built {
     writes: Vec<Access>,
     /// What the node itself and its `goto` read.
     reads: Vec<Access>,
-    skills: BTreeSet<String>,
+    brings: Brings,
     /// Where it goes by itself is known.
     complete: bool,
 }
 
+/// What surrounds the nodes that are built.
+#[derive(Clone, Copy)]
+pub(super) struct Scene<'a> {
+    pub(super) document: &'a Document,
+    /// The graph's name.
+    pub(super) graph: &'a str,
+    pub(super) channels: &'a Arc<Channels>,
+    /// Whether messages written here are the conversation's.
+    pub(super) shown: bool,
+    pub(super) known: Known<'a>,
+}
+
 /// Builds one node after another.
 struct Builder<'a> {
-    document: &'a Document,
-    channels: &'a Arc<Channels>,
-    known: Known<'a>,
+    scene: Scene<'a>,
     places: HashMap<&'a str, NodeIndex>,
     /// By kind, each compiled once.
     shapes: BTreeMap<&'static str, Option<Shape>>,
@@ -144,27 +206,42 @@ struct Builder<'a> {
 }
 
 fn build_nodes(
-    document: &Document,
+    scene: Scene<'_>,
     spec: &GraphSpec,
-    channels: &Arc<Channels>,
-    known: Known<'_>,
     broken: &BTreeSet<String>,
     findings: &mut Vec<Finding>,
 ) -> Vec<Built> {
     let places = spec.nodes.keys().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
-    let shapes = BTreeMap::new();
-    let mut builder = Builder { document, channels, known, places, shapes, findings };
+    let mut builder = Builder { scene, places, shapes: BTreeMap::new(), findings };
     let mut nodes = Vec::with_capacity(spec.nodes.len());
     for (name, yaml) in &spec.nodes {
         builder.check_name(name);
         let complete = !["goto", "on_error"].iter().any(|key| yaml.contains_key(*key));
         let mut built = Built { name: name.as_str().into(), complete, ..Built::default() };
         if !broken.contains(name) {
-            builder.build(&mut built, yaml);
+            builder.build(&mut built, &child("/nodes", name), yaml);
         }
         nodes.push(built);
     }
     nodes
+}
+
+/// Builds one node that stands inside another, and says what it brings.
+pub(super) fn nested(
+    scene: Scene<'_>,
+    name: &str,
+    pointer: &str,
+    yaml: &Map<String, Value>,
+    findings: &mut Vec<Finding>,
+) -> Option<(Nested, Brings)> {
+    let (places, shapes) = (HashMap::new(), BTreeMap::new());
+    let mut built = Built { name: name.into(), ..Built::default() };
+    Builder { scene, places, shapes, findings }.build(&mut built, pointer, yaml);
+    let Built { name, kind, branch, work, policy, writes, reads, brings, .. } = built;
+    let lines = vec![Line { guard: Guard::Always, to: Target::End }];
+    let node = GraphNode { name, kind, work: work?, branch, lines, policy };
+    let writes = writes.into_iter().map(|write| write.channel).collect();
+    Some((Nested { node, writes, reads }, brings))
 }
 
 impl Builder<'_> {
@@ -178,19 +255,23 @@ impl Builder<'_> {
             return;
         };
         let fix = "use 1 to 64 letters, digits, `_` and `-`";
-        let finding =
-            self.document.error_at_key(code::INVALID_NAME, &child("/nodes", name), message, fix);
+        let finding = self.scene.document.error_at_key(
+            code::INVALID_NAME,
+            &child("/nodes", name),
+            message,
+            fix,
+        );
         self.findings.push(finding);
     }
 
     /// Fills in what can be read; where a node goes is known even if it cannot be built.
-    fn build(&mut self, built: &mut Built, yaml: &Map<String, Value>) {
-        let pointer = child("/nodes", &built.name);
-        let kind = self.kind(&pointer, yaml);
+    fn build(&mut self, built: &mut Built, pointer: &str, yaml: &Map<String, Value>) {
+        let kind = self.kind(pointer, yaml);
         let value = Value::Object(yaml.clone());
-        let (document, before) = (self.document, self.findings.len());
+        let (scene, before) = (self.scene, self.findings.len());
+        let document = scene.document;
         let kind = kind.filter(|kind| {
-            let shape = self.shape(&pointer, &**kind);
+            let shape = self.shape(pointer, &**kind);
             let wrong = shape.map(|shape| shape.check(document, &pointer, &value));
             let good = wrong.as_ref().is_some_and(Vec::is_empty);
             self.findings.extend(wrong.into_iter().flatten().map(|violation| violation.finding));
@@ -200,16 +281,16 @@ impl Builder<'_> {
             Ok(spec) => spec,
             Err(error) => {
                 if self.findings.len() == before && kind.is_some() {
-                    self.findings.push(shape::unread(document, &pointer, &error));
+                    self.findings.push(shape::unread(document, pointer, &error));
                 }
                 return;
             }
         };
         let mut common = Common {
             document,
-            channels: self.channels,
+            channels: scene.channels,
             places: &self.places,
-            pointer: pointer.clone(),
+            pointer: pointer.to_owned(),
             reads: Vec::new(),
             complete: true,
             findings: self.findings,
@@ -221,53 +302,54 @@ impl Builder<'_> {
             let mut own = yaml.clone();
             own.retain(|key, _| !COMMON_KEYS.contains(&key.as_str()));
             let mut build = Build {
-                known: self.known,
+                known: scene.known,
                 document,
-                channels: self.channels,
+                graph: scene.graph,
+                channels: scene.channels,
+                shown: scene.shown,
                 name: built.name.clone(),
-                pointer,
+                pointer: pointer.to_owned(),
                 own: own.clone(),
                 writes: Vec::new(),
                 reads: Vec::new(),
-                call: None,
-                skills: BTreeSet::new(),
+                brings: Brings::default(),
                 findings: Vec::new(),
             };
             built.kind = kind.name();
             built.work = kind.build(&mut build);
             built.policy.cache = common.cache(spec.cache, built.kind, &own, &build);
             common.findings.append(&mut build.findings);
-            (built.writes, built.skills) = (build.writes, build.skills);
+            (built.writes, built.brings) = (build.writes, build.brings);
             built.reads = build.reads;
         }
         built.reads.append(&mut common.reads);
     }
 
     fn kind(&mut self, pointer: &str, yaml: &Map<String, Value>) -> Option<Arc<dyn NodeKind>> {
-        let kinds = &self.known.catalog.kinds;
+        let (document, kinds) = (self.scene.document, &self.scene.known.catalog.kinds);
         let at = child(pointer, "kind");
         let finding = match yaml.get("kind") {
             None => {
                 let fix = format!("add `kind: …`; {}", suggest("", kinds.names()));
-                self.document.error_at_key(code::MISSING_KEY, pointer, "`kind` is missing", fix)
+                document.error_at_key(code::MISSING_KEY, pointer, "`kind` is missing", fix)
             }
             Some(Value::String(name)) => match kinds.get(name) {
                 Some(kind) => return Some(kind.clone()),
                 None if UNSUPPORTED_KINDS.contains(&name.as_str()) => {
                     let message = format!("`kind: {name}` is not supported by this version");
                     let fix = "remove the node, or use a later version of exile";
-                    self.document.error_at(code::NOT_SUPPORTED, &at, message, fix)
+                    document.error_at(code::NOT_SUPPORTED, &at, message, fix)
                 }
                 None => {
                     let message = format!("no kind of node is named `{name}`");
                     let fix = suggest(name, kinds.names());
-                    self.document.error_at(code::UNKNOWN_KIND, &at, message, fix)
+                    document.error_at(code::UNKNOWN_KIND, &at, message, fix)
                 }
             },
             Some(other) => {
                 let message = format!("`kind` must be text, not {}", shape::kind_of(other));
                 let fix = suggest("", kinds.names());
-                self.document.error_at(code::WRONG_TYPE, &at, message, fix)
+                document.error_at(code::WRONG_TYPE, &at, message, fix)
             }
         };
         self.findings.push(finding);
@@ -275,7 +357,7 @@ impl Builder<'_> {
     }
 
     fn shape(&mut self, pointer: &str, kind: &dyn NodeKind) -> Option<&Shape> {
-        let (document, findings) = (self.document, &mut *self.findings);
+        let (document, findings) = (self.scene.document, &mut *self.findings);
         let shape = self.shapes.entry(kind.name()).or_insert_with(|| {
             Shape::new(schema::node(kind))
                 .map_err(|why| {
@@ -304,6 +386,7 @@ struct Head {
     limits: Limits,
     input: Vec<Arc<str>>,
     output: Vec<Arc<str>>,
+    shown: bool,
 }
 
 /// `None` if a node could not be built, which a finding has said.
@@ -316,8 +399,10 @@ fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines
     let joins = joins
         .into_iter()
         .enumerate()
-        .map(|(join, Joined { target, needs, sources })| {
-            Join { target, needs, slots: slots(join, sources) }
+        .map(|(join, Joined { target, needs, sources })| Join {
+            target,
+            needs,
+            slots: slots(join, sources),
         })
         .collect();
     let nodes = nodes
@@ -340,7 +425,7 @@ fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines
         limits: head.limits,
         input: head.input,
         output: head.output,
-        shown: true,
+        shown: head.shown,
         names: Names::default(),
     })
 }

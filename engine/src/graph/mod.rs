@@ -9,6 +9,7 @@
 //! | `text.rs` | expressions and templates, with findings at their places |
 //! | `policy.rs` | the keys that every kind has: retries, timeouts, `on_error`, `cache`, `goto` |
 //! | `lines.rs` | from `edges` or `order` to lines, each checked by itself |
+//! | `nesting.rs` | graphs inside graphs: order, cycles, depth |
 //! | `check.rs` | what all lines together say: reachability, conditions, cycles |
 //! | `meeting.rs` | which nodes can run at the same time, under either schedule |
 //! | `parallel.rs` | parallel reads and writes, and lines that should be a join |
@@ -26,6 +27,7 @@ mod check;
 pub mod compile;
 mod lines;
 mod meeting;
+pub mod nesting;
 mod parallel;
 pub mod picture;
 mod policy;

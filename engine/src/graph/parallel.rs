@@ -142,11 +142,7 @@ fn suggested_joins(checked: &Checked<'_>, components: &Components) -> Vec<Findin
 
 /// Plain lines into a node that lie on no cycle: source and place in the YAML. A `goto` or an
 /// `on_error` cannot be joined.
-fn entering(
-    checked: &Checked<'_>,
-    components: &Components,
-    target: Vertex,
-) -> Vec<(Vertex, Said)> {
+fn entering(checked: &Checked<'_>, components: &Components, target: Vertex) -> Vec<(Vertex, Said)> {
     use petgraph::visit::EdgeRef as _;
     let arcs = checked.topology.arcs.edges_directed(target, petgraph::Direction::Incoming);
     let mut lines: Vec<_> = arcs
@@ -199,9 +195,7 @@ fn uneven(
     let reached = checked.topology.reachable();
     // A step of `dataflow` is one task: two lines fire a node once only if one task takes both.
     let dataflow = checked.schedule == Schedule::Dataflow;
-    let apart = |x: Steps, y: Steps| {
-        x.0 != x.1 || y.0 != y.1 || x.0 != y.0 || dataflow && x.1 > 0
-    };
+    let apart = |x: Steps, y: Steps| x.0 != x.1 || y.0 != y.1 || x.0 != y.0 || dataflow && x.1 > 0;
     for fork in checked.topology.arcs.node_indices().filter(|v| reached[v.index()]) {
         let out = checked.topology.out(fork);
         let via: Vec<Vec<(usize, Steps)>> = out

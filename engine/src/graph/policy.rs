@@ -201,7 +201,7 @@ impl Common<'_> {
         build: &Build<'_>,
     ) -> Option<Cache> {
         let keep = self.positive("cache", keep)?;
-        if let Some(call) = build.call.as_ref().filter(|call| call.effect > Effect::Pure) {
+        if let Some(call) = build.brings.call.as_ref().filter(|call| call.effect > Effect::Pure) {
             // A run that has begun goes on with a tool that has changed since, and calls it.
             if build.known.names == Names::Checked {
                 let effect = format!("{:?}", call.effect).to_lowercase();
@@ -216,9 +216,10 @@ impl Common<'_> {
             }
             return None;
         }
+        let brings = &build.brings;
         let skills: Vec<_> =
-            build.skills.iter().filter_map(|name| build.known.skills.get(name)).collect();
-        let text = json!([kind, own, skills]).to_string();
+            brings.skills.iter().filter_map(|name| build.known.skills.get(name)).collect();
+        let text = json!([kind, own, skills, brings.graphs]).to_string();
         let reads: BTreeSet<_> = build.reads.iter().map(|read| read.channel.clone()).collect();
         Some(Cache {
             keep,

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::diagnostic::{Finding, code, suggest};
 use crate::document::{Document, child};
-use crate::graph::build::Access;
 use crate::expr::{self, ExprError, Expression, Read, SCOPE_NAMES, Template, ValueTemplate};
+use crate::graph::build::Access;
 use crate::state::Channels;
 
 /// Where texts stand, what they may read, and where findings and what they read go.

@@ -80,7 +80,10 @@ impl Frame {
     fn asked(&mut self, asked: &Asked) -> Result<(), String> {
         let task = self.live(&asked.task)?;
         if task.asks.get(&asked.call).is_some_and(|q| q.answer.is_none()) {
-            return Err(format!("`{}` of `{}` waits for an answer already", asked.call, asked.task));
+            return Err(format!(
+                "`{}` of `{}` waits for an answer already",
+                asked.call, asked.task
+            ));
         }
         let question = Question { asked: Arc::new(asked.clone()), answer: None };
         Arc::make_mut(&mut task.asks).insert(asked.call.clone(), question);
@@ -92,8 +95,7 @@ impl Frame {
         let path = self.who_asked(&answered.interrupt).ok_or_else(unknown)?;
         let task = self.live(&path)?;
         let mut questions = Arc::make_mut(&mut task.asks).values_mut();
-        let question =
-            questions.find(|q| q.asked.id == answered.interrupt).ok_or_else(unknown)?;
+        let question = questions.find(|q| q.asked.id == answered.interrupt).ok_or_else(unknown)?;
         if question.answer.is_some() {
             return Err(format!("{} was answered before", answered.interrupt));
         }
@@ -183,8 +185,12 @@ impl Task {
             (!reply.called.marks.is_empty()).then(|| call.clone())
         };
         let open: Vec<Arc<str>> = std::mem::take(&mut self.open).into_keys().collect();
-        let forgotten: BTreeMap<_, _> =
-            self.replies.iter().filter(|(_, r)| !r.stands()).map(|(c, r)| (c.clone(), r.clone())).collect();
+        let forgotten: BTreeMap<_, _> = self
+            .replies
+            .iter()
+            .filter(|(_, r)| !r.stands())
+            .map(|(c, r)| (c.clone(), r.clone()))
+            .collect();
         self.void.extend(open.into_iter().chain(forgotten.iter().filter_map(streamed)));
         Arc::make_mut(&mut self.replies).retain(|call, _| !forgotten.contains_key(call));
         // An answer that was not given in time is asked for again.

@@ -75,9 +75,8 @@ pub(super) async fn run(
     let path = cx.task.clone();
     let began = env.monotonic();
     let work = std::panic::AssertUnwindSafe(async { node.run(&cx, &state).await }).catch_unwind();
-    let work = async {
-        work.await.unwrap_or_else(|panic| Err(NodeError::Internal(words(&*panic))))
-    };
+    let work =
+        async { work.await.unwrap_or_else(|panic| Err(NodeError::Internal(words(&*panic)))) };
     let outcome = if time.limited() {
         tokio::select! {
             biased;

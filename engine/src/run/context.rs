@@ -32,7 +32,9 @@ use crate::run::record::{
 };
 use crate::skill::Skill;
 use crate::span::{self, TraceLink};
-use crate::tool::{Effect, Resumed, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolRegistry, ToolSpec};
+use crate::tool::{
+    Effect, Resumed, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolRegistry, ToolSpec,
+};
 
 /// What every run of the process shares.
 #[derive(Clone)]
@@ -442,9 +444,8 @@ impl Cx {
             Ok(Reached::Asked(interrupt)) => Err(Refused::Asked(interrupt)),
             Ok(Reached::Done(given)) => {
                 let decided = approval::decide(&given.value, args.clone());
-                let decided = decided.and_then(|args| {
-                    self.services.tools.validate(tool, &args).map(|()| args)
-                });
+                let decided = decided
+                    .and_then(|args| self.services.tools.validate(tool, &args).map(|()| args));
                 decided.map_err(|error| Refused::Denied(args, error))
             }
             Err(error) => {

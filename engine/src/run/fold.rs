@@ -23,7 +23,8 @@ use crate::message::Message;
 use crate::model::Usage;
 use crate::run::frame::Frame;
 use crate::run::record::{
-    Called, Callee, Ended, Fact, Forked, Number, Numbered, Reply, RunOptions, Started, Step, Waiting,
+    Called, Callee, Ended, Fact, Forked, Number, Numbered, Reply, RunOptions, Started, Step,
+    Waiting,
 };
 use crate::state::{self, Channel, Delta, MessageMap, Op, Reducer, State};
 use crate::tool::ToolErrorKind;
@@ -251,12 +252,7 @@ impl LogState {
         (delta, messages)
     }
 
-    fn start(
-        &mut self,
-        started: &Started,
-        at_ms: i64,
-        programs: &Programs,
-    ) -> Result<(), String> {
+    fn start(&mut self, started: &Started, at_ms: i64, programs: &Programs) -> Result<(), String> {
         for (name, value) in &started.base {
             self.values.insert(name.clone(), value.clone());
         }
@@ -388,18 +384,15 @@ impl RunState {
         }
     }
 
-    fn migrate(
-        &mut self,
-        bundle: &BlobId,
-        at_ms: i64,
-        programs: &Programs,
-    ) -> Result<(), String> {
+    fn migrate(&mut self, bundle: &BlobId, at_ms: i64, programs: &Programs) -> Result<(), String> {
         self.bundle = bundle.clone();
         (self.waiting, self.crashes) = (None, 0);
         (self.since_ms, self.last_ms) = (at_ms, at_ms);
         match (&mut self.root, programs.get(bundle)) {
             (Some(root), Some(program)) => root.rebase(&program.graph),
-            (Some(_), None) => Err(format!("its bundle {bundle} is not at hand", bundle = bundle.0)),
+            (Some(_), None) => {
+                Err(format!("its bundle {bundle} is not at hand", bundle = bundle.0))
+            }
             (None, _) => Ok(()),
         }
     }

@@ -282,12 +282,7 @@ impl Frame {
         }
     }
 
-    fn enter(
-        &self,
-        sub: &dyn Subgraph,
-        outer: &State,
-        path: &Arc<str>,
-    ) -> Result<Self, NodeError> {
+    fn enter(&self, sub: &dyn Subgraph, outer: &State, path: &Arc<str>) -> Result<Self, NodeError> {
         let mut state = State::new(sub.graph().channels.clone());
         for (name, value) in sub.enter(outer, &self.scope)? {
             state.restore(&name, Arc::new(value));

@@ -153,7 +153,11 @@ impl Driver {
     }
 
     /// Whether another attempt follows a failed one.
-    pub(super) fn retry(&mut self, path: &Arc<str>, error: &NodeError) -> Result<bool, JournalError> {
+    pub(super) fn retry(
+        &mut self,
+        path: &Arc<str>,
+        error: &NodeError,
+    ) -> Result<bool, JournalError> {
         let Some(root) = self.frame() else { return Ok(false) };
         let frame = root.frame(super::frame::split(path).0);
         let Some((frame, task)) = frame.zip(root.task(path)) else { return Ok(false) };

@@ -93,13 +93,12 @@ fn joins(frame: &Frame, graph: &Graph) -> Vec<Problem> {
         Some((graph.nodes[from].name.clone(), graph.nodes[to].name.clone()))
     };
     let held = frame.held.filled.iter().chain(&frame.held.owed);
-    held.filter(|[join, slot]| {
-        name(&frame.graph, *join, *slot) != name(graph, *join, *slot)
-    })
-    .map(|[join, slot]| {
-        let (from, to) = name(&frame.graph, *join, *slot).unwrap_or_default();
-        let message = format!("the join of `{to}` holds the arrival of `{from}`, and has moved");
-        Problem { path: frame.path.clone(), node: Some(to), channel: None, message }
-    })
-    .collect()
+    held.filter(|[join, slot]| name(&frame.graph, *join, *slot) != name(graph, *join, *slot))
+        .map(|[join, slot]| {
+            let (from, to) = name(&frame.graph, *join, *slot).unwrap_or_default();
+            let message =
+                format!("the join of `{to}` holds the arrival of `{from}`, and has moved");
+            Problem { path: frame.path.clone(), node: Some(to), channel: None, message }
+        })
+        .collect()
 }

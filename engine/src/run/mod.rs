@@ -12,12 +12,14 @@
 //! | `inbox.rs`, `migrate.rs` | what is sent to a log: answers, cancels, edits, forks, other bundles |
 //! | `writer.rs` | numbers, stores, then shows |
 //! | `event.rs`, `live.rs`, `stream.rs` | what readers see: projections, deltas, catching up |
+//! | `checkpoint.rs`, `standing.rs`, `replay.rs` | where a run can be read and forked from; what stood there |
 //! | `engine.rs` | the front: send, watch, read, and the loop that claims logs |
 
 mod advance;
 mod approval;
 mod attempt;
 mod cache;
+pub mod checkpoint;
 pub mod context;
 mod driver;
 mod end;
@@ -30,9 +32,11 @@ mod launch;
 pub mod live;
 pub mod migrate;
 pub mod record;
+mod replay;
 pub mod schedule;
 mod settle;
 mod shared;
+pub mod standing;
 mod start;
 mod stream;
 mod writer;

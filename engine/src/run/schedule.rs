@@ -119,7 +119,10 @@ fn declared(node: &GraphNode, names: &[Arc<str>]) -> Result<Vec<Target>, NodeErr
         let place = goto.and_then(|goto| goto.names.iter().position(|n| n == name));
         place.zip(goto).map(|(place, goto)| goto.among[place])
     };
-    names.iter().map(|name| target(name).ok_or_else(|| refused(node, format!("`{name}`")))).collect()
+    names
+        .iter()
+        .map(|name| target(name).ok_or_else(|| refused(node, format!("`{name}`"))))
+        .collect()
 }
 
 fn refused(node: &GraphNode, got: String) -> NodeError {
@@ -205,13 +208,7 @@ fn waiting(firing: &Firing) -> Vec<usize> {
 }
 
 /// Empties a join and fires its target. Slots that could still have been filled owe an arrival.
-fn fire(
-    graph: &Graph,
-    join: usize,
-    waiting: &[usize],
-    running: &[NodeIndex],
-    firing: &mut Firing,
-) {
+fn fire(graph: &Graph, join: usize, waiting: &[usize], running: &[NodeIndex], firing: &mut Firing) {
     let live = live(graph, Some(join), waiting, running, firing);
     for (slot, source) in graph.joins[join].slots.iter().enumerate() {
         let place = [join, slot];
@@ -263,9 +260,9 @@ fn complete(
         Needs::All => {
             let live = live(graph, Some(join), waiting, running, firing);
             let slots = graph.joins[join].slots.iter().enumerate();
-            slots.into_iter().all(|(slot, source)| {
-                filled(slot) || !live.iter().any(|&n| source.alive[n])
-            })
+            slots
+                .into_iter()
+                .all(|(slot, source)| filled(slot) || !live.iter().any(|&n| source.alive[n]))
         }
     }
 }

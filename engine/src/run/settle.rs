@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
+use crate::graph::OnError;
 use crate::journal::JournalError;
 use crate::message::Message;
-use crate::graph::OnError;
 use crate::node::{Done, NodeError, Work};
 use crate::run::driver::Driver;
 use crate::run::end;

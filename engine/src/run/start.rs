@@ -11,7 +11,9 @@ use crate::node::NodeError;
 use crate::run::end;
 use crate::run::fold::{LogState, Programs, scope_of};
 use crate::run::frame::holds_messages;
-use crate::run::record::{EndStatus, Fact, Forked, Fired, Number, Numbered, RunError, Started, Waiting};
+use crate::run::record::{
+    EndStatus, Fact, Fired, Forked, Number, Numbered, RunError, Started, Waiting,
+};
 use crate::run::schedule;
 use crate::run::shared::Shared;
 use crate::run::writer::Writer;

@@ -301,8 +301,7 @@ impl Writer {
 
     /// Gives the records that are due numbers above every delta that was shown in the meantime.
     fn renumber(&mut self) {
-        let exit =
-            self.log.run.as_ref().is_some_and(|r| r.started.durability == Durability::Exit);
+        let exit = self.log.run.as_ref().is_some_and(|r| r.started.durability == Durability::Exit);
         let Due { batch, to_show, .. } = &mut self.due;
         let first = batch.records.first().map_or(self.next, |r| r.number);
         let width: u64 = batch.records.iter().map(|r| event::width(&r.record.fact)).sum();

@@ -110,6 +110,7 @@ struct ProbeKeys {
     skill: Option<String>,
     model: Option<String>,
     tool: Option<String>,
+    graph: Option<String>,
     #[serde(default)]
     tools: Vec<String>,
     /// A JSON Schema.
@@ -137,6 +138,7 @@ impl NodeKind for ProbeKind {
         keys.into.map(|channel| build.writes(&["into"], &channel));
         keys.skill.map(|skill| build.skill(&["skill"], &skill));
         keys.model.map(|model| build.model(&["model"], &model));
+        keys.graph.map(|graph| build.graph(&["graph"], &graph).is_some());
         let tool = keys.tool.inspect(|tool| {
             build.tool(&["tool"], tool);
         });

@@ -50,7 +50,7 @@ impl Store {
         let rows = sqlx::query(
             "SELECT m.* FROM json_each(?1) s CROSS JOIN exile_llm_message m
              WHERE m.log = s.value ->> 0 AND m.number BETWEEN s.value ->> 1 AND s.value ->> 2
-               AND m.seq > ?2 AND m.shown
+               AND m.seq > ?2 AND m.shown AND m.covers IS NULL
              ORDER BY m.seq LIMIT ?3",
         )
         .bind(lineage.bind(&lineage::spans(&lineage.lines, Number::MAX))?)
@@ -94,14 +94,14 @@ pub(super) async fn put(
     sqlx::query(
         "INSERT INTO exile_llm_message
              (id, log, run, conversation, number, shown, role, content, reasoning, tool_calls,
-              tool_call_id, tool_name, model, opaque, created_at)
+              tool_call_id, tool_name, model, opaque, covers, created_at)
          VALUES (?1, ?2, ?3, (SELECT conversation FROM exile_run WHERE id = ?3),
-                 ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                 ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
          ON CONFLICT (id, log) DO UPDATE SET
              shown = excluded.shown, role = excluded.role, content = excluded.content,
              reasoning = excluded.reasoning, tool_calls = excluded.tool_calls,
              tool_call_id = excluded.tool_call_id, tool_name = excluded.tool_name,
-             model = excluded.model, opaque = excluded.opaque",
+             model = excluded.model, opaque = excluded.opaque, covers = excluded.covers",
     )
     .bind(message.id.as_str())
     .bind(key)
@@ -116,6 +116,7 @@ pub(super) async fn put(
     .bind(&message.tool_name)
     .bind(&message.model)
     .bind(message.opaque.as_ref().map(column::json).transpose()?)
+    .bind(message.covers.as_ref().map(MessageId::as_str))
     .bind(at_ms)
     .execute(connection)
     .await?;
@@ -174,6 +175,7 @@ fn from_row(row: &SqliteRow) -> Result<MessageRow, StoreError> {
 fn to_message(row: &SqliteRow) -> Result<Message, StoreError> {
     let role: &str = row.try_get("role")?;
     let known = [Role::System, Role::User, Role::Assistant, Role::Tool];
+    let covers: Option<&str> = row.try_get("covers")?;
     let role = known
         .into_iter()
         .find(|known| known.as_str() == role)
@@ -188,5 +190,6 @@ fn to_message(row: &SqliteRow) -> Result<Message, StoreError> {
         tool_name: row.try_get("tool_name")?,
         model: row.try_get("model")?,
         opaque: column::maybe_parsed(row, "opaque")?,
+        covers: covers.map(MessageId::from),
     })
 }

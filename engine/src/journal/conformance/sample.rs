@@ -142,6 +142,7 @@ pub(super) fn message(id: &str, run: &str, content: &str) -> StoredMessage {
         tool_calls: vec![call],
         model: Some("mock/m".to_owned()),
         opaque: Some(json!([1, null])),
+        covers: Some(MessageId::from("msg_covered")),
         ..text
     };
     StoredMessage { message: Arc::new(message), run: RunId::from(run), shown: true }
