@@ -248,6 +248,7 @@ impl Reader<'_> {
                 }
                 Some(Point::Node(node)) => sources.push(node),
                 Some(_) => {
+                    self.lines.complete = false;
                     let fix = "join nodes only";
                     self.error(code::INVALID_LINE, &at, format!("`{name}` cannot be joined"), fix);
                 }

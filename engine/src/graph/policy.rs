@@ -151,7 +151,10 @@ impl Common<'_> {
         let (document, channels) = (self.document, self.channels);
         let (reads, findings) = (&mut self.reads, &mut *self.findings);
         let mut texts = Texts { document, channels, reads, findings };
-        let to = texts.expression(&pointer, &spec.to)?;
+        let Some(to) = texts.expression(&pointer, &spec.to) else {
+            self.complete = false;
+            return None;
+        };
         self.outside(&pointer, &to, spec);
         Some(Goto { to, among, names })
     }

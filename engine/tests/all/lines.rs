@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use exile_engine::diagnostic::Finding;
 use exile_engine::graph::build::{Known, Names};
+use exile_engine::graph::nesting::Graphs;
 use exile_engine::graph::{Graph, Target, compile};
 use exile_engine::yaml;
 use proptest::prelude::*;
