@@ -52,8 +52,9 @@ impl Point {
 /// Reads what the environment says of the points, once.
 #[cfg(feature = "failpoints")]
 pub(super) fn arm() {
-    static ARMED: std::sync::OnceLock<fail::FailScenario<'static>> = std::sync::OnceLock::new();
-    ARMED.get_or_init(fail::FailScenario::setup);
+    static ARMED: std::sync::Once = std::sync::Once::new();
+    // Kept for as long as the process lives: dropping it would disarm the points.
+    ARMED.call_once(|| std::mem::forget(fail::FailScenario::setup()));
 }
 
 /// Does nothing: there are no points.

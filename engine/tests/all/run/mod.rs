@@ -1,5 +1,6 @@
 //! How runs move, by behaviour.
 
+mod complaints;
 mod crash;
 mod laws;
 mod moves;
