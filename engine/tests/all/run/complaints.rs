@@ -77,7 +77,8 @@ async fn finished(bench: &Bench, run: &RunId) {
 #[tokio::test]
 async fn storage_grows_with_what_changed() {
     let house = House::new(vec![Line::Say("an answer of a few words")], Vec::new());
-    let bench = house.engine(talk().node("ask", leaf(Asks)).edge("START", "ask").edge("ask", "END"));
+    let bench =
+        house.engine(talk().node("ask", leaf(Asks)).edge("START", "ask").edge("ask", "END"));
     let (bench, log) = (bench.await, LogId::from("conv_1"));
     let mut sizes = Vec::new();
     for turn in 0..100 {
