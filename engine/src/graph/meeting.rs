@@ -30,7 +30,7 @@ use crate::graph::topology::{Place, Take};
 use crate::graph::{Branch, Needs, NodeIndex, Schedule};
 
 /// Pairs that are looked at; more are found only in graphs that no person wrote.
-const PAIR_LIMIT: usize = 1_000_000;
+const PAIR_LIMIT: usize = 250_000;
 
 /// Pairs of nodes that can run at the same time, the smaller first; whether they always do once
 /// their fork has run.
