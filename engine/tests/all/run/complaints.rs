@@ -70,7 +70,7 @@ impl House {
 }
 
 async fn finished(bench: &Bench, run: &RunId) {
-    let ended = bench.engine.wait(run).await.unwrap();
+    let ended = bench.ended(run).await;
     assert_eq!(ended.status, EndStatus::Finished, "{:?}", ended.error);
 }
 
@@ -219,7 +219,7 @@ async fn a_crash_repeats_no_side_effect() {
     drop(bench);
     assert_eq!(open.iter().map(|intent| &*intent.call).collect::<Vec<_>>(), ["c2"]);
     for tool in [quick, slow] {
-        assert_eq!(tool.keys.lock().unwrap().len(), 1, "{}", tool.spec().name);
+        assert_eq!(tool.keys.lock().unwrap().len(), 1, "{}", tool.name());
     }
 }
 
@@ -284,7 +284,7 @@ async fn cancel_ends_what_runs_inside_a_graph_inside_a_graph() {
     begun.notified().await;
     bench.engine.cancel(&log, &run).await.unwrap();
     gone.notified().await;
-    assert_eq!(bench.engine.wait(&run).await.unwrap().status, EndStatus::Cancelled);
+    assert_eq!(bench.ended(&run).await.status, EndStatus::Cancelled);
 }
 
 #[tokio::test]
