@@ -63,6 +63,14 @@ struct Pair {
     ahead: Option<(usize, bool)>,
 }
 
+impl Pair {
+    /// Whether a flow comes to a join that the other one has fired already.
+    fn absorbs(self, flow: Flow, fired_by_b: bool) -> bool {
+        matches!((flow, self.ahead), (Flow::Slot { join, .. }, Some((fired, by_b)))
+            if join == fired && by_b == fired_by_b)
+    }
+}
+
 /// Where a flow can go; `None` if it ends there. Whether it always does.
 type Move = (Option<Flow>, bool);
 
@@ -96,9 +104,8 @@ struct Explorer {
 /// Whether one task can take both ways.
 pub(super) fn both(branch: Branch, a: Take, b: Take) -> bool {
     match (a, b) {
-        (Take::Error, _) | (_, Take::Error) => false,
         (Take::Goto, Take::Goto) => true,
-        (Take::Goto, _) | (_, Take::Goto) => false,
+        (a, b) if !a.is_line() || !b.is_line() => false,
         (Take::Always, _) | (_, Take::Always) | (Take::Otherwise, Take::Otherwise) => true,
         (Take::When, Take::When) => branch == Branch::All,
         _ => false,
@@ -245,16 +252,10 @@ impl Explorer {
     fn step(&mut self, pair: Pair, a: Option<Flow>, b: Option<Flow>, sure: bool) {
         let (Some(a), Some(b)) = (a, b) else { return };
         let once = self.schedule == Schedule::Superstep;
-        if once && a == b || self.absorbed(pair, a, true) || self.absorbed(pair, b, false) {
+        if once && a == b || pair.absorbs(a, true) || pair.absorbs(b, false) {
             return;
         }
         self.note(Pair { a, b, ..pair }, sure);
-    }
-
-    /// Whether a flow comes to a join that the other one has fired already.
-    fn absorbed(&self, pair: Pair, flow: Flow, fired_by_b: bool) -> bool {
-        matches!((flow, pair.ahead), (Flow::Slot { join, .. }, Some((fired, by_b)))
-            if join == fired && by_b == fired_by_b)
     }
 
     fn goes(&self, join: usize, from: NodeIndex, other: Flow) -> Goes {
