@@ -22,10 +22,13 @@ LITELLM := litellm[proxy]==1.106.2
 PHOENIX := arize-phoenix==20.26.1
 LANGGRAPH := langgraph==1.2.24 langgraph-checkpoint-sqlite==3.1.2 'langgraph-cli[inmem]==0.4.40'
 
+KILLS ?= 500
+SEED ?= 1
+
 # Both packages at once, so that their dependencies are built with one set of features.
 BENCHES := -p exile-engine -p exile-server --bench engine --bench journal --bench bytes
 
-.PHONY: help run build test lint litellm phoenix examples figures compare binary
+.PHONY: help run build test kills lint litellm phoenix examples figures compare binary
 
 help: ## This list.
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -43,6 +46,12 @@ build:
 test: ## Run every test of the workspace.
 	@.ci/need cargo compiler
 	@.ci/test
+
+kills: ## Kill a worker KILLS times (500), at points that SEED chooses, and check what is left.
+	@.ci/need cargo compiler
+	EXILE_KILLS=$(KILLS) EXILE_SEED=$(SEED) cargo test --locked -p exile-server \
+		--features failpoints --test all -- --nocapture --exact \
+		durable::kills::no_kill_loses_what_was_acknowledged_or_repeats_what_was_recorded
 
 lint: ## Formatting and clippy, warnings denied.
 	@.ci/need cargo compiler

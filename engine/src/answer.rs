@@ -41,16 +41,25 @@ impl AnswerSchema {
             return Err("the answer is empty".into());
         }
         let value = serde_json::from_str(text).map_err(|e| format!("it is not JSON: {e}"))?;
+        self.check(&value)?;
+        Ok(value)
+    }
+
+    /// Whether a value meets the schema.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check(&self, value: &Value) -> Result<(), String> {
         let wrong: Vec<String> = self
             .validator
-            .iter_errors(&value)
+            .iter_errors(value)
             .take(VIOLATIONS)
             .map(|e| match e.instance_path().as_str() {
                 "" => e.to_string(),
                 path => format!("{path}: {e}"),
             })
             .collect();
-        if wrong.is_empty() { Ok(value) } else { Err(wrong.join("; ")) }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a run is pinned to: the sources of its graph and skills and the models its aliases stood
+//! What a run is pinned to: the sources of its graph, of the graphs inside it and of its skills,
+//! and the models its aliases stood
 //! for, under one content hash.
 //!
 //! Invariants:
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::Finding;
 use crate::graph::Graph;
 use crate::graph::build::{Known, Names};
-use crate::graph::compile;
+use crate::graph::compile::Compiled;
+use crate::graph::nesting::{self, Graphs, Member};
 use crate::journal::BlobId;
 use crate::model::{Aliases, Models};
 use crate::node::NodeKinds;
@@ -41,12 +43,15 @@ pub struct Source {
     pub text: String,
 }
 
-/// Sources of one graph and of the skills that a run of it may use, and the aliases of that
-/// moment.
+/// Sources of one graph, of the graphs inside it and of the skills that a run of it may use, and
+/// the aliases of that moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bundle {
     /// The graph.
     pub graph: Source,
+    /// The graphs inside it, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub graphs: BTreeMap<String, Source>,
     /// By name.
     pub skills: BTreeMap<String, Source>,
     /// As configured when the run started.
@@ -93,15 +98,29 @@ impl Bundle {
         let mut skills = BTreeMap::new();
         for (name, source) in &self.skills {
             let document = yaml::parse(&source.path, &source.text)?;
-            let known = Known { catalog, skills: &none, names: Names::Pinned };
+            let graphs = Graphs::none();
+            let known = Known { catalog, skills: &none, graphs, names: Names::Pinned };
             let (skill, findings) = skill::compile(&document, known);
             skills.insert(name.clone(), Some(Arc::new(skill.ok_or(findings)?)));
         }
-        let document = yaml::parse(&self.graph.path, &self.graph.text)?;
-        let known = Known { catalog, skills: &skills, names: Names::Pinned };
-        let compiled = compile::compile(&document, known);
-        let graph = Arc::new(compiled.graph.ok_or(compiled.findings)?);
+        let inside = self.graphs.values();
+        let members = std::iter::once(&self.graph).chain(inside).map(Member::read);
+        let members = members.collect::<Result<Vec<_>, _>>()?;
+        let compiled = nesting::compile_all(&members, catalog, &skills, Names::Pinned);
+        let graph = main_of(compiled)?;
         let skills = skills.into_iter().filter_map(|(name, skill)| Some((name, skill?))).collect();
         Ok(Program { id: self.id(), graph, skills, aliases: self.aliases.clone() })
     }
+}
+
+/// The first graph, or all that is wrong, also inside the others.
+fn main_of(compiled: Vec<Option<Compiled>>) -> Result<Arc<Graph>, Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut graphs = compiled.into_iter().flatten().map(|mut one| {
+        findings.append(&mut one.findings);
+        one.graph
+    });
+    let main = graphs.next().flatten();
+    graphs.for_each(drop);
+    main.ok_or(findings)
 }

@@ -268,6 +268,14 @@ codes! {
     UNKNOWN_SKILL = "unknown_skill";
     /// The skill does not load.
     BROKEN_SKILL = "broken_skill";
+    /// No such graph.
+    UNKNOWN_GRAPH = "unknown_graph";
+    /// The graph does not load.
+    BROKEN_GRAPH = "broken_graph";
+    /// A graph that contains itself.
+    ENDLESS_GRAPH = "endless_graph";
+    /// Too many graphs inside one another.
+    NESTED_TOO_DEEP = "nested_too_deep";
     /// No such alias or provider.
     UNKNOWN_MODEL = "unknown_model";
     /// No such channel.
@@ -306,10 +314,18 @@ codes! {
     NO_WHEN = "no_when";
     /// `when` or `otherwise` on a line with several sources.
     CONDITION_ON_JOIN = "condition_on_join";
+    /// A join that waits for more sources than it has.
+    JOIN_COUNT = "join_count";
+    /// `goto` gives a node that its `among` does not list.
+    GOTO_OUTSIDE = "goto_outside";
+    /// `cache` on a node that may call what is not `pure`.
+    UNSAFE_CACHE = "unsafe_cache";
     /// A cycle that goes on until a limit ends the run.
     ENDLESS_CYCLE = "endless_cycle";
-    /// Two nodes of one step write a channel without a reducer.
+    /// Two nodes that can run at the same time write a channel without a reducer.
     PARALLEL_WRITE = "parallel_write";
+    /// `schedule: dataflow`: a node reads what another writes at the same time.
+    PARALLEL_READ = "parallel_read";
     /// A node that can be fired twice, by lines of different lengths.
     SUGGEST_JOIN = "suggest_join";
 }

@@ -69,6 +69,8 @@ ids! {
     ConversationId = "conv";
     /// One message of a conversation or of a graph's `messages` channel.
     MessageId = "msg";
+    /// A question of a run to a person.
+    InterruptId = "int";
     /// Who owns a row.
     UserId = "user";
     /// One thing sent to a log: sending the same id twice is sending it once.

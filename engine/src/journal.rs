@@ -1,8 +1,8 @@
 //! Where logs are kept: the one trait between the engine and storage.
 //!
 //! A log has one writer at a time: whoever holds its lease, proven by an epoch that every append
-//! carries. What reaches a log from outside (start, cancel, later resume and edit) is an
-//! [`Input`], sent without a lease and read by the writer.
+//! carries. What reaches a log from outside is an [`Input`], sent without a lease and read by the
+//! writer.
 //!
 //! New backend: implement [`Journal`], then run `conformance.rs` over it.
 //!
@@ -13,17 +13,19 @@
 //! - A number is never used twice: an append reserves what may be handed out before the next.
 
 pub mod conformance;
+pub mod lineage;
 pub mod memory;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ConversationId, InputId, LogId, RunId, UserId, WorkerId};
+use crate::id::{ConversationId, InputId, InterruptId, LogId, RunId, UserId, WorkerId};
 use crate::message::Message;
-use crate::run::record::{Number, Numbered, RunOptions};
+use crate::run::record::{Durability, Fact, Number, Numbered, RunOptions};
 
 pub use memory::MemoryJournal;
 
@@ -45,13 +47,144 @@ impl BlobId {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Input {
-    /// Start a run, after those before it have ended.
+    /// Start a run.
     Start(Box<StartRun>),
+    /// Go on from an earlier number of a run, as another run.
+    Fork(Box<ForkRun>),
     /// End a run, whether it has begun or not.
     Cancel {
         /// Which.
         run: RunId,
     },
+    /// Answer questions of a run.
+    Resume(Box<ResumeRun>),
+    /// Say what becomes of a run that needs attention.
+    Resolve(ResolveRun),
+    /// Change the state of a run that waits, or that a fork leaves to be changed.
+    Edit(EditRun),
+    /// Move a run to another bundle, whose blob is stored before the input is sent.
+    Migrate {
+        /// Which run.
+        run: RunId,
+        /// To what.
+        bundle: BlobId,
+    },
+}
+
+impl Input {
+    /// The run that it is for.
+    #[must_use]
+    pub fn run(&self) -> &RunId {
+        match self {
+            Self::Start(start) => &start.run,
+            Self::Fork(fork) => &fork.run,
+            Self::Resume(resume) => &resume.run,
+            Self::Resolve(resolve) => &resolve.run,
+            Self::Edit(edit) => &edit.run,
+            Self::Cancel { run } | Self::Migrate { run, .. } => run,
+        }
+    }
+}
+
+/// What becomes of a run that is sent to a log whose run goes on or waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IfActive {
+    /// It is not taken ([`Sent::Busy`]).
+    Reject,
+    /// It begins when those before it have ended.
+    #[default]
+    Enqueue,
+    /// The run that goes on is cancelled and keeps what it did.
+    Interrupt,
+    /// The run that goes on is cancelled, and this one begins where that one began.
+    Rollback,
+}
+
+/// Answers to questions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResumeRun {
+    /// Which run.
+    pub run: RunId,
+    /// By question.
+    pub answers: BTreeMap<InterruptId, serde_json::Value>,
+    /// Who answers.
+    pub by: UserId,
+    /// The message of the conversation that is the (one) answer; it joins the conversation.
+    pub message: Option<Box<Message>>,
+}
+
+/// What a person says of a run that needs attention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResolveRun {
+    /// Which run.
+    pub run: RunId,
+    /// The open call, as `task#call`; `None`: every open call, or the run as a whole.
+    pub call: Option<String>,
+    /// What becomes of it.
+    pub action: Resolution,
+    /// Who says so.
+    pub by: UserId,
+}
+
+/// What becomes of an open call, or of a run that cannot go on by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "action")]
+pub enum Resolution {
+    /// The call happened, and gave this.
+    Done {
+        /// What the tool would have answered.
+        output: serde_json::Value,
+    },
+    /// The call is made again under its key; the run goes on.
+    Retry,
+    /// The call failed; a run without an open call fails.
+    Failed {
+        /// Why, for the model and the reader of the run.
+        message: String,
+    },
+}
+
+/// A change of state by a person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EditRun {
+    /// Which run.
+    pub run: RunId,
+    /// Path of the task whose subgraph is changed; empty for the run's own graph.
+    #[serde(default)]
+    pub path: String,
+    /// The node in whose name: what follows it is live then. `None`: what is live stays.
+    pub as_node: Option<String>,
+    /// Channel → value; merged by the channels' reducers, as a node's writes are.
+    pub writes: serde_json::Map<String, serde_json::Value>,
+    /// Who changes it.
+    pub by: UserId,
+}
+
+/// All that a fork needs to begin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ForkRun {
+    /// Its id.
+    pub run: RunId,
+    /// The run that it is forked from.
+    pub from: RunId,
+    /// The log that holds that run: of another log than the one that the input is sent to, that
+    /// one begins as a fork of it.
+    pub log: LogId,
+    /// The number that it goes on from.
+    pub at: Number,
+    /// As of the run it is forked from.
+    pub graph: Arc<str>,
+    /// As of the run it is forked from.
+    pub bundle: BlobId,
+    /// Who owns it.
+    pub owner: UserId,
+    /// As of the run it is forked from.
+    pub conversation: Option<ConversationId>,
+    /// A change of the state before it goes on.
+    pub edit: Option<Box<EditRun>>,
+    /// W3C `traceparent` of the caller.
+    pub traceparent: Option<String>,
 }
 
 /// All that a run needs to begin.
@@ -73,6 +206,12 @@ pub struct StartRun {
     pub input: serde_json::Map<String, serde_json::Value>,
     /// W3C `traceparent` of the caller.
     pub traceparent: Option<String>,
+    /// What becomes of it while another run of the log goes on.
+    #[serde(default)]
+    pub if_active: IfActive,
+    /// When its records are stored; else as its graph says.
+    #[serde(default)]
+    pub durability: Option<Durability>,
 }
 
 /// What [`Journal::send`] did.
@@ -82,6 +221,9 @@ pub enum Sent {
     New,
     /// It was stored before, under the same id; nothing changed.
     Known,
+    /// It is a start with [`IfActive::Reject`], and the log has a run that is queued, goes on or
+    /// waits; nothing changed.
+    Busy,
 }
 
 /// The right to write one log.
@@ -143,7 +285,8 @@ pub struct Place {
     pub log: LogId,
     /// The number of its [`Started`](crate::run::record::Started) record; `None` while it is queued.
     pub first: Option<Number>,
-    /// The number of its [`Ended`](crate::run::record::Ended) record; `None` until then.
+    /// The number of its [`Ended`](crate::run::record::Ended) record, or of the
+    /// [`Waiting`](crate::run::record::Waiting) record that it stands at; else `None`.
     pub last: Option<Number>,
 }
 
@@ -158,6 +301,17 @@ pub struct History {
     pub messages: Vec<Arc<Message>>,
 }
 
+/// When a log that waits, and whose last record states this fact, has something to do by itself:
+/// when the first of its questions expires. For the journal's own use, between the append of that
+/// record and the [`release`](Journal::release).
+#[must_use]
+pub fn wake_ms(fact: &Fact) -> Option<i64> {
+    match fact {
+        Fact::Waiting(waiting) => waiting.asked.iter().filter_map(|asked| asked.expires_ms).min(),
+        _ => None,
+    }
+}
+
 /// Stores logs.
 #[async_trait]
 pub trait Journal: Send + Sync {
@@ -166,11 +320,15 @@ pub trait Journal: Send + Sync {
 
     /// Adds an input to a log, which begins to exist with its first. Durable, idempotent by `id`
     /// (within the log), needs no lease; a run is started once, under whatever id. For
-    /// [`Input::Start`] the run's row appears in the same transaction, as `queued`.
+    /// [`Input::Start`] and [`Input::Fork`] the run's row appears in the same transaction, as
+    /// `queued`. A fork that is sent to another log than [`ForkRun::log`] makes that log: its
+    /// history begins with that of the other one up to [`ForkRun::at`], its numbers above all
+    /// that the other one has handed out.
     async fn send(&self, log: &LogId, id: &InputId, input: &Input) -> Result<Sent, JournalError>;
 
-    /// Takes a log that has unread input, or whose run goes on under a lapsed lease or none.
-    /// `None`: there is nothing to do.
+    /// Takes a log that has unread input, whose run goes on (its last record is no
+    /// [`Waiting`](crate::run::record::Fact::Waiting)), or whose wake-up is due, under a lapsed
+    /// lease or none. `None`: there is nothing to do.
     async fn claim(
         &self,
         worker: &WorkerId,
@@ -183,9 +341,12 @@ pub trait Journal: Send + Sync {
     /// [`JournalError::Fenced`]: somebody else holds the log.
     async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError>;
 
-    /// Gives a log back: the lease is void. If its run has not ended, any worker may claim it at
-    /// once. A lease that is void already is no error.
-    async fn release(&self, lease: &Lease) -> Result<(), JournalError>;
+    /// Gives a log back: the lease is void. If its run goes on, any worker may claim it at once;
+    /// if it waits, when `wake_ms` (milliseconds since 1970, by the store's clock) has come. Until
+    /// it is given back, and if it never is, that time is when the first question of its
+    /// [`Waiting`](crate::run::record::Fact::Waiting) record expires. A lease that is void already
+    /// is no error.
+    async fn release(&self, lease: &Lease, wake_ms: Option<i64>) -> Result<(), JournalError>;
 
     /// Inputs that no append has consumed, oldest first.
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError>;
@@ -196,13 +357,15 @@ pub trait Journal: Send + Sync {
     /// [`JournalError::Fenced`] for a stale epoch, [`JournalError::Conflict`] for a wrong `after`.
     async fn append(&self, lease: &Lease, batch: &Batch) -> Result<(), JournalError>;
 
-    /// All that is needed to go on from the log's head: the newest
-    /// [`Snapshot`](crate::run::record::Fact::Snapshot), if there is one, and what stands after
-    /// it. An unknown log has an empty history.
-    async fn load(&self, log: &LogId) -> Result<History, JournalError>;
+    /// All that is needed to go on from number `at` (`None`: the log's head): the newest
+    /// [`Snapshot`](crate::run::record::Fact::Snapshot) up to there, if there is one, and what
+    /// stands after it. What a [`Forked`](crate::run::record::Fact::Forked) record went back
+    /// over is left out; what a fork took from another log is there. An unknown log has an empty
+    /// history.
+    async fn load(&self, log: &LogId, at: Option<Number>) -> Result<History, JournalError>;
 
-    /// Records with a number of at least `from`, at most `limit` of them, and the messages they
-    /// name.
+    /// The log's own records with a number of at least `from`, at most `limit` of them, whatever
+    /// was gone back over included, and the messages they name.
     async fn read(&self, log: &LogId, from: Number, limit: usize) -> Result<History, JournalError>;
 
     /// Stores bytes under their own hash; storing them again changes nothing.
@@ -237,6 +400,9 @@ pub enum JournalError {
     /// What is stored cannot be read.
     #[error("the store holds what cannot be read: {0}")]
     Corrupt(String),
+    /// Records that the answer needs were removed, as the retention says.
+    #[error("records of log {0} that this needs were removed, because they were old")]
+    Purged(LogId),
 }
 
 impl JournalError {
@@ -245,7 +411,7 @@ impl JournalError {
     pub fn retry(&self) -> crate::model::Retry {
         match self {
             Self::Full(_) | Self::Unavailable(_) => crate::model::Retry::Backoff,
-            Self::Fenced(_) | Self::Conflict { .. } | Self::Corrupt(_) => {
+            Self::Fenced(_) | Self::Conflict { .. } | Self::Corrupt(_) | Self::Purged(_) => {
                 crate::model::Retry::Never
             }
         }

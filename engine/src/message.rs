@@ -62,6 +62,10 @@ pub struct Message {
     /// Fields of the provider that must return verbatim to the same provider (wire fact 21).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opaque: Option<Value>,
+    /// On a summary: the last of the messages that it stands for. A model is sent the summary in
+    /// their place; the user never sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covers: Option<MessageId>,
 }
 
 impl Message {
@@ -78,6 +82,7 @@ impl Message {
             tool_name: None,
             model: None,
             opaque: None,
+            covers: None,
         }
     }
 

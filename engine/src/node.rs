@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::expr::ExprError;
 use crate::graph::Graph;
 use crate::graph::build::Build;
+use crate::id::InterruptId;
 use crate::model::ProviderError;
 use crate::run::context::Cx;
 use crate::state::{State, WriteError, Writes};
@@ -24,18 +25,43 @@ pub trait Node: Send + Sync + std::fmt::Debug {
     async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError>;
 }
 
-/// What a task did. `goto` and `Suspend` are to join it.
+/// How a task's run came out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It is done.
+    Done(Done),
+    /// It waits for answers: it asked ([`Cx::ask`], [`Cx::call_tool`]) and is run again from its
+    /// top once one of them is there.
+    Suspend(Vec<InterruptId>),
+}
+
+/// What a task did.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcome {
+pub struct Done {
     /// What it writes.
     pub writes: Writes,
+    /// Nodes that it fires in place of its lines: names that its graph's
+    /// [`Goto`](crate::graph::Goto) allows, or `END`. `None`: its lines, or what its `goto` says.
+    pub goto: Option<Vec<Arc<str>>>,
 }
 
 impl Outcome {
+    /// Nothing to write.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::Done(Done::default())
+    }
+
     /// One write.
     #[must_use]
     pub fn write(channel: &Arc<str>, value: serde_json::Value) -> Self {
-        Self { writes: std::iter::once((channel.clone(), value)).collect() }
+        Self::writes(std::iter::once((channel.clone(), value)).collect())
+    }
+
+    /// Several writes.
+    #[must_use]
+    pub fn writes(writes: Writes) -> Self {
+        Self::Done(Done { writes, goto: None })
     }
 }
 
@@ -51,13 +77,30 @@ pub trait Subgraph: Send + Sync + std::fmt::Debug {
 
     /// What the node writes to the outer state once nothing is left to do inside. `before` is
     /// the inner state as [`enter`](Self::enter) made it.
-    fn exit(&self, before: &State, inner: &State) -> Result<Outcome, NodeError>;
+    fn exit(&self, before: &State, inner: &State) -> Result<Done, NodeError>;
 
     /// What the outer state keeps of an inner run that was cut short: by default nothing.
     fn abandon(&self, before: &State, inner: &State) -> Writes {
         let _ = (before, inner);
         Writes::new()
     }
+}
+
+/// A node that is run once for each item of a list, each in a state of its own.
+pub trait ForEach: Send + Sync + std::fmt::Debug {
+    /// A graph of one node: what is done with an item.
+    fn graph(&self) -> &Arc<Graph>;
+
+    /// Per item, what its state begins with; channels of the same name have the outer state's
+    /// values besides. Pure, as [`Subgraph::enter`] is.
+    fn enter(&self, outer: &State, scope: &crate::expr::Scope) -> Result<Vec<Writes>, NodeError>;
+
+    /// What the node writes once every item has ended, in the order of the items: what each
+    /// wrote, or why it failed.
+    fn exit(&self, items: Vec<Result<Writes, NodeError>>) -> Result<Done, NodeError>;
+
+    /// Items that are worked on at the same time, at most.
+    fn concurrency(&self) -> usize;
 }
 
 /// What a vertex holds.
@@ -67,6 +110,8 @@ pub enum Work {
     Leaf(Arc<dyn Node>),
     /// One task, a whole graph inside.
     Sub(Arc<dyn Subgraph>),
+    /// One task, and one inside it per item.
+    Each(Arc<dyn ForEach>),
 }
 
 /// Makes nodes of one kind from their YAML.
@@ -142,6 +187,36 @@ pub enum NodeError {
     /// A limit of the graph was reached.
     #[error("{0}")]
     Limit(String),
+    /// An attempt took longer than the node's `timeout`, or was silent for longer than its
+    /// `idle_timeout`.
+    #[error("no result within `{key}: {after_ms}ms`")]
+    Timeout {
+        /// `timeout` or `idle_timeout`.
+        key: String,
+        /// Milliseconds.
+        after_ms: u64,
+    },
+    /// Nobody answered in time.
+    #[error("the question `{0}` expired without an answer")]
+    Expired(String),
+    /// A join can no longer get as many arrivals as it needs.
+    #[error("the join before `{target}` needs {needs} arrivals and can only get {got}")]
+    JoinStarved {
+        /// The node that it would fire.
+        target: String,
+        /// Arrivals it needs.
+        needs: usize,
+        /// Arrivals it has.
+        got: usize,
+    },
+    /// A node fired what it had not declared.
+    #[error("`goto` gave {got}; `among` allows {allowed}")]
+    Goto {
+        /// What it gave.
+        got: String,
+        /// What was declared.
+        allowed: String,
+    },
     /// A defect of exile itself.
     #[error("internal error: {0}")]
     Internal(String),
@@ -165,6 +240,10 @@ impl NodeError {
             Self::Output(_) => "output_invalid",
             Self::Missing { .. } => "not_available",
             Self::Limit(_) => "limit_reached",
+            Self::Timeout { .. } => "node_timeout",
+            Self::Expired(_) => "interrupt_expired",
+            Self::JoinStarved { .. } => "join_starved",
+            Self::Goto { .. } => "goto_refused",
             Self::Internal(_) => "internal",
         }
     }

@@ -9,6 +9,9 @@ use crate::graph::spec::{GraphSpec, NodeSpec};
 use crate::node::{NodeKind, NodeKinds};
 use crate::skill::SkillSpec;
 
+/// Where the schema of a node of any kind stands, for kinds that hold one.
+const NODE: &str = "#/definitions/Node";
+
 /// The schema of a graph whose nodes may be of these kinds.
 #[must_use]
 pub fn graph(kinds: &NodeKinds) -> Value {
@@ -30,8 +33,10 @@ pub fn graph(kinds: &NodeKinds) -> Value {
         "properties": { "kind": { "enum": names, "description": "What the node does." } },
         "allOf": alternatives,
     });
-    schema["properties"]["nodes"]["additionalProperties"] = node;
-    named(schema, generator.take_definitions(true), "graph")
+    schema["properties"]["nodes"]["additionalProperties"] = json!({ "$ref": NODE });
+    let mut definitions = generator.take_definitions(true);
+    definitions.insert("Node".into(), node);
+    named(schema, definitions, "graph")
 }
 
 /// The schema of a skill.
@@ -50,10 +55,10 @@ pub fn of<T: JsonSchema>(name: &str) -> Value {
 pub(crate) fn node(kind: &dyn NodeKind) -> Value {
     let mut generator = SchemaSettings::draft07().into_generator();
     let mut schema = keys(kind, &mut generator);
-    let definitions = generator.take_definitions(true);
-    if !definitions.is_empty() {
-        schema["definitions"] = Value::Object(definitions);
-    }
+    let mut definitions = generator.take_definitions(true);
+    // A node inside this one is checked when it is built, as one of its own kind.
+    definitions.insert("Node".into(), json!({ "type": "object" }));
+    schema["definitions"] = Value::Object(definitions);
     schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();
     schema
 }

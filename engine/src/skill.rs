@@ -1,12 +1,12 @@
 //! Skills: a system prompt, a tool allow-list and a model under one name, as YAML.
 //!
-//! `approve`, `mcp_servers`, `retrieval` and `memory` are checked for their shape only: what
+//! `mcp_servers`, `retrieval` and `memory` are checked for their shape only: what
 //! reads them is not part of this version, and a skill that has them says what it will need.
 
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Finding, any_error, code, sort};
 use crate::document::Document;
@@ -15,7 +15,7 @@ use crate::graph::compile::check_name;
 use crate::shape;
 
 /// A checked skill.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Skill {
     /// As in the YAML.
     pub name: Arc<str>,
@@ -29,6 +29,8 @@ pub struct Skill {
     pub temperature: Option<f64>,
     /// Names and patterns; empty: no tools.
     pub tools: Vec<String>,
+    /// Names and patterns of those that a person must agree to before they are called.
+    pub approve: Vec<String>,
 }
 
 /// What a model is told and given under one name.
@@ -52,9 +54,9 @@ pub(crate) struct SkillSpec {
     /// Tools that the model may call, as names and patterns like `crm__*`; no list, no tools.
     #[serde(default)]
     tools: Vec<String>,
-    /// Tools that a person must approve (checked only in this version).
-    #[serde(default, rename = "approve")]
-    _approve: Vec<String>,
+    /// Those of its tools that are called only after a person agreed, as names and patterns.
+    #[serde(default)]
+    approve: Vec<String>,
     /// MCP servers that it needs (checked only in this version).
     #[serde(default, rename = "mcp_servers")]
     _mcp_servers: Vec<String>,
@@ -130,10 +132,12 @@ pub fn compile(document: &Document, known: Known<'_>) -> (Option<Skill>, Vec<Fin
     {
         findings.push(document.error_at(code::UNKNOWN_MODEL, "/model", message, fix));
     }
-    for (i, pattern) in spec.tools.iter().enumerate() {
-        if let Some((message, fix)) = unknown_tool(&known, pattern) {
-            let at = format!("/tools/{i}");
-            findings.push(document.error_at(code::UNKNOWN_TOOL, &at, message, fix));
+    for (key, patterns) in [("tools", &spec.tools), ("approve", &spec.approve)] {
+        for (i, pattern) in patterns.iter().enumerate() {
+            if let Some((message, fix)) = unknown_tool(&known, pattern) {
+                let at = format!("/{key}/{i}");
+                findings.push(document.error_at(code::UNKNOWN_TOOL, &at, message, fix));
+            }
         }
     }
     sort(&mut findings);
@@ -144,6 +148,7 @@ pub fn compile(document: &Document, known: Known<'_>) -> (Option<Skill>, Vec<Fin
         model: spec.model.map(Into::into),
         temperature: spec.temperature,
         tools: spec.tools,
+        approve: spec.approve,
     };
     ((!any_error(&findings)).then_some(skill), findings)
 }

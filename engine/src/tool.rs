@@ -26,7 +26,8 @@ use crate::id::{RunId, UserId};
 pub const RESULT_LIMIT: usize = 64 * 1024;
 
 /// What calling a tool does to the world, and so what may happen to an open call after a crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Later ones are stronger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
     /// Reads only: may be called again.
@@ -48,6 +49,8 @@ pub struct ToolSpec {
     pub parameters: Value,
     /// What calling it does.
     pub effect: Effect,
+    /// Whether its answers hold text from elsewhere, which may try to steer a model.
+    pub taints: bool,
     /// Where it comes from: `native`, later a plugin, an MCP server or an HTTP service.
     pub source: String,
     /// SHA-256, in hexadecimal, of name, description and parameters.
@@ -55,7 +58,7 @@ pub struct ToolSpec {
 }
 
 impl ToolSpec {
-    /// Fills in the hash.
+    /// Fills in the hash. Its answers count as text from elsewhere.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -67,7 +70,8 @@ impl ToolSpec {
         let (name, description) = (name.into(), description.into());
         let text = json!([name, description, parameters]).to_string();
         let hash = crate::hex(&Sha256::digest(text.as_bytes()));
-        Self { name, description, parameters, effect, source: source.into(), hash }
+        let source = source.into();
+        Self { name, description, parameters, effect, taints: true, source, hash }
     }
 }
 
@@ -82,9 +86,11 @@ pub struct ToolCx {
     pub run: Option<RunId>,
     /// Clock and randomness.
     pub env: Arc<dyn Env>,
+    /// The answer to what this call asked before.
+    pub resumed: Option<Resumed>,
 }
 
-/// What a tool answers. A question to a person will be the third answer.
+/// What a tool answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolAnswer {
@@ -92,6 +98,28 @@ pub enum ToolAnswer {
     Done(Value),
     /// It did not; the model reads why.
     Failed(ToolError),
+    /// It needs an answer from a person first.
+    Ask(ToolQuestion),
+}
+
+/// What a tool asks. The call goes on, under its key, with the answer in [`ToolCx::resumed`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToolQuestion {
+    /// For the person.
+    pub text: String,
+    /// JSON Schema that an answer must meet.
+    pub schema: Option<Value>,
+    /// What the tool wants back together with the answer.
+    pub resume: Value,
+}
+
+/// A question's answer, for the tool that asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resumed {
+    /// As in [`ToolQuestion::resume`].
+    pub resume: Value,
+    /// What the person answered.
+    pub answer: Value,
 }
 
 impl ToolAnswer {
@@ -102,6 +130,7 @@ impl ToolAnswer {
             Self::Done(Value::String(text)) => text.clone(),
             Self::Done(value) => value.to_string(),
             Self::Failed(error) => json!({ "error": error }).to_string(),
+            Self::Ask(question) => question.text.clone(),
         }
     }
 
@@ -111,6 +140,7 @@ impl ToolAnswer {
         let text = match &self {
             Self::Done(Value::String(text)) => text.clone(),
             Self::Done(value) => value.to_string(),
+            Self::Ask(_) => return self,
             Self::Failed(error) => {
                 let message = cut(&error.message).unwrap_or_else(|| error.message.clone());
                 return Self::Failed(ToolError { kind: error.kind, message });
@@ -164,6 +194,34 @@ pub enum ToolErrorKind {
     OutcomeUnknown,
 }
 
+impl ToolErrorKind {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn transient(self) -> bool {
+        match self {
+            Self::Timeout | Self::RateLimited | Self::Upstream | Self::Internal => true,
+            Self::InvalidArgs
+            | Self::NotFound
+            | Self::Denied
+            | Self::NotRun
+            | Self::OutcomeUnknown => false,
+        }
+    }
+
+    /// Whether a call that failed so may have done its work all the same.
+    #[must_use]
+    pub fn may_have_happened(self) -> bool {
+        match self {
+            Self::Timeout | Self::Upstream | Self::Internal | Self::OutcomeUnknown => true,
+            Self::InvalidArgs
+            | Self::NotFound
+            | Self::Denied
+            | Self::RateLimited
+            | Self::NotRun => false,
+        }
+    }
+}
+
 impl ToolError {
     /// An error of that kind.
     pub fn new(kind: ToolErrorKind, message: impl Into<String>) -> Self {
@@ -184,6 +242,8 @@ pub trait Tool: Send + Sync + 'static {
     const DESCRIPTION: &'static str;
     /// What calling it does.
     const EFFECT: Effect;
+    /// Whether its answers hold text from elsewhere, which may try to steer a model.
+    const TAINTS: bool = true;
 
     /// Does the work. Dropping the future stops it.
     async fn call(&self, cx: &ToolCx, args: Self::Args) -> Result<Self::Output, ToolError>;
@@ -216,6 +276,7 @@ impl<T: Tool> Typed<T> {
     pub fn native(tool: T) -> Arc<dyn DynTool> {
         let schema = schemars::schema_for!(T::Args).to_value();
         let spec = ToolSpec::new(T::NAME, T::DESCRIPTION, schema, T::EFFECT, "native");
+        let spec = ToolSpec { taints: T::TAINTS, ..spec };
         Arc::new(Self { tool, spec })
     }
 }

@@ -28,9 +28,11 @@ stream() {
     --header 'Accept: text/event-stream' ${3:+--data "$3"} | tee >(cat >&2))
 }
 
-# field NAME: a field of the last answer.
+# field PATH: a field of the last answer, e.g. run.id or interrupts.0.id.
 field() {
-  python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1" <<<"$answer"
+  python3 -c 'import functools, json, sys
+at = lambda value, key: value[int(key) if key.isdigit() else key]
+print(functools.reduce(at, sys.argv[1].split("."), json.load(sys.stdin)))' "$1" <<<"$answer"
 }
 
 # holds TEXT: fails unless the last answer holds it.
@@ -77,6 +79,22 @@ call POST /api/runs "{\"graph\": \"research\", \"input\": $question}"
 run=$(field id)
 call POST "/api/runs/$run/cancel" '{}'
 call GET "/api/runs/$run"
+
+echo "== A run that is forked with another state, waits for a person, and is answered"
+call POST /api/runs/wait "{\"graph\": \"refund-desk\", \"input\": $question}"
+run=$(field run.id)
+call GET "/api/runs/$run/checkpoints"
+holds '"start"'
+call POST "/api/runs/$run/fork" '{"values": {"amount": 900}, "as_node": "total"}'
+fork=$(field id)
+stream GET "/api/runs/$fork/stream"
+holds 'event: run.waiting'
+call GET "/api/runs/$fork"
+interrupt=$(field interrupts.0.id)
+stream POST "/api/runs/$fork/resume" "{\"answers\": {\"$interrupt\": \"approve\"}}"
+holds 'event: run.finished'
+call GET "/api/runs/$fork/state"
+holds '"approve"'
 
 echo "== Tools"
 call GET /api/tools

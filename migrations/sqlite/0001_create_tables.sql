@@ -71,38 +71,65 @@ CREATE TABLE exile_log (
     key         INTEGER PRIMARY KEY,
     id          TEXT NOT NULL UNIQUE,
     head        INTEGER NOT NULL DEFAULT 0, -- number of the last record
-    snapshot    INTEGER NOT NULL DEFAULT 0, -- number of the newest snapshot
     reserved    INTEGER NOT NULL DEFAULT 0, -- no number above this one was handed out
     epoch       INTEGER NOT NULL DEFAULT 0, -- rises with every claim
     worker      TEXT,
     lease_until INTEGER,                    -- null: nobody holds it
     active      TEXT,                       -- the run that has begun and not ended
-    due         INTEGER                     -- null: nothing to do; else its place in the queue
+    parked      INTEGER NOT NULL DEFAULT 0, -- the last record is a wait: `active` does not go on
+    due         INTEGER,                    -- null: nothing to do; else its place in the queue
+    wake        INTEGER,                    -- when there is something to do although it is parked
+    parent      INTEGER REFERENCES exile_log (key), -- the log that this one is a fork of
+    parent_at   INTEGER,                    -- the parent's last record that belongs to this one
+    purged      INTEGER NOT NULL DEFAULT 0  -- records up to this number were removed
 ) STRICT;
 CREATE INDEX exile_log_due ON exile_log (due) WHERE due IS NOT NULL;
+CREATE INDEX exile_log_wake ON exile_log (wake) WHERE wake IS NOT NULL;
+CREATE INDEX exile_log_parent ON exile_log (parent) WHERE parent IS NOT NULL;
 
 CREATE TABLE exile_record (
-    log     INTEGER NOT NULL REFERENCES exile_log (key) ON DELETE CASCADE,
-    number  INTEGER NOT NULL,
-    version INTEGER NOT NULL,
-    body    TEXT NOT NULL,
+    log      INTEGER NOT NULL REFERENCES exile_log (key) ON DELETE CASCADE,
+    number   INTEGER NOT NULL,
+    version  INTEGER NOT NULL,
+    snapshot INTEGER, -- 1: it is one
+    body     TEXT NOT NULL,
+    PRIMARY KEY (log, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX exile_record_snapshot ON exile_record (log, number) WHERE snapshot = 1;
+
+-- Where a log went back: the record `number` follows the record `at`.
+CREATE TABLE exile_cut (
+    log    INTEGER NOT NULL REFERENCES exile_log (key) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    at     INTEGER NOT NULL,
     PRIMARY KEY (log, number)
 ) STRICT, WITHOUT ROWID;
 
 -- A consumed input keeps its id, so that sending it again changes nothing; its body is gone.
 CREATE TABLE exile_input (
-    seq  INTEGER PRIMARY KEY AUTOINCREMENT,
-    log  INTEGER NOT NULL REFERENCES exile_log (key) ON DELETE CASCADE,
-    id   TEXT NOT NULL,
-    body TEXT,
+    seq      INTEGER PRIMARY KEY,
+    log      INTEGER NOT NULL REFERENCES exile_log (key) ON DELETE CASCADE,
+    id       TEXT NOT NULL,
+    body     TEXT,
+    consumed INTEGER, -- the log's head once it was consumed
     UNIQUE (log, id)
 ) STRICT;
 CREATE INDEX exile_input_unread ON exile_input (log, seq) WHERE body IS NOT NULL;
 
 CREATE TABLE exile_blob (
-    id   TEXT PRIMARY KEY,
-    body BLOB NOT NULL
+    id     TEXT PRIMARY KEY,
+    body   BLOB NOT NULL,
+    put_at INTEGER NOT NULL -- within an hour of when it was last put
 ) STRICT;
+
+-- Which records need a blob besides the bundles that run rows name.
+CREATE TABLE exile_blob_use (
+    log    INTEGER NOT NULL REFERENCES exile_log (key) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    blob   TEXT NOT NULL,
+    PRIMARY KEY (log, number, blob)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX exile_blob_use_blob ON exile_blob_use (blob);
 
 CREATE TABLE exile_run (
     seq              INTEGER PRIMARY KEY,
@@ -125,11 +152,12 @@ CREATE TABLE exile_run (
     started_at       INTEGER,
     ended_at         INTEGER,
     first            INTEGER, -- null: no record yet
-    last             INTEGER, -- null: the log's head, while it runs
+    last             INTEGER, -- null: the log's head, while it goes on
     trace_id         TEXT
 ) STRICT;
 CREATE INDEX exile_run_owner ON exile_run (owner);
 CREATE INDEX exile_run_log ON exile_run (log);
+CREATE INDEX exile_run_open ON exile_run (log) WHERE ended_at IS NULL;
 CREATE INDEX exile_run_conversation ON exile_run (conversation);
 
 -- Ids are unique within a log, so that no caller can replace a message of somebody else's.
@@ -149,6 +177,7 @@ CREATE TABLE exile_llm_message (
     tool_name    TEXT,
     model        TEXT,
     opaque       TEXT,
+    covers       TEXT, -- of a summary: the last message that it stands for
     created_at   INTEGER NOT NULL,
     UNIQUE (id, log)
 ) STRICT;

@@ -19,7 +19,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::env::Env;
-use exile_engine::id::{RunId, UserId};
+use exile_engine::id::{InputId, MessageId, RunId, UserId};
 use exile_engine::journal::BlobId;
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
@@ -47,6 +47,30 @@ impl Once {
             None => RunId::new(env),
             Some(digest) => RunId::from(format!("{}_{}", RunId::PREFIX, &digest[..32])),
         }
+    }
+
+    /// The id of what is sent to a run: derived from the key, if there is one.
+    #[must_use]
+    pub fn input_id(&self, env: &dyn Env) -> InputId {
+        match &self.0 {
+            None => InputId::new(env),
+            Some(digest) => InputId::from(format!("{}_{}", InputId::PREFIX, &digest[..32])),
+        }
+    }
+
+    /// The id of the message that the request sends: derived from the key, if there is one.
+    #[must_use]
+    pub fn message_id(&self, env: &dyn Env) -> MessageId {
+        match &self.0 {
+            None => MessageId::new(env),
+            Some(digest) => MessageId::from(format!("{}_{}", MessageId::PREFIX, &digest[..32])),
+        }
+    }
+
+    /// Whether the request may be a repetition.
+    #[must_use]
+    pub fn is_keyed(&self) -> bool {
+        self.0.is_some()
     }
 }
 
@@ -164,7 +188,13 @@ async fn split(response: Response) -> Result<(Option<StoredAnswer>, Response), P
     if !parts.status.is_success() && !parts.headers.contains_key(RUN_HEADER) {
         return Ok((None, Response::from_parts(parts, body)));
     }
-    let kept = [header::CONTENT_TYPE, header::LOCATION, RUN_HEADER, header::CACHE_CONTROL];
+    let kept = [
+        header::CONTENT_TYPE,
+        header::LOCATION,
+        RUN_HEADER,
+        sse::AFTER_HEADER,
+        header::CACHE_CONTROL,
+    ];
     let text = |name: &header::HeaderName| {
         let value = parts.headers.get(name)?.to_str().ok()?;
         Some((name.to_string(), value.to_owned()))
@@ -195,10 +225,13 @@ async fn replay(slot: &Slot, answer: StoredAnswer) -> Result<Response, Problem> 
         return Err(Problem::SecretShown);
     }
     if is_stream(&answer.headers) {
-        let run = answer.headers.iter().find(|(n, _)| *n == RUN_HEADER.as_str());
-        let run = run.map(|(_, v)| RunId::from(v.as_str())).ok_or(Problem::NotFound)?;
+        let header = |name: &header::HeaderName| {
+            answer.headers.iter().find(|(n, _)| *n == name.as_str()).map(|(_, v)| v.as_str())
+        };
+        let run = header(&RUN_HEADER).map(RunId::from).ok_or(Problem::NotFound)?;
+        let after = header(&sse::AFTER_HEADER).and_then(|after| after.parse().ok()).unwrap_or(0);
         let row = slot.app.store.run(&slot.owner, &run).await?.ok_or(Problem::NotFound)?;
-        return Ok(sse::stream(&slot.app, row.id, 0));
+        return Ok(sse::stream(&slot.app, row.id, after));
     }
     let mut response = Response::builder().status(answer.status);
     for (name, value) in &answer.headers {

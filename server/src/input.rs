@@ -1,9 +1,12 @@
 //! What a caller hands to a graph, checked before anything is stored.
 //!
 //! Invariants:
-//! - Only channels under the graph's `input` are set, each with a value that its type and reducer
-//!   take; nothing else of the request reaches the run.
+//! - Only channels under the graph's `input` are set by an input, only declared ones by an edit,
+//!   each with a value that its type and reducer take; nothing else of the request reaches the
+//!   run.
 //! - Every message has an id when it is stored: the caller's own, or a new one.
+
+use std::sync::Arc;
 
 use exile_engine::env::Env;
 use exile_engine::graph::Graph;
@@ -21,23 +24,45 @@ pub fn check(
     input: Map<String, Value>,
     env: &dyn Env,
 ) -> Result<Map<String, Value>, Problem> {
+    writes(graph, "input", &graph.input, input, env)
+}
+
+/// Checks a person's change of the state against the graph and completes its messages.
+pub fn check_edit(
+    graph: &Graph,
+    values: Map<String, Value>,
+    env: &dyn Env,
+) -> Result<Map<String, Value>, Problem> {
+    let all: Vec<Arc<str>> = graph.channels.iter().map(|channel| channel.name.clone()).collect();
+    writes(graph, "values", &all, values, env)
+}
+
+/// `field`: the one that the values stand in. `may`: channels that may be set.
+fn writes(
+    graph: &Graph,
+    field: &'static str,
+    may: &[Arc<str>],
+    values: Map<String, Value>,
+    env: &dyn Env,
+) -> Result<Map<String, Value>, Problem> {
     let mut writes = Writes::new();
-    for (name, value) in input {
-        let allowed = graph.input.iter().any(|allowed| **allowed == *name);
+    for (name, value) in values {
+        let allowed = may.iter().any(|allowed| **allowed == *name);
         let Some(channel) = graph.channels.get(&name).filter(|_| allowed) else {
             return Err(Problem::UnknownChannel {
+                under: field,
                 graph: graph.name.to_string(),
                 channel: name,
-                known: graph.input.iter().map(ToString::to_string).collect(),
+                known: may.iter().map(ToString::to_string).collect(),
             });
         };
-        writes.insert(channel.name.clone(), complete(channel, value, env)?);
+        writes.insert(channel.name.clone(), complete(channel, value, field, env)?);
     }
     State::new(graph.channels.clone()).merge([&writes])?;
     Ok(writes.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
 }
 
-fn complete(channel: &Channel, value: Value, env: &dyn Env) -> Result<Value, Problem> {
+fn complete(channel: &Channel, value: Value, field: &str, env: &dyn Env) -> Result<Value, Problem> {
     if channel.reduce != Reducer::Messages {
         return Ok(value);
     }
@@ -45,7 +70,7 @@ fn complete(channel: &Channel, value: Value, env: &dyn Env) -> Result<Value, Pro
         Value::Array(items) => items,
         one => vec![one],
     };
-    let message = |(i, item)| message(&channel.name, i, item, env);
+    let message = |(i, item)| message(format!("{field}.{}[{i}]", channel.name), item, env);
     items.into_iter().enumerate().map(message).collect::<Result<_, _>>().map(Value::Array)
 }
 
@@ -65,8 +90,7 @@ struct Given {
     tool_name: Option<String>,
 }
 
-fn message(channel: &str, i: usize, item: Value, env: &dyn Env) -> Result<Value, Problem> {
-    let field = format!("input.{channel}[{i}]");
+fn message(field: String, item: Value, env: &dyn Env) -> Result<Value, Problem> {
     let wrong = |what: String| Problem::Field { what: format!("{field}: {what}"), field };
     let given: Given = match item {
         Value::String(content) => return Ok(value(&user_message(env, content))),
@@ -91,8 +115,7 @@ fn message(channel: &str, i: usize, item: Value, env: &dyn Env) -> Result<Value,
 }
 
 /// What a person says.
-#[must_use]
-pub fn user_message(env: &dyn Env, content: String) -> Message {
+fn user_message(env: &dyn Env, content: String) -> Message {
     Message::text(MessageId::new(env), Role::User, content)
 }
 

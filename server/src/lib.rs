@@ -7,24 +7,32 @@
 //! | [`home`] | the folder with the database and the local key, held by one process |
 //! | [`compose`] | the composition root: every part made and put together |
 //! | [`schema`] | JSON Schemas of the files that people write |
+//! | [`library`] | the graphs and skills that serve now, following their files |
 //! | [`shipped`] | the graphs inside the binary |
 //! | [`telemetry`] | logs and exported spans |
 //! | [`store`] | rows |
 //! | [`app`] | what every request can reach |
 //! | [`serve`], [`routes`] | the socket; one file per noun |
 //! | [`access`], [`trace`], [`idempotency`] | what surrounds every route |
-//! | [`body`], [`url`], [`input`], [`page`] | what comes in, checked |
-//! | [`start`], [`sse`], [`problem`], [`report`] | a run begun, streamed, or refused |
+//! | [`body`], [`url`], [`input`], [`answers`], [`page`] | what comes in, checked |
+//! | [`start`], [`sse`] | a run begun, waited for, streamed |
+//! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
+//! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
+//! | [`upkeep`] | what a server does by itself |
 
 pub mod access;
+pub mod answers;
 pub mod app;
 pub mod body;
 pub mod cli;
 pub mod compose;
 pub mod config;
+pub mod conflict;
+pub mod diff;
 pub mod home;
 pub mod idempotency;
 pub mod input;
+pub mod library;
 pub mod page;
 pub mod problem;
 pub mod report;
@@ -37,4 +45,6 @@ pub mod start;
 pub mod store;
 pub mod telemetry;
 pub mod trace;
+pub mod upkeep;
 pub mod url;
+pub mod waiting;

@@ -23,6 +23,7 @@ use exile_engine::tool::{ToolError, ToolErrorKind};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::conflict::RunConflict;
 use crate::store::StoreError;
 
 /// The header that names the run an answer is about.
@@ -78,7 +79,7 @@ pub enum Problem {
     /// A name in the body stands for nothing.
     #[error("no {what} is named `{name}`{}", listed(known))]
     UnknownName {
-        /// `graph`, `skill`, `model` or `user`.
+        /// `graph`, `skill`, `model`, `user`, `node`, `interrupt` or `call`.
         what: &'static str,
         /// As given.
         name: String,
@@ -100,8 +101,10 @@ pub enum Problem {
     #[error("{0}")]
     Input(#[from] WriteError),
     /// A caller may not set this channel.
-    #[error("graph `{graph}` has no input channel `{channel}`{}", listed(known))]
+    #[error("graph `{graph}` has no{} channel `{channel}`{}", of_input(under), listed(known))]
     UnknownChannel {
+        /// The field that sets it: `input` or `values`.
+        under: &'static str,
         /// The graph.
         graph: String,
         /// As given.
@@ -109,9 +112,6 @@ pub enum Problem {
         /// What may be set.
         known: Vec<String>,
     },
-    /// Known to the design, not to this version.
-    #[error("{0} is not supported by this version")]
-    NotSupported(String),
     /// No key, a wrong one, or a session that ended.
     #[error("{0}")]
     Unauthorized(&'static str),
@@ -133,6 +133,9 @@ pub enum Problem {
     /// A run stands in the way.
     #[error("a run of this conversation has not ended")]
     RunActive,
+    /// The run stands where this cannot be done.
+    #[error(transparent)]
+    Run(#[from] RunConflict),
     /// The same `Idempotency-Key` is being answered.
     #[error("a request with this Idempotency-Key is still being answered")]
     InFlight,
@@ -167,6 +170,10 @@ pub enum Problem {
     Internal(String),
 }
 
+fn of_input(under: &str) -> &'static str {
+    if under == "input" { " input" } else { "" }
+}
+
 fn listed(known: &[String]) -> String {
     if known.is_empty() { String::new() } else { format!("; there are: {}", known.join(", ")) }
 }
@@ -195,6 +202,7 @@ impl Problem {
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::NameTaken(_)
             | Self::RunActive
+            | Self::Run(_)
             | Self::InFlight
             | Self::SecretShown
             | Self::RunCancelled(_) => StatusCode::CONFLICT,
@@ -206,7 +214,6 @@ impl Problem {
             | Self::NotConversational(_)
             | Self::Input(_)
             | Self::UnknownChannel { .. }
-            | Self::NotSupported(_)
             | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::RunFailed { error, .. } => run_status(&error.code),
@@ -232,7 +239,6 @@ impl Problem {
             Self::NotConversational(_) => "not_conversational",
             Self::Input(_) => "invalid_input",
             Self::UnknownChannel { .. } => "unknown_channel",
-            Self::NotSupported(_) => "not_supported",
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::Origin => "foreign_origin",
@@ -240,6 +246,7 @@ impl Problem {
             Self::Method => "method_not_allowed",
             Self::NameTaken(_) => "name_taken",
             Self::RunActive => "run_active",
+            Self::Run(conflict) => conflict.code(),
             Self::InFlight => "idempotency_in_flight",
             Self::KeyReused => "idempotency_key_reused",
             Self::SecretShown => "secret_shown_once",
@@ -266,9 +273,7 @@ impl Problem {
             Self::TooLarge { .. } => "send less at once",
             Self::MediaType(_) => "send `Content-Type: application/json` (curl: --json)",
             Self::Field { .. } => "see /api/docs for the fields of this body",
-            Self::UnknownName { what, .. } => {
-                return format!("use the name of a {what} that exists").into();
-            }
+            Self::UnknownName { .. } => "use the name of one that exists",
             Self::GraphBroken { graph, .. } => {
                 let all = format!("GET /api/graphs/{graph} lists every finding");
                 return format!("correct the file; {all}").into();
@@ -277,8 +282,10 @@ impl Problem {
                 "declare `messages: { reduce: messages }` and list it in `input`, or use /api/runs"
             }
             Self::Input(_) => "GET /api/graphs/{name} shows the graph's channels and their types",
-            Self::UnknownChannel { .. } => "set only channels that the graph lists under `input`",
-            Self::NotSupported(_) => "leave it out; CHANGELOG.md says what each version brings",
+            Self::UnknownChannel { under: "input", .. } => {
+                "set only channels that the graph lists under `input`"
+            }
+            Self::UnknownChannel { .. } => "set only channels that the graph declares",
             Self::Unauthorized(_) => {
                 "send `Authorization: Bearer KEY`; `exile key create` makes a key, the one in \
                  <home>/local.key works on this machine"
@@ -289,6 +296,7 @@ impl Problem {
             Self::Method => "the Allow header and /api/docs list the methods of this path",
             Self::NameTaken(_) => "choose another name",
             Self::RunActive => "wait for it, or POST /api/runs/{id}/cancel first",
+            Self::Run(conflict) => return conflict.remedy(),
             Self::InFlight => "wait, then send the same request again to get its answer",
             Self::KeyReused => "use a new Idempotency-Key for a new request",
             Self::SecretShown => "if it is lost, revoke it and create another under a new key",
@@ -307,9 +315,12 @@ impl Problem {
     pub(crate) fn extra(&self) -> Map<String, Value> {
         let extra = match self {
             Self::Field { field, .. } if !field.is_empty() => json!({ "field": field }),
-            Self::UnknownChannel { channel, .. } => json!({ "field": format!("input.{channel}") }),
+            Self::UnknownChannel { under, channel, .. } => {
+                json!({ "field": format!("{under}.{channel}") })
+            }
             Self::RunFailed { run, error } => json!({ "run": run, "error": error }),
             Self::RunCancelled(run) => json!({ "run": run }),
+            Self::Run(conflict) => conflict.extra(),
             Self::NotReady(reasons) => json!({ "reasons": reasons }),
             Self::Tool(error) => json!({ "error": error }),
             _ => Value::Null,
@@ -340,6 +351,12 @@ fn store(error: &JournalError) -> (StatusCode, &'static str, &'static str) {
             (unavailable, "store_full", "free some disk space; what failed was not stored")
         }
         JournalError::Unavailable(_) => (unavailable, "store_unavailable", "try again in a moment"),
+        JournalError::Purged(_) => (
+            StatusCode::GONE,
+            "events_purged",
+            "what remains is GET /api/runs/{id} and the messages of its conversation; \
+             `retention.records` in exile.yaml says how long records stay",
+        ),
         JournalError::Fenced(_) | JournalError::Conflict { .. } | JournalError::Corrupt(_) => {
             (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL, REPORT)
         }

@@ -10,8 +10,13 @@ macro_rules! shipped {
 }
 
 /// Path and text of every shipped graph.
-const GRAPHS: &[(&str, &str)] =
-    shipped!["graphs/agent.yaml", "graphs/chat.yaml", "graphs/research.yaml"];
+const GRAPHS: &[(&str, &str)] = shipped![
+    "graphs/agent.yaml",
+    "graphs/chat.yaml",
+    "graphs/refund-amount.yaml",
+    "graphs/refund-desk.yaml",
+    "graphs/research.yaml",
+];
 
 /// Path and text of every shipped skill.
 const SKILLS: &[(&str, &str)] = shipped!["graphs/skills/assistant.yaml"];

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::id::RunId;
@@ -22,10 +22,13 @@ use futures_util::StreamExt as _;
 use crate::app::App;
 use crate::problem::{Problem, RUN_HEADER};
 
+/// The header that names the number beyond which a stream begins.
+pub const AFTER_HEADER: HeaderName = HeaderName::from_static("x-exile-after");
+
 /// How often a silent stream shows that it is alive.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// The run's events after a number, until it ends.
+/// The run's events after a number, until it ends or waits.
 pub fn stream(app: &App, run: RunId, after: Number) -> Response {
     let location = format!("/api/runs/{run}");
     let name = run.to_string();
@@ -38,7 +41,8 @@ pub fn stream(app: &App, run: RunId, after: Number) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    for (header, value) in [(header::LOCATION, location), (RUN_HEADER, name)] {
+    let all = [(header::LOCATION, location), (RUN_HEADER, name), (AFTER_HEADER, after.to_string())];
+    for (header, value) in all {
         // An id from a path may hold what no header can; the caller knows it then.
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(header, value);

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use exile_engine::bundle::Program;
 use exile_engine::diagnostic::Severity;
 use exile_engine::id::{ConversationId, InputId, LogId, RunId, UserId};
-use exile_engine::journal::{BlobId, StartRun};
+use exile_engine::journal::{BlobId, IfActive, Sent, StartRun};
 use exile_engine::library::Library;
-use exile_engine::run::record::{EndStatus, Ended, RunError, RunOptions};
+use exile_engine::run::engine::Stopped;
+use exile_engine::run::record::{Durability, EndStatus, Number, RunError, RunOptions};
 use serde_json::{Map, Value};
 
 use crate::app::App;
 use crate::idempotency::Once;
 use crate::input;
 use crate::problem::Problem;
+use crate::store::{Page, RunFilter, RunRow, RunStatus};
 use crate::trace::Trace;
 
 /// A run as it is asked for.
@@ -27,6 +29,10 @@ pub struct Wish {
     pub options: RunOptions,
     /// Channel → value, as sent.
     pub input: Map<String, Value>,
+    /// What becomes of it while another run of the conversation goes on.
+    pub if_active: IfActive,
+    /// When its records are stored; else as its graph says.
+    pub durability: Option<Durability>,
 }
 
 /// Begins a run and gives its id.
@@ -36,21 +42,11 @@ pub async fn start(
     (trace, once): (&Trace, &Once),
     wish: Wish,
 ) -> Result<RunId, Problem> {
-    let program = program(&app.library, &wish.graph)?;
-    names(app, &wish.options)?;
-    let input = input::check(&program.graph, wish.input, &*app.env)?;
-    let bundle = app
-        .library
-        .bundle(&wish.graph, wish.options.skill.as_deref())
-        .ok_or_else(|| Problem::Internal(format!("graph `{}` has no bundle", wish.graph)))?;
-    let bytes = bundle.to_bytes();
-    let bundle = if BlobId::of(&bytes) == program.id {
-        app.engine.pin(program, &bytes).await?
-    } else {
-        // The conversation's skill makes another bundle of it; the engine compiles it when it is
-        // first run.
-        app.engine.pin_bytes(&bytes).await?
-    };
+    let library = app.library.now();
+    let graph = program(&library, &wish.graph)?.graph.clone();
+    names(app, &library, &wish.options)?;
+    let input = input::check(&graph, wish.input, &*app.env)?;
+    let (_, bundle) = pinned(app, &library, &wish.graph, wish.options.skill.as_deref()).await?;
     let run = once.run_id(&*app.env);
     let log = wish.conversation.as_ref().map_or_else(|| LogId::from(&run), LogId::from);
     let start = StartRun {
@@ -62,12 +58,57 @@ pub async fn start(
         options: wish.options,
         input,
         traceparent: trace.traceparent.clone(),
+        if_active: wish.if_active,
+        durability: wish.durability,
     };
-    app.engine.start(&log, &InputId::from(format!("start_{run}")), start).await?;
-    Ok(run)
+    match app.engine.start(&log, &InputId::from(format!("start_{run}")), start).await? {
+        Sent::New | Sent::Known => Ok(run),
+        Sent::Busy => Err(Problem::RunActive),
+    }
 }
 
-/// The graph of that name, if it loads.
+/// The graph of that name as it is now, and the address of the bundle that a run of it is pinned
+/// to; the bundle is stored. `skill`: the one for nodes that name none.
+pub async fn pinned(
+    app: &App,
+    library: &Library,
+    graph: &str,
+    skill: Option<&str>,
+) -> Result<(Arc<Program>, BlobId), Problem> {
+    let program = program(library, graph)?;
+    let missing = || Problem::Internal(format!("graph `{graph}` has no bundle"));
+    let bytes = library.bundle(graph, skill).ok_or_else(missing)?.to_bytes();
+    let bundle = if BlobId::of(&bytes) == program.id {
+        app.engine.pin(program.clone(), &bytes).await?
+    } else {
+        // The conversation's skill makes another bundle of it; the engine compiles it when it is
+        // first run.
+        app.engine.pin_bytes(&bytes).await?
+    };
+    Ok((program, bundle))
+}
+
+/// The run of a conversation that waits for its owner, if one does.
+pub async fn waiting_in(
+    app: &App,
+    owner: &UserId,
+    conversation: &ConversationId,
+) -> Result<Option<RunRow>, Problem> {
+    for status in [RunStatus::Waiting, RunStatus::NeedsAttention] {
+        let filter = RunFilter {
+            conversation: Some(conversation.clone()),
+            status: Some(status),
+            graph: None,
+        };
+        let first = Page { after: None, limit: 1 };
+        if let Some(row) = app.store.list_runs(owner, filter, first).await?.items.pop() {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
+}
+
+/// The graph of that name, if it serves.
 pub fn program(library: &Library, name: &str) -> Result<Arc<Program>, Problem> {
     let Some(graph) = library.graph(name) else {
         let known = library.graphs().iter().map(|g| g.name.clone()).collect();
@@ -82,11 +123,11 @@ pub fn program(library: &Library, name: &str) -> Result<Arc<Program>, Problem> {
 }
 
 /// Checks the names that a conversation or a caller gives for a whole run.
-pub fn names(app: &App, options: &RunOptions) -> Result<(), Problem> {
+pub fn names(app: &App, library: &Library, options: &RunOptions) -> Result<(), Problem> {
     if let Some(name) = &options.skill
-        && app.library.skill(name).is_none_or(|skill| skill.skill.is_none())
+        && library.skill(name).is_none_or(|skill| skill.skill.is_none())
     {
-        let skills = app.library.skills().iter().filter(|skill| skill.skill.is_some());
+        let skills = library.skills().iter().filter(|skill| skill.skill.is_some());
         let known = skills.map(|skill| skill.name.clone()).collect();
         return Err(Problem::UnknownName { what: "skill", name: name.clone(), known });
     }
@@ -99,21 +140,26 @@ pub fn names(app: &App, options: &RunOptions) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Waits for a run to finish. One that ends otherwise is a problem that carries its id.
-pub async fn finished(app: &App, run: &RunId) -> Result<Ended, Problem> {
-    let ended = app.engine.wait(run).await?;
-    match ended.status {
-        EndStatus::Finished => Ok(ended),
-        EndStatus::Cancelled => Err(Problem::RunCancelled(run.clone())),
-        EndStatus::Failed | EndStatus::NeedsAttention => {
-            let error = ended.error.unwrap_or_else(|| RunError {
-                code: "run_failed".into(),
-                message: "the run failed without saying why".into(),
-                node: None,
-                provider: None,
-                model: None,
-            });
-            Err(Problem::RunFailed { run: run.clone(), error: Box::new(error) })
-        }
-    }
+/// Waits until a run has finished, or waits for answers, beyond a number. A run that ends
+/// otherwise, or that needs attention, is a problem that carries its id.
+pub async fn stopped(app: &App, run: &RunId, after: Number) -> Result<(), Problem> {
+    let error = match app.engine.wait_beyond(run, after).await? {
+        Stopped::Ended(ended) => match ended.status {
+            EndStatus::Finished => return Ok(()),
+            EndStatus::Cancelled => return Err(Problem::RunCancelled(run.clone())),
+            EndStatus::Failed => ended.error,
+        },
+        Stopped::Waiting(waiting) => match waiting.attention {
+            None => return Ok(()),
+            attention => attention,
+        },
+    };
+    let error = error.unwrap_or_else(|| RunError {
+        code: "run_failed".into(),
+        message: "the run failed without saying why".into(),
+        node: None,
+        provider: None,
+        model: None,
+    });
+    Err(Problem::RunFailed { run: run.clone(), error: Box::new(error) })
 }

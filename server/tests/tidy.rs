@@ -6,6 +6,8 @@
 
 #[path = "tidy/manifests.rs"]
 mod manifests;
+#[path = "tidy/promises.rs"]
+mod promises;
 #[path = "tidy/sources.rs"]
 mod sources;
 #[path = "tidy/tree.rs"]
@@ -23,6 +25,7 @@ const RULES: &[Rule] = &[
     manifests::owners,
     manifests::one_version,
     manifests::lints,
+    manifests::licence,
     sources::arrows,
     sources::owners,
     sources::span_names,
@@ -32,6 +35,7 @@ const RULES: &[Rule] = &[
     sources::names,
     sources::finished,
     sources::documented,
+    promises::tested,
 ];
 
 #[test]
@@ -104,6 +108,17 @@ fn a_workspace_that_lets_items_go_undocumented_is_seen() {
         "[workspace.lints.rust]\nunsafe_code = \"forbid\"\n",
         "[workspace.lints.rust]\nmissing_docs = \"warn\"\n",
         "Cargo.toml: `missing_docs` is off",
+    );
+}
+
+#[test]
+fn anyone_may_host_it() {
+    check(
+        manifests::licence,
+        "engine/Cargo.toml",
+        "[package]\nname = \"exile-engine\"\nlicense = \"BUSL-1.1\"\n",
+        "[package]\nname = \"exile-engine\"\nlicense.workspace = true\n",
+        "engine/Cargo.toml: does not take the workspace's licence",
     );
 }
 
@@ -246,4 +261,25 @@ fn an_item_excused_from_documentation_is_seen() {
         "//! Documented.\n",
         concat!("engine/src/lib.rs: allows `missing", "_docs`"),
     );
+}
+
+const PROMISING: &str = "engine/GUARANTEES.md";
+
+fn promise(test: &str) -> String {
+    format!("| Fault | Promise | Test |\n|---|---|---|\n| kill | nothing is lost | {test} |\n")
+}
+
+#[test]
+fn a_promise_without_a_test_is_seen() {
+    let test = concat!("#[", "test]\nfn nothing_is_lost() {}\n");
+    let check = |paper: &str| {
+        promises::tested(&Tree::of(&[
+            (PROMISING, &promise(paper)),
+            ("engine/tests/all/a.rs", test),
+        ]))
+    };
+    let place = "engine/GUARANTEES.md:3";
+    assert_eq!(check("`nothing_is_lost`"), [""; 0]);
+    assert_eq!(check("nothing_is_lost"), [format!("{place}: the row names no test")]);
+    assert_eq!(check("`all_is_kept`"), [format!("{place}: there is no test `all_is_kept`")]);
 }

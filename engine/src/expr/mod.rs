@@ -132,6 +132,14 @@ impl Expression {
         reads(self.program.undeclared_variables(false), &Words::of_expression(&self.source))
     }
 
+    /// Texts that it gives as they stand, without anything read, and where: both of
+    /// `'a' if x else 'b'`.
+    #[must_use]
+    pub fn outcomes(&self) -> Vec<(String, usize)> {
+        let given = words::outcomes(&self.source);
+        given.into_iter().map(|(text, at)| (text.to_owned(), at)).collect()
+    }
+
     /// Any value.
     pub fn eval(&self, state: &State, scope: &Scope) -> Result<Value, ExprError> {
         let value = self.value(state, scope)?;

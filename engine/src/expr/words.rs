@@ -93,6 +93,47 @@ fn is_raw(code: &str) -> bool {
     code.trim_start_matches(['-', '+', ' ']).starts_with("raw")
 }
 
+/// Texts that an expression gives as they stand: `'a'`, both of `'a' if x else 'b'`, the items of
+/// `['a', 'b']`. What it works out is not among them.
+pub(super) fn outcomes(source: &str) -> Vec<(&str, usize)> {
+    let (begin, end) = (source.find(|c: char| !c.is_whitespace()), source.trim_end().len());
+    let list = begin.filter(|at| source[*at..end].starts_with('['));
+    match list.and_then(|at| Some((at, code_end(&source[at + 1..end], "]")? + at + 1))) {
+        Some((at, close)) if close + 1 == end => given(&source[..close], at + 1, &[","]),
+        _ => given(source, 0, &["if", "else"]),
+    }
+}
+
+/// Texts of `source` from a byte on that stand alone between these words.
+fn given<'s>(source: &'s str, from: usize, between: &[&str]) -> Vec<(&'s str, usize)> {
+    let mut tokens: Vec<(&str, usize)> = Vec::new();
+    let mut chars = source[from..].char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        let at = from + at;
+        if c == '\'' || c == '"' {
+            skip_string(&mut chars, c);
+        } else if c.is_alphanumeric() || c == '_' {
+            while chars.next_if(|(_, c)| c.is_alphanumeric() || *c == '_').is_some() {}
+        } else if c.is_whitespace() {
+            continue;
+        }
+        let end = chars.peek().map_or(source.len(), |(next, _)| from + next);
+        tokens.push((&source[at..end], at));
+    }
+    let edge = |token: Option<&(&str, usize)>| token.is_none_or(|(t, _)| between.contains(t));
+    let alone = |i: usize| {
+        // The condition of an `if` is not what it gives.
+        let condition = i.checked_sub(1).is_some_and(|before| tokens[before].0 == "if");
+        !condition && edge(i.checked_sub(1).and_then(|i| tokens.get(i))) && edge(tokens.get(i + 1))
+    };
+    let text = |token: &'s str| {
+        let inner = token.strip_prefix(['\'', '"'])?.strip_suffix(['\'', '"'])?;
+        (!inner.contains('\\')).then_some(inner)
+    };
+    let given = tokens.iter().enumerate().filter(|(i, _)| alone(*i));
+    given.filter_map(|(_, (token, at))| Some((text(token)?, *at))).collect()
+}
+
 type Chars<'c> = std::iter::Peekable<std::str::CharIndices<'c>>;
 
 fn skip_string(chars: &mut Chars<'_>, quote: char) {

@@ -13,11 +13,14 @@ use crate::bundle::Catalog;
 use crate::diagnostic::{Finding, code, suggest};
 use crate::document::{Document, child};
 use crate::expr::{Expression, Template, ValueTemplate};
+use crate::graph::compile;
+use crate::graph::nesting::{DEPTH_LIMIT, Graphs, Inner, Unusable};
 use crate::graph::text::Texts;
+use crate::graph::{GraphNode, channels};
 use crate::shape;
 use crate::skill::Skill;
 use crate::state::{Channels, Reducer, short};
-use crate::tool;
+use crate::tool::{self, Effect, ToolSpec};
 
 /// Whether names of tools and models must be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +38,71 @@ pub struct Known<'a> {
     pub catalog: &'a Catalog,
     /// Skills by name; `None`: its file does not load.
     pub skills: &'a BTreeMap<String, Option<Arc<Skill>>>,
+    /// Graphs that nodes may run.
+    pub graphs: &'a Graphs,
     /// How strict to be.
     pub names: Names,
 }
 
-/// A channel that a node writes.
+/// A channel that a node reads or writes.
 #[derive(Clone, Debug)]
-pub(super) struct Write {
+pub(super) struct Access {
     pub(super) channel: Arc<str>,
     /// A JSON pointer to what says so.
     pub(super) pointer: String,
+    /// Where it stands in the text there, in bytes.
+    pub(super) at: Option<usize>,
+}
+
+/// What a node may do to the world.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// As it is spoken of, e.g. ``the tool `mail__send` ``.
+    pub(super) what: String,
+    pub(super) effect: Effect,
+}
+
+/// What a node needs besides its own YAML, for its graph's bundle and for those who use it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Brings {
+    /// Skills that it names.
+    pub(super) skills: BTreeSet<String>,
+    /// Graphs that it runs, those inside them included, and hashes of their texts.
+    pub(super) graphs: BTreeMap<String, Arc<str>>,
+    /// Of the graphs inside it, those that stand deepest in one another, from the outside in.
+    pub(super) deepest: Vec<String>,
+    /// The call of the strongest effect; `None` if there is none.
+    pub(super) call: Option<Call>,
+}
+
+impl Brings {
+    pub(super) fn add(&mut self, more: &Self) {
+        self.skills.extend(more.skills.iter().cloned());
+        self.graphs.extend(more.graphs.iter().map(|(name, hash)| (name.clone(), hash.clone())));
+        if more.deepest.len() > self.deepest.len() {
+            self.deepest.clone_from(&more.deepest);
+        }
+        if let Some(call) = &more.call {
+            self.call(call.clone());
+        }
+    }
+
+    /// Of calls of the same effect the first stands.
+    fn call(&mut self, call: Call) {
+        if self.call.as_ref().is_none_or(|known| known.effect < call.effect) {
+            self.call = Some(call);
+        }
+    }
+}
+
+/// A node inside a node.
+#[derive(Debug)]
+pub struct Nested {
+    /// The node, with one line that leads to the end.
+    pub node: GraphNode,
+    /// The channels that it writes.
+    pub writes: BTreeSet<Arc<str>>,
+    pub(super) reads: Vec<Access>,
 }
 
 /// One node under construction. Every `place` below is a path inside the node, e.g.
@@ -52,19 +110,22 @@ pub(super) struct Write {
 pub struct Build<'a> {
     pub(super) known: Known<'a>,
     pub(super) document: &'a Document,
+    /// The graph that it is a node of.
+    pub(super) graph: &'a str,
     pub(super) channels: &'a Arc<Channels>,
+    pub(super) shown: bool,
     pub(super) name: Arc<str>,
     /// A JSON pointer to the node.
     pub(super) pointer: String,
     /// The keys of its own.
     pub(super) own: Map<String, Value>,
-    pub(super) writes: Vec<Write>,
-    /// Skills that the node names.
-    pub(super) skills: BTreeSet<String>,
+    pub(super) writes: Vec<Access>,
+    pub(super) reads: Vec<Access>,
+    pub(super) brings: Brings,
     pub(super) findings: Vec<Finding>,
 }
 
-impl Build<'_> {
+impl<'a> Build<'a> {
     /// The node's name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
@@ -85,12 +146,11 @@ impl Build<'_> {
         self.channels
     }
 
-    /// Whether messages that the node writes to `messages` are shown to the user: a graph from a
-    /// file talks to its user.
+    /// Whether messages that the node writes to `messages` are shown to the user: those of a run's
+    /// own graph are, those of a graph inside a node only where it hands them over.
     #[must_use]
-    #[allow(clippy::unused_self, reason = "a subgraph's own nodes will answer no")]
     pub fn shown(&self) -> bool {
-        true
+        self.shown
     }
 
     /// Compiles the text at `place` as an expression; names it reads must be channels, `user`,
@@ -120,7 +180,7 @@ impl Build<'_> {
     /// Notes that the node writes this channel; reports an undeclared one.
     pub fn writes(&mut self, place: &[&str], channel: &str) -> Option<Arc<str>> {
         let name = self.declared(place, channel, "")?;
-        self.writes.push(Write { channel: name.clone(), pointer: self.at(place) });
+        self.writes.push(self.access(place, &name));
         Some(name)
     }
 
@@ -145,14 +205,26 @@ impl Build<'_> {
             );
             return None;
         }
-        self.writes.push(Write { channel: name.clone(), pointer: self.at(place) });
+        self.writes.push(self.access(place, &name));
         Some(name)
     }
 
     /// Checks a literal that the node will write to `channel` against the channel's type; whether
     /// it fits. An undeclared channel is for [`writes`](Self::writes) to report.
     pub fn literal(&mut self, place: &[&str], channel: &str, value: &Value) -> bool {
-        let Some(declared) = self.channels.get(channel) else { return true };
+        let channels = self.channels;
+        self.literal_of(channels, place, channel, value)
+    }
+
+    /// The same for a channel of another graph, [`graph`](Self::graph).
+    pub fn literal_of(
+        &mut self,
+        channels: &Channels,
+        place: &[&str],
+        channel: &str,
+        value: &Value,
+    ) -> bool {
+        let Some(declared) = channels.get(channel) else { return true };
         if let Some(takes) = unfit(declared.reduce, declared.kind, value) {
             let message = format!("the channel `{channel}` takes {takes}, not {}", short(value));
             let fix = format!("write {takes}, or change the channel's type");
@@ -162,16 +234,53 @@ impl Build<'_> {
         true
     }
 
+    /// Checks that a graph inside the node offers a channel of that name; reports another.
+    pub fn offered(
+        &mut self,
+        place: &[&str],
+        graph: &str,
+        offers: &[Arc<str>],
+        channel: &str,
+    ) -> Option<Arc<str>> {
+        let found = offers.iter().find(|name| ***name == *channel);
+        if found.is_none() {
+            let what = if place.first() == Some(&"with") { "input" } else { "output" };
+            let message = format!("`{channel}` is no {what} channel of the graph `{graph}`");
+            let fix = suggest(channel, offers.iter().map(|name| &**name));
+            self.report_as(code::UNKNOWN_CHANNEL, place, message, fix);
+        }
+        found.cloned()
+    }
+
     /// Notes that the node reads this channel; reports an undeclared one.
     pub fn reads(&mut self, place: &[&str], channel: &str) -> Option<Arc<str>> {
-        self.declared(place, channel, "")
+        let name = self.declared(place, channel, "")?;
+        self.reads.push(self.access(place, &name));
+        Some(name)
+    }
+
+    /// Notes that the node may make a call of this effect, besides those of tools that it
+    /// [`calls_tools`](Self::calls_tools); `what` as it is spoken of. A model's answer and reading
+    /// are no effect.
+    pub fn calls(&mut self, what: impl Into<String>, effect: Effect) {
+        self.brings.call(Call { what: what.into(), effect });
+    }
+
+    /// Notes that the node may call the tools of these names and patterns.
+    pub fn calls_tools(&mut self, patterns: &[String]) {
+        let covered = |spec: &&ToolSpec| patterns.iter().any(|p| tool::matches(p, &spec.name));
+        let specs = self.known.catalog.tools.specs().filter(covered);
+        // Of equals the first.
+        if let Some(spec) = specs.reduce(|a, b| if b.effect > a.effect { b } else { a }) {
+            self.calls(format!("the tool `{}`", spec.name), spec.effect);
+        }
     }
 
     /// The skill of that name; reports an unknown one and one that does not load.
     pub fn skill(&mut self, place: &[&str], name: &str) -> Option<Arc<Skill>> {
         match self.known.skills.get(name) {
             Some(Some(skill)) => {
-                self.skills.insert(name.to_owned());
+                self.brings.skills.insert(name.to_owned());
                 Some(skill.clone())
             }
             Some(None) => {
@@ -190,6 +299,89 @@ impl Build<'_> {
                 None
             }
         }
+    }
+
+    /// The graph of that name, for this node to run; reports an unknown one, one that does not
+    /// load, and one that cannot stand here.
+    pub fn graph(&mut self, place: &[&str], name: &str) -> Option<&'a Inner> {
+        let graphs = self.known.graphs;
+        let (code, message, fix) = match graphs.find(self.graph, name) {
+            Ok(inner) if inner.brings.deepest.len() < DEPTH_LIMIT => {
+                self.brings.add(&inner.brings);
+                return Some(inner);
+            }
+            Ok(inner) => {
+                let way = inner.brings.deepest.join(" → ");
+                let message = format!(
+                    "more than {DEPTH_LIMIT} graphs would stand inside one another: {} → {way}",
+                    self.graph
+                );
+                (code::NESTED_TOO_DEEP, message, "put the work of several of them into one".into())
+            }
+            Err(Unusable::Endless(way)) => {
+                let message = format!("a graph cannot contain itself: {}", way.join(" → "));
+                let fix = "take one of these graphs out of the other; lines make a loop inside one";
+                (code::ENDLESS_GRAPH, message, fix.into())
+            }
+            Err(Unusable::Broken) => {
+                let message = format!("the graph `{name}` does not load");
+                (code::BROKEN_GRAPH, message, "mend its file first".into())
+            }
+            Err(Unusable::Unknown) => {
+                let message = format!("no graph is named `{name}`");
+                (code::UNKNOWN_GRAPH, message, suggest(name, graphs.names()))
+            }
+        };
+        self.report_as(code, place, message, fix);
+        None
+    }
+
+    /// Checks the name of a variable that is read beside the channels; reports one that cannot be
+    /// read and one that is taken.
+    pub fn variable(&mut self, place: &[&str], name: &str) -> Option<Arc<str>> {
+        let pointer = self.at(place);
+        if let Some(finding) = channels::name_finding(self.document, &pointer, name) {
+            self.findings.push(finding);
+            return None;
+        }
+        if self.channels.get(name).is_some() {
+            let message = format!("`{name}` is a channel already");
+            let fix = "choose another name";
+            self.report_as(code::DUPLICATE_NAME, place, message, fix);
+            return None;
+        }
+        Some(name.into())
+    }
+
+    /// Whether nodes of that kind have a key of that name, besides those that every node has.
+    #[must_use]
+    pub fn kind_has(&self, kind: &str, key: &str) -> bool {
+        let kind = self.known.catalog.kinds.get(kind);
+        kind.is_some_and(|kind| !crate::schema::node(&**kind)["properties"][key].is_null())
+    }
+
+    /// Builds the node that `yaml` describes and that stands at `place` inside this one: its
+    /// names mean `channels`, and it talks to nobody. What is wrong is reported where it stands.
+    pub fn nested(
+        &mut self,
+        place: &[&str],
+        yaml: &Map<String, Value>,
+        channels: &Arc<Channels>,
+        name: &str,
+    ) -> Option<Nested> {
+        let scene = compile::Scene {
+            document: self.document,
+            graph: self.graph,
+            channels,
+            shown: false,
+            known: self.known,
+        };
+        let (nested, brings) =
+            compile::nested(scene, name, &self.at(place), yaml, &mut self.findings)?;
+        self.brings.add(&brings);
+        let outer = nested.reads.iter().filter(|read| self.channels.get(&read.channel).is_some());
+        self.reads.extend(outer.cloned());
+        Some(nested)
     }
 
     /// Checks that an alias or `provider/model` is known; reports an unknown one.
@@ -323,8 +515,13 @@ impl Build<'_> {
         self.value_at(place)?.as_str().map(str::to_owned)
     }
 
+    fn access(&self, place: &[&str], channel: &Arc<str>) -> Access {
+        Access { channel: channel.clone(), pointer: self.at(place), at: None }
+    }
+
     fn texts(&mut self) -> Texts<'_> {
-        Texts { document: self.document, channels: self.channels, findings: &mut self.findings }
+        let (document, channels) = (self.document, self.channels);
+        Texts { document, channels, reads: &mut self.reads, findings: &mut self.findings }
     }
 }
 

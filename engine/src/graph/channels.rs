@@ -45,7 +45,7 @@ fn empty(reduce: Reducer) -> Value {
 }
 
 /// A channel is read by its name alone, so it must be a name of the expression language.
-fn name_finding(document: &Document, pointer: &str, name: &str) -> Option<Finding> {
+pub(super) fn name_finding(document: &Document, pointer: &str, name: &str) -> Option<Finding> {
     if SCOPE_NAMES.contains(&name) {
         let message = format!("`{name}` is always there: it says who and what is running");
         let fix = format!("call the channel something else, e.g. `the_{name}`");

@@ -8,19 +8,24 @@ use petgraph::graph::NodeIndex as Vertex;
 
 use crate::diagnostic::{Finding, code};
 use crate::document::{Document, child};
-use crate::graph::build::Write;
+use crate::graph::build::Access;
 use crate::graph::spec::Mode;
-use crate::graph::topology::{Components, Place, Take, Topology, end, start};
-use crate::graph::{Branch, lines, parallel};
+use crate::graph::topology::{Components, Place, Said, Take, Topology, end, start};
+use crate::graph::{Branch, Needs, Schedule, lines, parallel};
 use crate::state::Channels;
 
 /// What is checked.
 pub(super) struct Checked<'a> {
     pub(super) document: &'a Document,
     pub(super) mode: Mode,
+    pub(super) schedule: Schedule,
     pub(super) names: &'a [Arc<str>],
-    pub(super) branches: &'a [Branch],
-    pub(super) writes: &'a [Vec<Write>],
+    pub(super) branches: Vec<Branch>,
+    pub(super) writes: Vec<&'a [Access]>,
+    /// Of a node, its `goto` and its conditions.
+    pub(super) reads: Vec<Vec<Access>>,
+    /// By join.
+    pub(super) needs: Vec<Needs>,
     pub(super) channels: &'a Channels,
     pub(super) topology: &'a Topology,
 }
@@ -57,8 +62,14 @@ impl Checked<'_> {
         }
     }
 
-    pub(super) fn line(&self, line: usize) -> String {
-        lines::pointer(self.mode, line)
+    /// Where the YAML says an arc that leaves `from`.
+    pub(super) fn said(&self, from: Vertex, said: Said) -> String {
+        let node = || child("/nodes", self.name(from));
+        match said {
+            Said::Line(line) => lines::pointer(self.mode, line),
+            Said::Goto(place) => format!("{}/goto/among/{place}", node()),
+            Said::OnError => format!("{}/on_error", node()),
+        }
     }
 
     /// Nodes that nothing leads to, and nodes that lead nowhere.
@@ -81,7 +92,7 @@ impl Checked<'_> {
                     message,
                     fix,
                 ));
-            } else if self.topology.out(vertex).is_empty() {
+            } else if self.mode == Mode::Graph && self.ends_by_itself(vertex) {
                 let message = format!("no line leaves `{name}`: the run ends here");
                 let fix = format!("say so with `{{ from: {name}, to: END }}`");
                 let finding = self.document.error_at_key(code::NO_WAY_ON, &at, message, fix);
@@ -89,6 +100,11 @@ impl Checked<'_> {
             }
         }
         findings
+    }
+
+    /// Whether nothing follows a task of the vertex that does not fail.
+    fn ends_by_itself(&self, vertex: Vertex) -> bool {
+        self.topology.out(vertex).iter().all(|(_, arc)| arc.take == Take::Error)
     }
 
     fn conditions(&self) -> Vec<Finding> {
@@ -99,20 +115,29 @@ impl Checked<'_> {
                 (count(Take::Always), count(Take::When), count(Take::Otherwise));
             let first = |take| {
                 let out = self.topology.out(vertex);
-                out.iter().find(|(_, arc)| arc.take == take).map(|(_, arc)| arc.line)
+                out.iter().find(|(_, arc)| arc.take == take).map(|(_, arc)| arc.said)
             };
+            let at = |take| first(take).map(|said| self.said(vertex, said)).unwrap_or_default();
             let name = self.name(vertex);
             if when > 0 && otherwise == 0 && always == 0 {
-                let at = first(Take::When).map(|line| self.line(line)).unwrap_or_default();
                 let message = format!("if no `when` of `{name}` is true, the run has no way on");
                 let fix = format!("add `{{ from: {name}, to: …, otherwise: true }}`");
-                findings.push(self.document.error_at(code::NO_OTHERWISE, &at, message, fix));
+                findings.push(self.document.error_at(
+                    code::NO_OTHERWISE,
+                    &at(Take::When),
+                    message,
+                    fix,
+                ));
             }
             if otherwise > 0 && when == 0 {
-                let at = first(Take::Otherwise).map(|line| self.line(line)).unwrap_or_default();
                 let message = format!("`{name}` has `otherwise` without any `when`");
                 let fix = "remove `otherwise`, or give another line of the node a `when`";
-                findings.push(self.document.error_at(code::NO_WHEN, &at, message, fix));
+                findings.push(self.document.error_at(
+                    code::NO_WHEN,
+                    &at(Take::Otherwise),
+                    message,
+                    fix,
+                ));
             }
         }
         findings
@@ -137,9 +162,12 @@ impl Checked<'_> {
     }
 
     /// Marks `given` and every vertex from which a run can come to its end: all of its
-    /// unconditional lines end, and one of its conditional ones.
+    /// unconditional lines end, and one of its conditional ones; or its `goto` or `on_error` can
+    /// leave. A node that has `goto` alone and gives null ends too, but a cycle has to say so with
+    /// END in `among`.
     fn settle(&self, ends: &mut [bool], given: Vec<Vertex>) {
-        let sinks = self.topology.arcs.externals(Direction::Outgoing);
+        let vertices = self.topology.arcs.node_indices();
+        let sinks: Vec<Vertex> = vertices.filter(|v| self.ends_by_itself(*v)).collect();
         let mut queue: VecDeque<Vertex> = given.into_iter().chain(sinks).collect();
         while let Some(vertex) = queue.pop_front() {
             if std::mem::replace(&mut ends[vertex.index()], true) {
@@ -155,15 +183,18 @@ impl Checked<'_> {
 
     fn can_end(&self, vertex: Vertex, ends: &[bool]) -> bool {
         let out = self.topology.out(vertex);
+        let (lines, ways): (Vec<_>, Vec<_>) = out.iter().partition(|(_, arc)| arc.take.is_line());
         let (always, choices): (Vec<_>, Vec<_>) =
-            out.iter().partition(|(_, arc)| arc.take == Take::Always);
+            lines.iter().partition(|(_, arc)| arc.take == Take::Always);
         let ended = |(to, _): &(Vertex, &super::topology::Arc)| ends[to.index()];
-        always.iter().all(ended) && (choices.is_empty() || choices.iter().any(ended))
+        let by_lines =
+            always.iter().all(ended) && (choices.is_empty() || choices.iter().any(ended));
+        ways.iter().any(ended) || !lines.is_empty() && by_lines
     }
 
     fn endless_cycle(&self, components: &Components, list: &[Vertex]) -> Finding {
         let first = list.iter().copied().min().unwrap_or(start());
-        let (path, line) = self.cycle(components, first);
+        let (path, at) = self.cycle(components, first);
         let names: Vec<&str> = path
             .iter()
             .filter(|v| matches!(self.topology.arcs[**v], Place::Node(_)))
@@ -171,13 +202,18 @@ impl Checked<'_> {
             .collect();
         let cycle = names.join(" → ");
         let message = format!("the cycle {cycle} → {} never ends", names.first().unwrap_or(&""));
-        let fix = "give one of these nodes a line that leaves the cycle, with `when`, and put \
-                   `otherwise` on the line that goes on";
-        self.document.error_at(code::ENDLESS_CYCLE, &self.line(line), message, fix)
+        let fix = if path.iter().any(|vertex| self.topology.jumps(*vertex)) {
+            "let a `goto` of these nodes leave the cycle too: add END or another node to its `among`"
+        } else {
+            "give one of these nodes a line that leaves the cycle, with `when`, and put \
+             `otherwise` on the line that goes on"
+        };
+        self.document.error_at(code::ENDLESS_CYCLE, &at, message, fix)
     }
 
-    /// The shortest cycle through `first` inside its component, and its first line.
-    fn cycle(&self, components: &Components, first: Vertex) -> (Vec<Vertex>, usize) {
+    /// The shortest cycle through `first` inside its component, and where the YAML says its
+    /// first line.
+    fn cycle(&self, components: &Components, first: Vertex) -> (Vec<Vertex>, String) {
         let mut came: HashMap<Vertex, Vertex> = HashMap::new();
         let mut queue = VecDeque::from([first]);
         let mut last = first;
@@ -200,13 +236,13 @@ impl Checked<'_> {
         path.reverse();
         let second = path.get(1).copied().unwrap_or(first);
         let out = self.topology.out(first);
-        let line = out.iter().find(|(to, _)| *to == second).map_or(0, |(_, arc)| arc.line);
-        (path, line)
+        let said = out.iter().find(|(to, _)| *to == second).map(|(_, arc)| arc.said);
+        (path, said.map(|said| self.said(first, said)).unwrap_or_default())
     }
 
     /// Channels without a reducer that both nodes write.
-    pub(super) fn shared(&self, a: usize, b: usize) -> Vec<&Write> {
-        let replaced = |write: &&Write| {
+    pub(super) fn shared(&self, a: usize, b: usize) -> Vec<&'_ Access> {
+        let replaced = |write: &&Access| {
             let channel = self.channels.get(&write.channel);
             channel.is_some_and(|c| c.reduce == crate::state::Reducer::Replace)
         };

@@ -1,22 +1,28 @@
 //! From a document to a [`Graph`], with every finding at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::diagnostic::{Finding, any_error, code, sort, suggest};
 use crate::document::{Document, child};
-use crate::graph::build::{Build, Known, Write};
+use crate::graph::build::{Access, Brings, Build, Known, Nested};
 use crate::graph::check::Checked;
-use crate::graph::lines::Lines;
+use crate::graph::lines::{Joined, Lines};
+use crate::graph::policy::Common;
 use crate::graph::reading::{self, Reading, UNSUPPORTED_KINDS};
-use crate::graph::spec::{GraphSpec, NodeSpec};
-use crate::graph::{Branch, Graph, GraphNode, Join, Limits, Names, Slot, channels, lines};
+use crate::graph::spec::{COMMON_KEYS, GraphSpec, NodeSpec};
+use crate::graph::{
+    Branch, Graph, GraphNode, Guard, Join, Limits, Line, Names, NodeIndex, Policy, Schedule, Slot,
+    Target, channels, lines,
+};
 use crate::node::{NodeKind, Work};
+use crate::run::record::Durability;
 use crate::schema;
 use crate::shape::{self, Shape};
-use crate::state::Channels;
+use crate::state::{Channels, Reducer};
 
 /// What became of a graph's document.
 #[derive(Debug)]
@@ -26,23 +32,57 @@ pub struct Compiled {
     /// As in the YAML.
     pub description: String,
     /// `None` if there is any error among the findings.
-    pub graph: Option<Graph>,
-    /// Skills that its nodes name.
-    pub skills: BTreeSet<String>,
+    pub graph: Option<Arc<Graph>>,
     /// Sorted by place.
     pub findings: Vec<Finding>,
+    /// What its nodes need besides it.
+    pub(super) brings: Brings,
+    /// Listed inputs that begin as nothing.
+    pub(super) required: Vec<Arc<str>>,
 }
 
-/// Checks a document and compiles it.
+impl Compiled {
+    /// A file that cannot be read as a graph.
+    #[must_use]
+    pub fn unread(findings: Vec<Finding>) -> Self {
+        Self {
+            name: "unnamed".into(),
+            description: String::new(),
+            graph: None,
+            findings,
+            brings: Brings::default(),
+            required: Vec::new(),
+        }
+    }
+
+    /// Skills that its nodes name, those of the graphs inside it included.
+    #[must_use]
+    pub fn skills(&self) -> &BTreeSet<String> {
+        &self.brings.skills
+    }
+
+    /// Graphs that its nodes run, those inside them included.
+    pub fn graphs(&self) -> impl Iterator<Item = &String> {
+        self.brings.graphs.keys()
+    }
+}
+
+/// Checks a document and compiles it, for runs of its own.
 #[must_use]
 pub fn compile(document: &Document, known: Known<'_>) -> Compiled {
+    compile_as(document, known, true)
+}
+
+/// Compiles it for nodes of others that keep its messages to themselves. What is wrong with it
+/// [`compile`] has said.
+pub(super) fn hidden(document: &Document, known: Known<'_>) -> Option<Arc<Graph>> {
+    compile_as(document, known, false).graph
+}
+
+fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
     let reading = match reading::read(document) {
         Ok(reading) => reading,
-        Err(findings) => {
-            let (name, description) = (String::from("unnamed"), String::new());
-            let skills = BTreeSet::new();
-            return Compiled { name, description, graph: None, skills, findings };
-        }
+        Err(findings) => return Compiled::unread(findings),
     };
     let Reading { spec, broken_nodes, broken_lines, mut findings } = reading;
     check_name(document, "/graph", &spec.graph, &mut findings);
@@ -61,22 +101,56 @@ pub fn compile(document: &Document, known: Known<'_>) -> Compiled {
             fix,
         ));
     }
-    let nodes = build_nodes(document, &spec, &channels, known, &broken_nodes, &mut findings);
+    let scene = Scene { document, graph: &spec.graph, channels: &channels, shown, known };
+    let nodes = build_nodes(scene, &spec, &broken_nodes, &mut findings);
     let names: Vec<Arc<str>> = nodes.iter().map(|node| node.name.clone()).collect();
-    let lines = lines::read(document, &spec, &channels, &names, &mut findings);
-    if lines.complete && !broken_lines && !nodes.is_empty() {
-        let branches: Vec<Branch> = nodes.iter().map(|node| node.branch).collect();
-        let writes: Vec<Vec<Write>> = nodes.iter().map(|node| node.writes.clone()).collect();
-        let (mode, topology) = (spec.mode, &lines.topology);
-        let (names, branches, writes, channels) = (&names, &branches, &writes, &*channels);
-        let whole = Checked { document, mode, names, branches, writes, channels, topology };
+    let policies = nodes.iter().map(|node| &node.policy);
+    let lines = lines::read(document, &spec, &channels, &names, policies, &mut findings);
+    let complete = lines.complete && !broken_lines && nodes.iter().all(|node| node.complete);
+    if complete && !nodes.is_empty() {
+        let whole = Checked {
+            document,
+            mode: spec.mode,
+            schedule: spec.schedule,
+            names: &names,
+            branches: nodes.iter().map(|node| node.branch).collect(),
+            writes: nodes.iter().map(|node| &*node.writes).collect(),
+            reads: nodes
+                .iter()
+                .zip(&lines.reads)
+                .map(|(n, l)| [&n.reads[..], l].concat())
+                .collect(),
+            needs: lines.joins.iter().map(|join| join.needs).collect(),
+            channels: &channels,
+            topology: &lines.topology,
+        };
         findings.extend(whole.findings());
     }
     sort(&mut findings);
-    let skills = nodes.iter().flat_map(|node| node.skills.iter().cloned()).collect();
-    let head = Head { name: spec.graph.as_str().into(), limits: limits(&spec), input, output };
+    let mut brings = Brings::default();
+    nodes.iter().for_each(|node| brings.add(&node.brings));
+    let required = required(&spec);
+    let head = Head {
+        name: spec.graph.as_str().into(),
+        schedule: spec.schedule,
+        durability: spec.durability,
+        limits: limits(&spec),
+        input,
+        output,
+        shown,
+    };
     let graph = (!any_error(&findings)).then(|| assemble(head, channels, nodes, lines)).flatten();
-    Compiled { name: spec.graph, description: spec.description, graph, skills, findings }
+    let (name, description, graph) = (spec.graph, spec.description, graph.map(Arc::new));
+    Compiled { name, description, graph, findings, brings, required }
+}
+
+/// Listed inputs that begin as nothing, so that a node that runs the graph must give them.
+fn required(spec: &GraphSpec) -> Vec<Arc<str>> {
+    let nothing = |name: &&String| {
+        let channel = spec.state.get(*name);
+        channel.is_some_and(|c| c.default.is_none() && c.reduce == Reducer::Replace)
+    };
+    spec.input.iter().flatten().filter(nothing).map(|name| name.as_str().into()).collect()
 }
 
 /// Names that appear in addresses: ASCII letters, digits, `_` and `-`.
@@ -95,49 +169,79 @@ pub(crate) fn check_name(
 }
 
 /// A node whose YAML was read; without `work` if it could not be built.
+#[derive(Default)]
 struct Built {
     name: Arc<str>,
     kind: &'static str,
     branch: Branch,
     work: Option<Work>,
-    writes: Vec<Write>,
-    skills: BTreeSet<String>,
+    policy: Policy,
+    writes: Vec<Access>,
+    /// What the node itself and its `goto` read.
+    reads: Vec<Access>,
+    brings: Brings,
+    /// Where it goes by itself is known.
+    complete: bool,
+}
+
+/// What surrounds the nodes that are built.
+#[derive(Clone, Copy)]
+pub(super) struct Scene<'a> {
+    pub(super) document: &'a Document,
+    /// The graph's name.
+    pub(super) graph: &'a str,
+    pub(super) channels: &'a Arc<Channels>,
+    /// Whether messages written here are the conversation's.
+    pub(super) shown: bool,
+    pub(super) known: Known<'a>,
 }
 
 /// Builds one node after another.
 struct Builder<'a> {
-    document: &'a Document,
-    channels: &'a Arc<Channels>,
-    known: Known<'a>,
+    scene: Scene<'a>,
+    places: HashMap<&'a str, NodeIndex>,
     /// By kind, each compiled once.
     shapes: BTreeMap<&'static str, Option<Shape>>,
     findings: &'a mut Vec<Finding>,
 }
 
 fn build_nodes(
-    document: &Document,
+    scene: Scene<'_>,
     spec: &GraphSpec,
-    channels: &Arc<Channels>,
-    known: Known<'_>,
     broken: &BTreeSet<String>,
     findings: &mut Vec<Finding>,
 ) -> Vec<Built> {
-    let shapes = BTreeMap::new();
-    let mut builder = Builder { document, channels, known, shapes, findings };
+    let places = spec.nodes.keys().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+    let mut builder = Builder { scene, places, shapes: BTreeMap::new(), findings };
     let mut nodes = Vec::with_capacity(spec.nodes.len());
     for (name, yaml) in &spec.nodes {
         builder.check_name(name);
-        let built = if broken.contains(name) { None } else { builder.build(name, yaml) };
-        nodes.push(built.unwrap_or_else(|| Built {
-            name: name.as_str().into(),
-            kind: "",
-            branch: Branch::First,
-            work: None,
-            writes: Vec::new(),
-            skills: BTreeSet::new(),
-        }));
+        let complete = !["goto", "on_error"].iter().any(|key| yaml.contains_key(*key));
+        let mut built = Built { name: name.as_str().into(), complete, ..Built::default() };
+        if !broken.contains(name) {
+            builder.build(&mut built, &child("/nodes", name), yaml);
+        }
+        nodes.push(built);
     }
     nodes
+}
+
+/// Builds one node that stands inside another, and says what it brings.
+pub(super) fn nested(
+    scene: Scene<'_>,
+    name: &str,
+    pointer: &str,
+    yaml: &Map<String, Value>,
+    findings: &mut Vec<Finding>,
+) -> Option<(Nested, Brings)> {
+    let (places, shapes) = (HashMap::new(), BTreeMap::new());
+    let mut built = Built { name: name.into(), ..Built::default() };
+    Builder { scene, places, shapes, findings }.build(&mut built, pointer, yaml);
+    let Built { name, kind, branch, work, policy, writes, reads, brings, .. } = built;
+    let lines = vec![Line { guard: Guard::Always, to: Target::End }];
+    let node = GraphNode { name, kind, work: work?, branch, lines, policy };
+    let writes = writes.into_iter().map(|write| write.channel).collect();
+    Some((Nested { node, writes, reads }, brings))
 }
 
 impl Builder<'_> {
@@ -151,72 +255,101 @@ impl Builder<'_> {
             return;
         };
         let fix = "use 1 to 64 letters, digits, `_` and `-`";
-        let finding =
-            self.document.error_at_key(code::INVALID_NAME, &child("/nodes", name), message, fix);
+        let finding = self.scene.document.error_at_key(
+            code::INVALID_NAME,
+            &child("/nodes", name),
+            message,
+            fix,
+        );
         self.findings.push(finding);
     }
 
-    fn build(&mut self, name: &str, yaml: &Map<String, Value>) -> Option<Built> {
-        let pointer = child("/nodes", name);
-        let kind = self.kind(&pointer, yaml)?;
+    /// Fills in what can be read; where a node goes is known even if it cannot be built.
+    fn build(&mut self, built: &mut Built, pointer: &str, yaml: &Map<String, Value>) {
+        let kind = self.kind(pointer, yaml);
         let value = Value::Object(yaml.clone());
-        let document = self.document;
-        let violations = self.shape(&pointer, &*kind)?.check(document, &pointer, &value);
-        if !violations.is_empty() {
-            self.findings.extend(violations.into_iter().map(|violation| violation.finding));
-            return None;
-        }
-        let branch = match serde_json::from_value::<NodeSpec>(value) {
-            Ok(common) => common.branch,
+        let (scene, before) = (self.scene, self.findings.len());
+        let document = scene.document;
+        let kind = kind.filter(|kind| {
+            let shape = self.shape(pointer, &**kind);
+            let wrong = shape.map(|shape| shape.check(document, &pointer, &value));
+            let good = wrong.as_ref().is_some_and(Vec::is_empty);
+            self.findings.extend(wrong.into_iter().flatten().map(|violation| violation.finding));
+            good
+        });
+        let spec = match NodeSpec::deserialize(&value) {
+            Ok(spec) => spec,
             Err(error) => {
-                self.findings.push(shape::unread(self.document, &pointer, &error));
-                return None;
+                if self.findings.len() == before && kind.is_some() {
+                    self.findings.push(shape::unread(document, pointer, &error));
+                }
+                return;
             }
         };
-        let mut own = yaml.clone();
-        own.retain(|key, _| key != "kind" && key != "branch");
-        let mut build = Build {
-            known: self.known,
-            document: self.document,
-            channels: self.channels,
-            name: name.into(),
-            pointer,
-            own,
-            writes: Vec::new(),
-            skills: BTreeSet::new(),
-            findings: Vec::new(),
+        let mut common = Common {
+            document,
+            channels: scene.channels,
+            places: &self.places,
+            pointer: pointer.to_owned(),
+            reads: Vec::new(),
+            complete: true,
+            findings: self.findings,
         };
-        let work = kind.build(&mut build);
-        self.findings.append(&mut build.findings);
-        let Build { name, writes, skills, .. } = build;
-        Some(Built { name, kind: kind.name(), branch, work, writes, skills })
+        built.branch = spec.branch;
+        built.policy = common.policy(&spec);
+        built.complete = common.complete;
+        if let Some(kind) = kind {
+            let mut own = yaml.clone();
+            own.retain(|key, _| !COMMON_KEYS.contains(&key.as_str()));
+            let mut build = Build {
+                known: scene.known,
+                document,
+                graph: scene.graph,
+                channels: scene.channels,
+                shown: scene.shown,
+                name: built.name.clone(),
+                pointer: pointer.to_owned(),
+                own: own.clone(),
+                writes: Vec::new(),
+                reads: Vec::new(),
+                brings: Brings::default(),
+                findings: Vec::new(),
+            };
+            built.kind = kind.name();
+            built.work = kind.build(&mut build);
+            built.policy.cache = common.cache(spec.cache, built.kind, &own, &build);
+            common.findings.append(&mut build.findings);
+            (built.writes, built.brings) = (build.writes, build.brings);
+            built.reads = build.reads;
+        }
+        built.reads.append(&mut common.reads);
     }
 
     fn kind(&mut self, pointer: &str, yaml: &Map<String, Value>) -> Option<Arc<dyn NodeKind>> {
-        let kinds = &self.known.catalog.kinds;
+        let (document, kinds) = (self.scene.document, &self.scene.known.catalog.kinds);
         let at = child(pointer, "kind");
         let finding = match yaml.get("kind") {
             None => {
                 let fix = format!("add `kind: …`; {}", suggest("", kinds.names()));
-                self.document.error_at_key(code::MISSING_KEY, pointer, "`kind` is missing", fix)
+                document.error_at_key(code::MISSING_KEY, pointer, "`kind` is missing", fix)
             }
             Some(Value::String(name)) => match kinds.get(name) {
                 Some(kind) => return Some(kind.clone()),
                 None if UNSUPPORTED_KINDS.contains(&name.as_str()) => {
                     let message = format!("`kind: {name}` is not supported by this version");
                     let fix = "remove the node, or use a later version of exile";
-                    self.document.error_at(code::NOT_SUPPORTED, &at, message, fix)
+                    document.error_at(code::NOT_SUPPORTED, &at, message, fix)
                 }
                 None => {
                     let message = format!("no kind of node is named `{name}`");
                     let fix = suggest(name, kinds.names());
-                    self.document.error_at(code::UNKNOWN_KIND, &at, message, fix)
+                    document.error_at(code::UNKNOWN_KIND, &at, message, fix)
                 }
             },
             Some(other) => {
                 let message = format!("`kind` must be text, not {}", shape::kind_of(other));
                 let fix = suggest("", kinds.names());
-                self.document.error_at(code::WRONG_TYPE, &at, message, fix)
+                document.error_at(code::WRONG_TYPE, &at, message, fix)
             }
         };
         self.findings.push(finding);
@@ -224,7 +357,7 @@ impl Builder<'_> {
     }
 
     fn shape(&mut self, pointer: &str, kind: &dyn NodeKind) -> Option<&Shape> {
-        let (document, findings) = (self.document, &mut *self.findings);
+        let (document, findings) = (self.scene.document, &mut *self.findings);
         let shape = self.shapes.entry(kind.name()).or_insert_with(|| {
             Shape::new(schema::node(kind))
                 .map_err(|why| {
@@ -248,9 +381,12 @@ fn limits(spec: &GraphSpec) -> Limits {
 
 struct Head {
     name: Arc<str>,
+    schedule: Schedule,
+    durability: Durability,
     limits: Limits,
     input: Vec<Arc<str>>,
     output: Vec<Arc<str>>,
+    shown: bool,
 }
 
 /// `None` if a node could not be built, which a finding has said.
@@ -263,14 +399,18 @@ fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines
     let joins = joins
         .into_iter()
         .enumerate()
-        .map(|(join, (target, sources))| Join { target, slots: slots(join, sources) })
+        .map(|(join, Joined { target, needs, sources })| Join {
+            target,
+            needs,
+            slots: slots(join, sources),
+        })
         .collect();
     let nodes = nodes
         .into_iter()
         .zip(leaving)
         .map(|(node, lines)| {
-            let Built { name, kind, branch, work, .. } = node;
-            work.map(|work| GraphNode { name, kind, work, branch, lines })
+            let Built { name, kind, branch, work, policy, .. } = node;
+            work.map(|work| GraphNode { name, kind, work, branch, lines, policy })
         })
         .collect::<Option<Vec<_>>>()?;
     Some(Graph {
@@ -280,10 +420,12 @@ fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines
         start,
         start_branch: Branch::First,
         joins,
+        schedule: head.schedule,
+        durability: head.durability,
         limits: head.limits,
         input: head.input,
         output: head.output,
-        shown: true,
+        shown: head.shown,
         names: Names::default(),
     })
 }

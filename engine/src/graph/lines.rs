@@ -7,10 +7,11 @@ use petgraph::graph::NodeIndex as Vertex;
 
 use crate::diagnostic::{Finding, code, suggest};
 use crate::document::Document;
-use crate::graph::spec::{EdgeSpec, Ends, GraphSpec, Mode};
+use crate::graph::build::Access;
+use crate::graph::spec::{EdgeSpec, Ends, GraphSpec, JoinRule, JoinWord, Mode};
 use crate::graph::text::Texts;
-use crate::graph::topology::{self, Take, Topology};
-use crate::graph::{Guard, Line, NodeIndex, Target};
+use crate::graph::topology::{self, Said, Take, Topology};
+use crate::graph::{Guard, Line, Needs, NodeIndex, OnError, Policy, Target};
 use crate::state::Channels;
 
 /// All lines of a graph.
@@ -18,11 +19,19 @@ pub(super) struct Lines {
     pub(super) start: Vec<Line>,
     /// By node, in the order of the YAML.
     pub(super) leaving: Vec<Vec<Line>>,
-    /// Target and sources, by join.
-    pub(super) joins: Vec<(NodeIndex, Vec<NodeIndex>)>,
+    pub(super) joins: Vec<Joined>,
+    /// By node: what its conditions read.
+    pub(super) reads: Vec<Vec<Access>>,
     pub(super) topology: Topology,
     /// No line was left out because of an error.
     pub(super) complete: bool,
+}
+
+/// A join as it is written.
+pub(super) struct Joined {
+    pub(super) target: NodeIndex,
+    pub(super) needs: Needs,
+    pub(super) sources: Vec<NodeIndex>,
 }
 
 /// Where a line begins or ends.
@@ -43,18 +52,21 @@ struct Reader<'a> {
     findings: &'a mut Vec<Finding>,
 }
 
-/// Reads the lines of a graph whose nodes are `names`.
-pub(super) fn read(
+/// Reads the lines of a graph whose nodes are `names`. Where a node goes by its policy is no line
+/// and counts in the topology alone.
+pub(super) fn read<'p>(
     document: &Document,
     spec: &GraphSpec,
     channels: &Channels,
     names: &[Arc<str>],
+    policies: impl IntoIterator<Item = &'p Policy>,
     findings: &mut Vec<Finding>,
 ) -> Lines {
     let lines = Lines {
         start: Vec::new(),
         leaving: names.iter().map(|_| Vec::new()).collect(),
         joins: Vec::new(),
+        reads: names.iter().map(|_| Vec::new()).collect(),
         topology: Topology::new(names.len()),
         complete: true,
     };
@@ -64,6 +76,9 @@ pub(super) fn read(
     match spec.mode {
         Mode::Graph => reader.edges(spec),
         Mode::Linear => reader.order(spec),
+    }
+    for (node, policy) in policies.into_iter().enumerate() {
+        reader.ways(node, policy);
     }
     reader.lines
 }
@@ -146,6 +161,21 @@ impl Reader<'_> {
         self.connect(last, Point::End, Guard::Always, Take::Always, order.len() - 1);
     }
 
+    fn ways(&mut self, node: NodeIndex, policy: &Policy) {
+        let topology = &mut self.lines.topology;
+        let from = topology.node(node);
+        for (i, target) in policy.goto.iter().flat_map(|goto| &goto.among).enumerate() {
+            let to = match target {
+                Target::Node(node) => topology.node(*node),
+                Target::Slot { .. } | Target::End => topology::end(),
+            };
+            topology.connect(from, to, Take::Goto, Said::Goto(i));
+        }
+        if let OnError::Node(target) = policy.on_error {
+            topology.connect(from, topology.node(target), Take::Error, Said::OnError);
+        }
+    }
+
     /// A key that is there and was not understood has been reported.
     fn missing(&mut self, key: &str, fix: &str) {
         self.lines.complete = false;
@@ -172,7 +202,7 @@ impl Reader<'_> {
             self.error_at_key(code::INVALID_LINE, &format!("/edges/{i}/otherwise"), message, fix);
         }
         let guard = match (take, &edge.when) {
-            (Take::When, Some(source)) => self.when(i, source),
+            (Take::When, Some(source)) => self.when(i, from, source),
             (Take::Otherwise, _) => Some(Guard::Otherwise),
             _ => Some(Guard::Always),
         };
@@ -185,9 +215,13 @@ impl Reader<'_> {
         }
     }
 
-    fn when(&mut self, i: usize, source: &str) -> Option<Guard> {
-        let (document, channels) = (self.document, self.channels);
-        let mut texts = Texts { document, channels, findings: self.findings };
+    fn when(&mut self, i: usize, from: Option<Point>, source: &str) -> Option<Guard> {
+        let (document, channels, mut ignored) = (self.document, self.channels, Vec::new());
+        let reads = match from {
+            Some(Point::Node(node)) => &mut self.lines.reads[node],
+            _ => &mut ignored,
+        };
+        let mut texts = Texts { document, channels, reads, findings: self.findings };
         texts.expression(&format!("/edges/{i}/when"), source).map(Guard::When)
     }
 
@@ -220,12 +254,25 @@ impl Reader<'_> {
                 None => self.lines.complete = false,
             }
         }
+        if from.len() == 1 {
+            let message = "a join of one source waits for nothing else";
+            let fix = format!("write `from: {}`, or list what else it waits for", from[0]);
+            let finding = self.document.error_at(
+                code::INVALID_LINE,
+                &format!("/edges/{i}/from"),
+                message,
+                fix,
+            );
+            self.findings.push(finding.warning());
+        }
         match self.target(i, &edge.to) {
             Some(Point::Node(target)) if !sources.is_empty() => {
-                self.connect_join(i, sources, target);
+                let needs = self.needs(i, edge.join, sources.len());
+                self.connect_join(i, Joined { target, needs, sources });
             }
             // END waits for nothing: a join before it is its single lines.
             Some(Point::End) => {
+                self.joins_nothing(i, edge.join);
                 for source in sources {
                     self.connect(Point::Node(source), Point::End, Guard::Always, Take::Always, i);
                 }
@@ -234,18 +281,41 @@ impl Reader<'_> {
         }
     }
 
-    fn connect_join(&mut self, i: usize, sources: Vec<NodeIndex>, target: NodeIndex) {
+    fn needs(&mut self, i: usize, rule: Option<JoinRule>, sources: usize) -> Needs {
+        let at = format!("/edges/{i}/join");
+        match rule {
+            None | Some(JoinRule::Word(JoinWord::All)) => {}
+            Some(JoinRule::Word(JoinWord::Any)) => return Needs::Count(1),
+            Some(JoinRule::Count(count)) if count <= sources => return Needs::Count(count),
+            Some(JoinRule::Count(count)) => {
+                let message = format!("a join of {sources} sources cannot wait for {count}");
+                let fix = format!("write `all`, `any`, or a number from 1 to {sources}");
+                self.error(code::JOIN_COUNT, &at, message, fix);
+            }
+        }
+        Needs::All
+    }
+
+    fn joins_nothing(&mut self, i: usize, rule: Option<JoinRule>) {
+        if !matches!(rule, None | Some(JoinRule::Word(JoinWord::All))) {
+            let message = "END waits for nothing: a run ends when nothing is left to do";
+            let fix = "remove `join`; to go on with the first, join at a node";
+            self.error_at_key(code::INVALID_LINE, &format!("/edges/{i}/join"), message, fix);
+        }
+    }
+
+    fn connect_join(&mut self, i: usize, joined: Joined) {
         let join = self.lines.joins.len();
         let vertex = self.lines.topology.add_join();
-        for (slot, source) in sources.iter().enumerate() {
+        for (slot, source) in joined.sources.iter().enumerate() {
             let line = Line { guard: Guard::Always, to: Target::Slot { join, slot } };
             self.lines.leaving[*source].push(line);
             let source = self.lines.topology.node(*source);
-            self.lines.topology.connect(source, vertex, Take::Always, i);
+            self.lines.topology.connect(source, vertex, Take::Always, Said::Line(i));
         }
-        let to = self.lines.topology.node(target);
-        self.lines.topology.connect(vertex, to, Take::Always, i);
-        self.lines.joins.push((target, sources));
+        let to = self.lines.topology.node(joined.target);
+        self.lines.topology.connect(vertex, to, Take::Always, Said::Line(i));
+        self.lines.joins.push(joined);
     }
 
     fn connect(&mut self, from: Point, to: Point, guard: Guard, take: Take, line: usize) {
@@ -259,7 +329,7 @@ impl Reader<'_> {
         };
         leaving.push(Line { guard, to: target });
         let (from, to) = (self.vertex(from), self.vertex(to));
-        self.lines.topology.connect(from, to, take, line);
+        self.lines.topology.connect(from, to, take, Said::Line(line));
     }
 
     fn vertex(&self, point: Point) -> Vertex {
@@ -318,7 +388,7 @@ impl Reader<'_> {
                 from.join(",")
             }
         };
-        let guard = format!("{:?} {}", edge.when, edge.otherwise.0);
+        let guard = format!("{:?} {} {:?}", edge.when, edge.otherwise.0, edge.join);
         if !self.seen.insert((from, edge.to.clone(), guard)) {
             let message = "the same line stands here a second time";
             self.error(code::DUPLICATE_LINE, &format!("/edges/{i}"), message, "remove it");

@@ -7,9 +7,12 @@
 //! | `channels.rs` | from `state` to channels |
 //! | `build.rs` | what a node kind may ask for while it is built from its YAML |
 //! | `text.rs` | expressions and templates, with findings at their places |
+//! | `policy.rs` | the keys that every kind has: retries, timeouts, `on_error`, `cache`, `goto` |
 //! | `lines.rs` | from `edges` or `order` to lines, each checked by itself |
+//! | `nesting.rs` | graphs inside graphs: order, cycles, depth |
 //! | `check.rs` | what all lines together say: reachability, conditions, cycles |
-//! | `parallel.rs` | parallel writes, and lines that should be a join |
+//! | `meeting.rs` | which nodes can run at the same time, under either schedule |
+//! | `parallel.rs` | parallel reads and writes, and lines that should be a join |
 //! | `topology.rs` | the petgraph side of it |
 //! | `compile.rs` | all of this in turn: from a document to a [`Graph`] |
 //! | `picture.rs` | Mermaid, DOT and JSON |
@@ -23,8 +26,11 @@ mod channels;
 mod check;
 pub mod compile;
 mod lines;
+mod meeting;
+pub mod nesting;
 mod parallel;
 pub mod picture;
+mod policy;
 mod reading;
 pub(crate) mod spec;
 mod text;
@@ -35,6 +41,7 @@ use std::time::Duration;
 
 use crate::expr::Expression;
 use crate::node::Work;
+use crate::run::record::Durability;
 use crate::state::Channels;
 
 /// A node's place in [`Graph::nodes`].
@@ -55,6 +62,10 @@ pub struct Graph {
     pub start_branch: Branch,
     /// Joins, one per line with a list in `from`.
     pub joins: Vec<Join>,
+    /// How steps follow each other.
+    pub schedule: Schedule,
+    /// When the records of its runs are stored, where the caller does not say.
+    pub durability: Durability,
     /// When a run must stop.
     pub limits: Limits,
     /// Channels that a caller may set.
@@ -93,6 +104,102 @@ pub struct GraphNode {
     pub branch: Branch,
     /// Lines that leave it, in the order of the YAML.
     pub lines: Vec<Line>,
+    /// What happens around its work.
+    pub policy: Policy,
+}
+
+/// What happens around a node's work: the keys that every kind has.
+///
+/// Order of failure: an attempt ends by itself or by a timeout; `retry` begins another one; then
+/// `on_error`; then the run fails.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// Longest attempt.
+    pub timeout: Option<Duration>,
+    /// Longest silence of an attempt: no delta, no call that begins or ends.
+    pub idle_timeout: Option<Duration>,
+    /// When it is tried again.
+    pub retry: Retry,
+    /// What follows its failure.
+    pub on_error: OnError,
+    /// How long a result may stand for the same inputs of the same owner.
+    pub cache: Option<Cache>,
+    /// Which nodes it may fire in place of its lines.
+    pub goto: Option<Goto>,
+}
+
+/// When a failed attempt is followed by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts at most, the first included.
+    pub attempts: u32,
+    /// Before the second attempt; doubled before each one after it, spread at random by half.
+    pub wait: Duration,
+    /// Longest wait, unless a provider asks for a longer one.
+    pub wait_max: Duration,
+}
+
+impl Default for Retry {
+    /// One attempt.
+    fn default() -> Self {
+        Self { attempts: 1, wait: Duration::from_millis(500), wait_max: Duration::from_secs(30) }
+    }
+}
+
+/// What follows a node that failed for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// Its siblings finish, then the run fails.
+    #[default]
+    Fail,
+    /// It writes nothing, and its lines are followed.
+    Continue,
+    /// It writes nothing, and fires this node in place of its lines.
+    Node(NodeIndex),
+}
+
+/// What a node's result may be taken for again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// How long.
+    pub keep: Duration,
+    /// Hash of the node as it is written, its skill included.
+    pub node: Arc<str>,
+    /// The channels that it reads.
+    pub reads: Vec<Arc<str>>,
+}
+
+/// What a node may fire in place of its lines.
+#[derive(Debug)]
+pub struct Goto {
+    /// Read after the node's writes: a node's name, a list of them, or null for its lines.
+    pub to: Expression,
+    /// Those that it may name.
+    pub among: Vec<Target>,
+    /// Their names, in the same order.
+    pub names: Vec<Arc<str>>,
+}
+
+/// How steps follow each other.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// All tasks of a step read one snapshot; their writes merge when all have ended.
+    #[default]
+    Superstep,
+    /// A task reads the state at its start and is a step of its own: what follows it begins at
+    /// once.
+    Dataflow,
 }
 
 /// How the `when` lines of one node are taken.
@@ -152,14 +259,24 @@ pub enum Target {
     End,
 }
 
-/// A line with several sources: fires `target` when every slot is filled or dead and at least
-/// one is filled.
+/// A line with several sources, one slot each.
 #[derive(Debug)]
 pub struct Join {
     /// The node it fires.
     pub target: NodeIndex,
+    /// When it fires.
+    pub needs: Needs,
     /// One per source.
     pub slots: Vec<Slot>,
+}
+
+/// When a join fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// When every slot is filled or dead, and at least one is filled.
+    All,
+    /// At the n-th filled slot; a run fails as `join_starved` once that cannot be. `any` is 1.
+    Count(usize),
 }
 
 /// One source of a join.
@@ -177,7 +294,7 @@ pub struct Slot {
 pub struct Limits {
     /// Steps of the whole run, subgraphs included.
     pub steps: u32,
-    /// From start to end, waiting included.
+    /// From start to end, without the time that it waits for a person.
     pub timeout: Option<Duration>,
     /// Tokens of all model calls, input and output.
     pub tokens: Option<u64>,

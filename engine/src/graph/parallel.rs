@@ -1,4 +1,4 @@
-//! What can happen in one step, and what can happen twice: advice about parallel lines.
+//! What can happen at the same time, and what can happen twice: advice about parallel lines.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,45 +6,42 @@ use petgraph::graph::NodeIndex as Vertex;
 
 use crate::diagnostic::{Finding, code};
 use crate::document::child;
-use crate::graph::Branch;
+use crate::graph::build::Access;
 use crate::graph::check::Checked;
-use crate::graph::topology::{Arc, Components, Place, Take};
-
-/// Pairs of nodes that are looked at; more are found only in graphs that no person wrote.
-const PAIR_LIMIT: usize = 1_000_000;
+use crate::graph::meeting::{self, Meetings, both};
+use crate::graph::topology::{Components, Place, Said};
+use crate::graph::{NodeIndex, Schedule};
 
 /// Nodes of the largest graph for which joins are suggested: that looks at every line from every
 /// node, and is only advice.
 const ADVICE_LIMIT: usize = 2_000;
 
 pub(super) fn findings(checked: &Checked<'_>, components: &Components) -> Vec<Finding> {
-    let mut findings = parallel_writes(checked);
+    let meetings = meeting::meetings(checked);
+    let mut findings = parallel_writes(checked, &meetings);
+    if checked.schedule == Schedule::Dataflow {
+        findings.extend(parallel_reads(checked, &meetings));
+    }
     if checked.names.len() <= ADVICE_LIMIT {
         findings.extend(suggested_joins(checked, components));
     }
     findings
 }
 
-/// Whether one task can take both lines.
-fn both(branch: Branch, a: Take, b: Take) -> bool {
-    match (a, b) {
-        (Take::Always, _) | (_, Take::Always) | (Take::Otherwise, Take::Otherwise) => true,
-        (Take::When, Take::When) => branch == Branch::All,
-        _ => false,
-    }
+/// Certain ones first, so that they are the ones reported.
+fn ordered(meetings: &Meetings) -> Vec<(NodeIndex, NodeIndex, bool)> {
+    let mut pairs: Vec<_> = meetings.iter().map(|((a, b), sure)| (*a, *b, *sure)).collect();
+    pairs.sort_by_key(|(a, b, sure)| (!sure, *a, *b));
+    pairs
 }
 
-fn parallel_writes(checked: &Checked<'_>) -> Vec<Finding> {
-    let pairs = pairs(checked);
-    let mut ordered: Vec<_> = pairs.into_iter().collect();
-    // Certain ones first, so that they are the ones reported.
-    ordered.sort_by_key(|((a, b), sure)| (!sure, *a, *b));
+fn parallel_writes(checked: &Checked<'_>, meetings: &Meetings) -> Vec<Finding> {
+    let when = match checked.schedule {
+        Schedule::Superstep => "in the same step",
+        Schedule::Dataflow => "at the same time",
+    };
     let (mut findings, mut seen) = (Vec::new(), BTreeSet::new());
-    for ((a, b), sure) in ordered {
-        let (Place::Node(a), Place::Node(b)) = (checked.topology.arcs[a], checked.topology.arcs[b])
-        else {
-            continue;
-        };
+    for (a, b, sure) in ordered(meetings) {
         for write in checked.shared(a, b) {
             if !seen.insert((write.channel.clone(), b)) {
                 continue;
@@ -52,7 +49,7 @@ fn parallel_writes(checked: &Checked<'_>) -> Vec<Finding> {
             let (first, second) = (&checked.names[a], &checked.names[b]);
             let verb = if sure { "write" } else { "may write" };
             let message = format!(
-                "`{first}` and `{second}` {verb} `{}` in the same step, and it keeps one value only",
+                "`{first}` and `{second}` {verb} `{}` {when}, and it keeps one value only",
                 write.channel
             );
             let fix = format!(
@@ -68,41 +65,46 @@ fn parallel_writes(checked: &Checked<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Pairs of nodes that can run in the same step; whether they always do once their fork has run.
-fn pairs(checked: &Checked<'_>) -> HashMap<(Vertex, Vertex), bool> {
-    let mut pairs = HashMap::new();
-    let mut fresh = Vec::new();
-    let mut add = |a: (Vertex, &Arc), b: (Vertex, &Arc), sure: bool, fresh: &mut Vec<_>| {
-        let node = |v: Vertex| matches!(checked.topology.arcs[v], Place::Node(_));
-        if a.0 == b.0 || !node(a.0) || !node(b.0) || pairs.len() >= PAIR_LIMIT {
-            return;
-        }
-        let pair = (a.0.min(b.0), a.0.max(b.0));
-        let sure = sure && a.1.take == Take::Always && b.1.take == Take::Always;
-        let known = pairs.insert(pair, sure || pairs.get(&pair) == Some(&true));
-        if known.is_none() || (known == Some(false) && sure) {
-            fresh.push((pair, sure));
-        }
-    };
-    let reached = checked.topology.reachable();
-    for fork in checked.topology.arcs.node_indices().filter(|v| reached[v.index()]) {
-        let out = checked.topology.out(fork);
-        for (i, a) in out.iter().enumerate() {
-            for b in &out[i + 1..] {
-                if both(checked.branch(fork), a.1.take, b.1.take) {
-                    add(*a, *b, true, &mut fresh);
+/// Under `dataflow` a node sees what others have written by the time it begins.
+fn parallel_reads(checked: &Checked<'_>, meetings: &Meetings) -> Vec<Finding> {
+    let (mut findings, mut seen) = (Vec::new(), BTreeSet::new());
+    for (a, b, sure) in ordered(meetings) {
+        for (reader, writer) in [(a, b), (b, a)] {
+            let written = |read: &&Access| {
+                checked.writes[writer].iter().any(|write| write.channel == read.channel)
+            };
+            for read in checked.reads[reader].iter().filter(written) {
+                if !seen.insert((reader, &read.channel)) {
+                    continue;
                 }
+                let finding = parallel_read(checked, read, reader, writer);
+                findings.push(if sure { finding } else { finding.warning() });
             }
         }
     }
-    while let Some(((a, b), sure)) = fresh.pop() {
-        for from_a in checked.topology.out(a) {
-            for from_b in checked.topology.out(b) {
-                add(from_a, from_b, sure, &mut fresh);
-            }
-        }
-    }
-    pairs
+    findings
+}
+
+fn parallel_read(
+    checked: &Checked<'_>,
+    read: &Access,
+    reader: NodeIndex,
+    writer: NodeIndex,
+) -> Finding {
+    let (reader, writer) = (&checked.names[reader], &checked.names[writer]);
+    let message = format!(
+        "`{reader}` reads `{}`, which `{writer}` can write at the same time: what it sees is a \
+         matter of luck",
+        read.channel
+    );
+    let fix = format!(
+        "run `{reader}` after `{writer}`, by a line or a join, or write `schedule: superstep`"
+    );
+    let place = match read.at {
+        Some(at) => checked.document.place_inside(&read.pointer, at),
+        None => checked.document.place(&read.pointer),
+    };
+    Finding::error(code::PARALLEL_READ, checked.document.path(), place, message, fix)
 }
 
 /// Steps from a vertex to a node: the fewest and the most.
@@ -138,20 +140,18 @@ fn suggested_joins(checked: &Checked<'_>, components: &Components) -> Vec<Findin
     findings
 }
 
-/// Plain lines into a node that lie on no cycle: source and place in the YAML.
-fn entering(
-    checked: &Checked<'_>,
-    components: &Components,
-    target: Vertex,
-) -> Vec<(Vertex, usize)> {
+/// Plain lines into a node that lie on no cycle: source and place in the YAML. A `goto` or an
+/// `on_error` cannot be joined.
+fn entering(checked: &Checked<'_>, components: &Components, target: Vertex) -> Vec<(Vertex, Said)> {
     use petgraph::visit::EdgeRef as _;
     let arcs = checked.topology.arcs.edges_directed(target, petgraph::Direction::Incoming);
     let mut lines: Vec<_> = arcs
         .filter(|arc| !matches!(checked.topology.arcs[arc.source()], Place::Join(_)))
+        .filter(|arc| arc.weight().take.is_line())
         .filter(|arc| !components.on_cycle(arc.source(), target))
-        .map(|arc| (arc.source(), arc.weight().line))
+        .map(|arc| (arc.source(), arc.weight().said))
         .collect();
-    lines.sort_by_key(|(_, line)| *line);
+    lines.sort_by_key(|(_, said)| *said);
     lines
 }
 
@@ -160,7 +160,7 @@ fn steps_to(
     checked: &Checked<'_>,
     components: &Components,
     order: &[Vertex],
-    line: (Vertex, usize),
+    line: (Vertex, Said),
 ) -> HashMap<Vertex, Steps> {
     let mut steps = HashMap::from([(line.0, (0, 0))]);
     let from = order.iter().position(|v| *v == line.0).unwrap_or_default();
@@ -189,16 +189,19 @@ fn steps_to(
 fn uneven(
     checked: &Checked<'_>,
     target: Vertex,
-    lines: &[(Vertex, usize)],
+    lines: &[(Vertex, Said)],
     ways: &[HashMap<Vertex, Steps>],
 ) -> Option<(usize, usize)> {
     let reached = checked.topology.reachable();
+    // A step of `dataflow` is one task: two lines fire a node once only if one task takes both.
+    let dataflow = checked.schedule == Schedule::Dataflow;
+    let apart = |x: Steps, y: Steps| x.0 != x.1 || y.0 != y.1 || x.0 != y.0 || dataflow && x.1 > 0;
     for fork in checked.topology.arcs.node_indices().filter(|v| reached[v.index()]) {
         let out = checked.topology.out(fork);
         let via: Vec<Vec<(usize, Steps)>> = out
             .iter()
             .map(|(to, arc)| {
-                let direct = |i: usize| *to == target && lines[i] == (fork, arc.line);
+                let direct = |i: usize| *to == target && lines[i] == (fork, arc.said);
                 let way = |i: usize| {
                     if direct(i) {
                         Some((0, 0))
@@ -214,7 +217,6 @@ fn uneven(
                 if !both(checked.branch(fork), out[i].1.take, out[j].1.take) {
                     continue;
                 }
-                let apart = |x: Steps, y: Steps| x.0 != x.1 || y.0 != y.1 || x.0 != y.0;
                 let found = a.iter().find_map(|(k, x)| {
                     b.iter().find(|(l, y)| k != l && apart(*x, *y)).map(|(l, _)| (*k, *l))
                 });

@@ -1,5 +1,5 @@
 //! A graph as Mermaid, DOT and JSON, drawn from petgraph: conditions as labels, joins as points
-//! of their own.
+//! of their own, `goto` and `on_error` as broken lines.
 
 use std::fmt::Write as _;
 
@@ -7,19 +7,25 @@ use petgraph::graph::{DiGraph, NodeIndex as Vertex};
 use petgraph::visit::EdgeRef as _;
 use serde_json::{Value, json};
 
-use crate::graph::{Graph, Guard, Line, Target};
+use crate::graph::{Graph, GraphNode, Guard, Line, Needs, OnError, Target};
 
 /// The topology with what is written on it.
 struct Picture<'g> {
     graph: &'g Graph,
-    arcs: DiGraph<Shape<'g>, String>,
+    arcs: DiGraph<Shape<'g>, Label>,
+}
+
+struct Label {
+    text: String,
+    /// Not a line of the YAML.
+    broken: bool,
 }
 
 enum Shape<'g> {
     Start,
     End,
     Node { name: &'g str, kind: &'g str },
-    Join,
+    Join(Needs),
 }
 
 /// The graph as a Mermaid flowchart.
@@ -35,15 +41,17 @@ pub fn mermaid(graph: &Graph) -> String {
             Shape::Node { name, kind } => {
                 format!("    {id}[\"{}<br/><i>{kind}</i>\"]", escape(name))
             }
-            Shape::Join => format!("    {id}{{{{all}}}}"),
+            Shape::Join(needs) => format!("    {id}{{{{{}}}}}", word(*needs)),
         };
         push(&mut text, &line);
     }
     for arc in picture.arcs.edge_references() {
         let (from, to) = (id(arc.source()), id(arc.target()));
-        let line = match arc.weight().as_str() {
-            "" => format!("    {from} --> {to}"),
-            label => format!("    {from} -->|\"{}\"| {to}", escape(label)),
+        let Label { text: label, broken } = arc.weight();
+        let arrow = if *broken { "-.->" } else { "-->" };
+        let line = match label.as_str() {
+            "" => format!("    {from} {arrow} {to}"),
+            label => format!("    {from} {arrow}|\"{}\"| {to}", escape(label)),
         };
         push(&mut text, &line);
     }
@@ -60,15 +68,17 @@ pub fn dot(graph: &Graph) -> String {
             Shape::Start => ("START".to_owned(), "oval"),
             Shape::End => ("END".to_owned(), "oval"),
             Shape::Node { name, kind } => (format!("{name}\n{kind}"), "box"),
-            Shape::Join => ("all".to_owned(), "diamond"),
+            Shape::Join(needs) => (word(*needs), "diamond"),
         };
         push(&mut text, &format!("    {} [label={label:?}, shape={shape}];", id(vertex)));
     }
     for arc in picture.arcs.edge_references() {
         let (from, to) = (id(arc.source()), id(arc.target()));
-        let line = match arc.weight().as_str() {
+        let Label { text: label, broken } = arc.weight();
+        let style = if *broken { ", style=dashed" } else { "" };
+        let line = match label.as_str() {
             "" => format!("    {from} -> {to};"),
-            label => format!("    {from} -> {to} [label={label:?}];"),
+            label => format!("    {from} -> {to} [label={label:?}{style}];"),
         };
         push(&mut text, &line);
     }
@@ -77,7 +87,8 @@ pub fn dot(graph: &Graph) -> String {
 }
 
 /// The graph as data: `nodes` with name and kind, `edges` with `from` (a list: a join), `to` and
-/// `when` or `otherwise`; channels, input, output and limits.
+/// `when`, `otherwise`, `join`, `goto` or `on_error`; channels, input, output, schedule,
+/// durability and limits.
 #[must_use]
 pub fn json(graph: &Graph) -> Value {
     let nodes: Vec<Value> =
@@ -90,7 +101,17 @@ pub fn json(graph: &Graph) -> Value {
         .collect();
     for join in &graph.joins {
         let from: Vec<&str> = join.slots.iter().map(|s| &*graph.nodes[s.from].name).collect();
-        edges.push(json!({ "from": from, "to": graph.nodes[join.target].name, "join": "all" }));
+        let needs = match join.needs {
+            Needs::Count(count) if count > 1 => count.into(),
+            needs => Value::from(word(needs)),
+        };
+        edges.push(json!({ "from": from, "to": graph.nodes[join.target].name, "join": needs }));
+    }
+    for node in &graph.nodes {
+        for (to, way) in ways(node) {
+            let key = if way == Way::Error { "on_error" } else { "goto" };
+            edges.push(json!({ "from": node.name, "to": name(graph, to), key: true }));
+        }
     }
     let channels: Vec<Value> = graph
         .channels
@@ -109,6 +130,8 @@ pub fn json(graph: &Graph) -> Value {
         "state": channels,
         "input": graph.input,
         "output": graph.output,
+        "schedule": graph.schedule,
+        "durability": graph.durability,
         "limits": limits,
     })
 }
@@ -116,15 +139,46 @@ pub fn json(graph: &Graph) -> Value {
 /// `None` for a join's part: the join is drawn once.
 fn edge(graph: &Graph, from: &str, line: &Line) -> Option<Value> {
     let to = match line.to {
-        Target::Node(node) => &*graph.nodes[node].name,
-        Target::End => "END",
         Target::Slot { .. } => return None,
+        to => name(graph, to),
     };
     Some(match &line.guard {
         Guard::Always => json!({ "from": from, "to": to }),
         Guard::When(expression) => json!({ "from": from, "to": to, "when": expression.source() }),
         Guard::Otherwise => json!({ "from": from, "to": to, "otherwise": true }),
     })
+}
+
+fn name(graph: &Graph, target: Target) -> &str {
+    match target {
+        Target::Node(node) => &graph.nodes[node].name,
+        Target::End | Target::Slot { .. } => "END",
+    }
+}
+
+/// How many of its sources a join waits for.
+fn word(needs: Needs) -> String {
+    match needs {
+        Needs::All => "all".into(),
+        Needs::Count(1) => "any".into(),
+        Needs::Count(count) => count.to_string(),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Goto,
+    Error,
+}
+
+/// Where a node goes other than by its lines.
+fn ways(node: &GraphNode) -> impl Iterator<Item = (Target, Way)> {
+    let goto = node.policy.goto.iter().flat_map(|goto| &goto.among).map(|to| (*to, Way::Goto));
+    let error = match node.policy.on_error {
+        OnError::Node(to) => Some((Target::Node(to), Way::Error)),
+        OnError::Fail | OnError::Continue => None,
+    };
+    goto.chain(error)
 }
 
 impl<'g> Picture<'g> {
@@ -134,35 +188,44 @@ impl<'g> Picture<'g> {
         for node in &graph.nodes {
             arcs.add_node(Shape::Node { name: &node.name, kind: node.kind });
         }
-        for _ in &graph.joins {
-            arcs.add_node(Shape::Join);
+        for join in &graph.joins {
+            arcs.add_node(Shape::Join(join.needs));
         }
         arcs.add_node(Shape::End);
         let mut picture = Self { graph, arcs };
         picture.lines(Vertex::new(0), &graph.start);
         for (node, vertex) in graph.nodes.iter().zip(1..) {
             picture.lines(Vertex::new(vertex), &node.lines);
+            for (to, way) in ways(node) {
+                let text = if way == Way::Error { "on error" } else { "goto" }.to_owned();
+                let label = Label { text, broken: true };
+                picture.arcs.add_edge(Vertex::new(vertex), picture.vertex(to), label);
+            }
         }
         for (i, join) in graph.joins.iter().enumerate() {
             let from = picture.join(i);
-            picture.arcs.add_edge(from, Vertex::new(1 + join.target), String::new());
+            let label = Label { text: String::new(), broken: false };
+            picture.arcs.add_edge(from, Vertex::new(1 + join.target), label);
         }
         picture
     }
 
     fn lines(&mut self, from: Vertex, lines: &[Line]) {
         for line in lines {
-            let to = match line.to {
-                Target::Node(node) => Vertex::new(1 + node),
-                Target::Slot { join, .. } => self.join(join),
-                Target::End => Vertex::new(self.arcs.node_count() - 1),
-            };
-            let label = match &line.guard {
+            let text = match &line.guard {
                 Guard::Always => String::new(),
                 Guard::When(expression) => expression.source().to_owned(),
                 Guard::Otherwise => "otherwise".to_owned(),
             };
-            self.arcs.add_edge(from, to, label);
+            self.arcs.add_edge(from, self.vertex(line.to), Label { text, broken: false });
+        }
+    }
+
+    fn vertex(&self, target: Target) -> Vertex {
+        match target {
+            Target::Node(node) => Vertex::new(1 + node),
+            Target::Slot { join, .. } => self.join(join),
+            Target::End => Vertex::new(self.arcs.node_count() - 1),
         }
     }
 

@@ -24,12 +24,10 @@ pub(crate) struct Reading {
     pub(crate) findings: Vec<Finding>,
 }
 
-const UNSUPPORTED_KEYS: [&str; 2] = ["durability", "expose"];
-const UNSUPPORTED_NODE_KEYS: [&str; 6] =
-    ["cache", "context", "idle_timeout", "on_error", "retry", "timeout"];
+const UNSUPPORTED_KEYS: [&str; 1] = ["expose"];
+const UNSUPPORTED_NODE_KEYS: [&str; 1] = ["context"];
 /// Kinds that are designed and not part of this version.
-pub(crate) const UNSUPPORTED_KINDS: [&str; 7] =
-    ["graph", "human", "map", "recall", "remember", "retrieve", "summarize"];
+pub(crate) const UNSUPPORTED_KINDS: [&str; 3] = ["recall", "remember", "retrieve"];
 
 /// Reads a document's shape; `None` in the place of the spec if there is nothing to go on with.
 pub(crate) fn read(document: &Document) -> Result<Reading, Vec<Finding>> {
@@ -82,23 +80,12 @@ fn strip_unsupported(document: &Document, json: &mut Value, findings: &mut Vec<F
             refuse(&child("", key), &format!("`{key}`"));
         }
     }
-    if json["schedule"] == "dataflow" {
-        refuse("/schedule", "`schedule: dataflow`");
-        json["schedule"] = "superstep".into();
-    }
     for (name, node) in json["nodes"].as_object_mut().into_iter().flatten() {
         let pointer = child("/nodes", name);
         for key in UNSUPPORTED_NODE_KEYS {
             if node.as_object_mut().is_some_and(|map| map.shift_remove(key).is_some()) {
                 refuse(&child(&pointer, key), &format!("`{key}` on a node"));
             }
-        }
-    }
-    for (i, edge) in json["edges"].as_array_mut().into_iter().flatten().enumerate() {
-        let Some(edge) = edge.as_object_mut() else { continue };
-        if edge.get("join").is_some_and(|join| join == "any" || join.is_number()) {
-            refuse(&format!("/edges/{i}/join"), "a join over `any` or a number of its sources");
-            edge.shift_remove("join");
         }
     }
 }

@@ -5,8 +5,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::graph::Branch;
+use crate::graph::{Branch, Schedule};
 use crate::period::Period;
+use crate::run::record::Durability;
 use crate::state::{ChannelType, Reducer, Scope};
 
 /// A conversation as a state graph: channels, nodes and the lines between them.
@@ -22,9 +23,12 @@ pub(crate) struct GraphSpec {
     /// `graph` (default) has `edges`, `linear` has `order`.
     #[serde(default)]
     pub(crate) mode: Mode,
-    /// All tasks of a step read one snapshot.
-    #[serde(default, rename = "schedule")]
-    pub(crate) _schedule: Schedule,
+    /// How steps follow each other.
+    #[serde(default)]
+    pub(crate) schedule: Schedule,
+    /// When the records of its runs are stored, where the caller does not say.
+    #[serde(default)]
+    pub(crate) durability: Durability,
     /// When a run must stop.
     #[serde(default)]
     pub(crate) limits: LimitsSpec,
@@ -52,15 +56,6 @@ pub(crate) enum Mode {
     Graph,
     /// One after another, by `order`.
     Linear,
-}
-
-/// How steps follow each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Schedule {
-    /// All tasks of a step read one snapshot; their writes merge when all have ended.
-    #[default]
-    Superstep,
 }
 
 /// When a run must stop.
@@ -113,8 +108,8 @@ pub(crate) struct EdgeSpec {
     /// The line is taken if no `when` of the node is true.
     #[serde(default, rename = "otherwise")]
     pub(crate) otherwise: Yes,
-    /// The join fires when all of its sources that were not skipped have arrived.
-    #[serde(rename = "join")]
+    /// How many of its sources a join waits for: `all` (default) that were not skipped, `any`
+    /// one, or a number of them.
     pub(crate) join: Option<JoinRule>,
 }
 
@@ -164,17 +159,109 @@ impl JsonSchema for Yes {
 }
 
 /// When a join fires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
 pub(crate) enum JoinRule {
-    /// When every source has arrived or can arrive no more.
-    All,
+    Word(JoinWord),
+    Count(usize),
 }
 
-/// The keys that a node of any kind has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum JoinWord {
+    All,
+    Any,
+}
+
+impl JsonSchema for JoinRule {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "JoinRule".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "enum": ["all", "any"] }, { "type": "integer", "minimum": 1 }] })
+    }
+}
+
+/// The keys that a node of any kind has. Order of failure: an attempt ends by itself or by a
+/// timeout; `retry` begins another one; then `on_error`; then the run fails.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct NodeSpec {
     /// How its `when` lines are taken.
     #[serde(default)]
     pub(crate) branch: Branch,
+    /// Attempts after one that failed: how many at most, or that and the waits between them.
+    pub(crate) retry: Option<RetrySpec>,
+    /// Longest attempt.
+    pub(crate) timeout: Option<Period>,
+    /// Longest silence of an attempt: no delta, no call that begins or ends.
+    pub(crate) idle_timeout: Option<Period>,
+    /// What follows when it failed for good: `fail` (default) ends the run, `continue` follows
+    /// its lines, a node's name fires that node in place of them. What it would have written is
+    /// dropped.
+    pub(crate) on_error: Option<String>,
+    /// How long its result stands for the same inputs of the same user. Only where everything
+    /// that it may call is `pure`.
+    pub(crate) cache: Option<Period>,
+    /// Nodes that it fires in place of its lines.
+    pub(crate) goto: Option<GotoSpec>,
+}
+
+/// Names of the keys in [`NodeSpec`], and `kind`.
+pub(crate) const COMMON_KEYS: [&str; 8] =
+    ["kind", "branch", "retry", "timeout", "idle_timeout", "on_error", "cache", "goto"];
+
+/// `2`, or a map.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum RetrySpec {
+    Attempts(u32),
+    Waits(RetryWaits),
+}
+
+/// Further attempts and the waits before them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct RetryWaits {
+    /// Attempts at most after the first: 2 means three in all.
+    #[schemars(range(min = 0, max = 100))]
+    pub(crate) attempts: u32,
+    /// Before the second attempt, doubled before each one after it, and spread at random by half;
+    /// default 500ms.
+    pub(crate) wait: Option<Period>,
+    /// Longest wait, unless a provider asks for a longer one; default 30s.
+    pub(crate) max_wait: Option<Period>,
+}
+
+impl JsonSchema for RetrySpec {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RetrySpec".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let attempts = json_schema!({ "type": "integer", "minimum": 0, "maximum": 100 });
+        json_schema!({ "anyOf": [attempts, generator.subschema_for::<RetryWaits>()] })
+    }
+}
+
+/// Where a node goes on by itself.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct GotoSpec {
+    /// An expression, read after the node's writes: a node's name, a list of them, or null for
+    /// the node's lines.
+    pub(crate) to: String,
+    /// The nodes that it may name, and END.
+    #[schemars(length(min = 1))]
+    pub(crate) among: Vec<String>,
 }

@@ -6,12 +6,14 @@ use serde_json::Value;
 use crate::diagnostic::{Finding, code, suggest};
 use crate::document::{Document, child};
 use crate::expr::{self, ExprError, Expression, Read, SCOPE_NAMES, Template, ValueTemplate};
+use crate::graph::build::Access;
 use crate::state::Channels;
 
-/// Where texts stand, what they may read, and where findings go.
+/// Where texts stand, what they may read, and where findings and what they read go.
 pub(super) struct Texts<'a> {
     pub(super) document: &'a Document,
     pub(super) channels: &'a Channels,
+    pub(super) reads: &'a mut Vec<Access>,
     pub(super) findings: &'a mut Vec<Finding>,
 }
 
@@ -29,7 +31,7 @@ impl Texts<'_> {
             Ok(expression) => expression,
             Err(error) => return self.syntax(pointer, &error),
         };
-        let unknown = self.unknown(expression.reads());
+        let unknown = self.unknown(pointer, expression.reads());
         if unknown.is_empty() {
             return Some(expression);
         }
@@ -56,7 +58,7 @@ impl Texts<'_> {
     pub(super) fn template(&mut self, pointer: &str, source: &str) -> Option<Template> {
         match Template::compile(source) {
             Ok(template) => {
-                let unknown = self.unknown(template.reads());
+                let unknown = self.unknown(pointer, template.reads());
                 let good = unknown.is_empty();
                 self.unknown_variables(pointer, unknown);
                 good.then_some(template)
@@ -83,7 +85,7 @@ impl Texts<'_> {
         match value {
             Value::String(_) => match ValueTemplate::compile(value) {
                 Ok(template) => {
-                    let unknown = self.unknown(template.reads());
+                    let unknown = self.unknown(pointer, template.reads());
                     self.unknown_variables(pointer, unknown);
                 }
                 Err(error) => {
@@ -104,12 +106,18 @@ impl Texts<'_> {
         }
     }
 
-    fn unknown(&self, reads: Vec<Read>) -> Vec<Read> {
-        let known = |read: &Read| {
-            SCOPE_NAMES.contains(&read.name.as_str())
-                || self.channels.position(&read.name).is_some()
-        };
-        reads.into_iter().filter(|read| !known(read)).collect()
+    /// Notes the channels among `reads`; the names that are nothing.
+    fn unknown(&mut self, pointer: &str, reads: Vec<Read>) -> Vec<Read> {
+        let mut unknown = Vec::new();
+        for read in reads {
+            if let Some(channel) = self.channels.get(&read.name) {
+                let (channel, pointer) = (channel.name.clone(), pointer.to_owned());
+                self.reads.push(Access { channel, pointer, at: Some(read.at) });
+            } else if !SCOPE_NAMES.contains(&read.name.as_str()) {
+                unknown.push(read);
+            }
+        }
+        unknown
     }
 
     fn unknown_variables(&mut self, pointer: &str, unknown: Vec<Read>) {

@@ -23,14 +23,35 @@ pub(super) enum Take {
     Always,
     When,
     Otherwise,
+    /// In place of all lines, any number at once: a node's `goto`.
+    Goto,
+    /// In place of everything else: a node's `on_error`.
+    Error,
 }
 
-/// One line, or one source's part of a join.
+impl Take {
+    /// Whether it is a line of the YAML.
+    pub(super) fn is_line(self) -> bool {
+        !matches!(self, Self::Goto | Self::Error)
+    }
+}
+
+/// What the YAML says of an arc, as seen from where the arc begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Said {
+    /// Place in `edges`, or of the second node in `order`.
+    Line(usize),
+    /// Place in the node's `goto.among`.
+    Goto(usize),
+    /// The node's `on_error`.
+    OnError,
+}
+
+/// One line, one source's part of a join, or another way from node to node.
 #[derive(Clone, Debug)]
 pub(super) struct Arc {
     pub(super) take: Take,
-    /// Place in the YAML's `edges`, or of the second node in `order`.
-    pub(super) line: usize,
+    pub(super) said: Said,
 }
 
 /// The topology of one graph.
@@ -76,8 +97,8 @@ impl Topology {
         self.arcs.add_node(Place::Join(self.joins - 1))
     }
 
-    pub(super) fn connect(&mut self, from: Vertex, to: Vertex, take: Take, line: usize) {
-        self.arcs.add_edge(from, to, Arc { take, line });
+    pub(super) fn connect(&mut self, from: Vertex, to: Vertex, take: Take, said: Said) {
+        self.arcs.add_edge(from, to, Arc { take, said });
     }
 
     /// Arcs that leave a vertex, in the order of the YAML.
@@ -91,6 +112,11 @@ impl Topology {
     /// How many arcs of a kind leave a vertex.
     pub(super) fn count(&self, from: Vertex, take: Take) -> usize {
         self.arcs.edges(from).filter(|edge| edge.weight().take == take).count()
+    }
+
+    /// Whether the vertex may fire others in place of its lines and without failing.
+    pub(super) fn jumps(&self, from: Vertex) -> bool {
+        self.count(from, Take::Goto) > 0
     }
 
     /// `reached[v]`: some way from START leads to vertex `v`.

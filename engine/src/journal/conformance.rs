@@ -12,8 +12,10 @@
 //! A law is told broken by an error, not by a panic, so that this file needs no test build.
 //! Absent on purpose: what a full disk does, which only a backend's own tests can bring about.
 
+mod forks;
 mod laws;
 mod sample;
+mod waits;
 
 use futures_util::future::BoxFuture;
 
@@ -49,7 +51,7 @@ type Law = for<'j> fn(&'j dyn Journal) -> BoxFuture<'j, Held>;
 /// Runs every law over a fresh, empty journal of its own. Leases last by the journal's clock;
 /// nothing waits for one to lapse.
 pub async fn check<J: Journal>(make: impl AsyncFn() -> J) -> Result<(), Violation> {
-    for (law, held) in laws::ALL {
+    for (law, held) in laws::ALL.iter().chain(waits::ALL).chain(forks::ALL) {
         let journal = make().await;
         held(&journal).await.map_err(|fault| Violation { law, fault })?;
     }
@@ -112,7 +114,7 @@ impl Seen {
     async fn of(journal: &dyn Journal) -> Result<Self, Fault> {
         let run = crate::id::RunId::from("run_1");
         Ok(Self {
-            history: journal.load(&log("run_1")).await?,
+            history: journal.load(&log("run_1"), None).await?,
             inbox: journal.inbox(&log("run_1")).await?,
             place: journal.find(&run).await?,
             blob: journal.get_blob(&super::BlobId::of(b"blob")).await?,

@@ -12,13 +12,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use indexmap::IndexMap;
 
+use super::lineage::{self, Cut, Line};
 use super::{
-    Batch, BlobId, History, Input, Journal, JournalError, Lease, Place, Sent, StoredMessage,
+    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place, Sent,
+    StoredMessage, wake_ms,
 };
 use crate::env::Env;
 use crate::id::{InputId, LogId, MessageId, RunId, WorkerId};
 use crate::message::Message;
-use crate::run::record::{Fact, Number, Numbered};
+use crate::run::record::{Fact, Number, Numbered, Record};
 
 /// Every log of the process.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ struct Logs {
     blobs: HashMap<BlobId, Vec<u8>>,
     /// Logs with something to do, by the input that brought them here.
     due: BTreeSet<(u64, LogId)>,
+    /// Logs with something to do from a time on.
+    wakes: BTreeSet<(i64, LogId)>,
     /// Inputs sent so far.
     sent: u64,
 }
@@ -42,14 +46,21 @@ struct Logs {
 struct Log {
     records: Vec<Numbered>,
     messages: IndexMap<MessageId, Arc<Message>>,
+    head: Number,
     reserved: Number,
     epoch: u64,
     /// When the lease lapses, on the monotonic clock; `None`: nobody holds the log.
     held_until: Option<Duration>,
     unread: Vec<(u64, InputId, Input)>,
     known: HashSet<InputId>,
+    /// Runs that have not ended.
+    open: HashSet<RunId>,
     active: Option<RunId>,
     due: Option<u64>,
+    wake: Option<i64>,
+    cuts: Vec<Cut>,
+    /// What it is a fork of, and up to which number.
+    parent: Option<(LogId, Number)>,
 }
 
 impl MemoryJournal {
@@ -72,12 +83,13 @@ impl Journal for MemoryJournal {
     }
 
     async fn send(&self, log: &LogId, id: &InputId, input: &Input) -> Result<Sent, JournalError> {
-        Ok(self.logs().send(log, id, input))
+        self.logs().send(log, id, input)
     }
 
     async fn claim(&self, _: &WorkerId, lease: Duration) -> Result<Option<Lease>, JournalError> {
         let now = self.env.monotonic();
-        Ok(self.logs().claim(now, now.saturating_add(lease)))
+        let wall_ms = self.env.now().as_millisecond();
+        Ok(self.logs().claim(now, now.saturating_add(lease), wall_ms))
     }
 
     async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError> {
@@ -86,10 +98,13 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
-    async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
+    async fn release(&self, lease: &Lease, wake_ms: Option<i64>) -> Result<(), JournalError> {
+        let mut logs = self.logs();
         // Somebody else's by now: nothing is left to give back.
-        if let Ok(log) = self.logs().held(lease) {
+        if let Ok(log) = logs.held(lease) {
             log.held_until = None;
+            let wake = wake_ms.filter(|_| log.waits());
+            logs.wake(&lease.log, wake);
         }
         Ok(())
     }
@@ -104,14 +119,12 @@ impl Journal for MemoryJournal {
         self.logs().append(lease, batch)
     }
 
-    async fn load(&self, log: &LogId) -> Result<History, JournalError> {
-        let logs = self.logs();
-        Ok(logs.by_id.get(log).map(Log::history).unwrap_or_default())
+    async fn load(&self, log: &LogId, at: Option<Number>) -> Result<History, JournalError> {
+        Ok(self.logs().load(log, at.unwrap_or(Number::MAX)))
     }
 
     async fn read(&self, log: &LogId, from: Number, limit: usize) -> Result<History, JournalError> {
-        let logs = self.logs();
-        Ok(logs.by_id.get(log).map(|log| log.part(from, limit)).unwrap_or_default())
+        Ok(self.logs().read(log, from, limit))
     }
 
     async fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError> {
@@ -126,11 +139,26 @@ impl Journal for MemoryJournal {
 }
 
 impl Logs {
-    fn send(&mut self, id: &LogId, input_id: &InputId, input: &Input) -> Sent {
-        let known = self.by_id.get(id).is_some_and(|log| log.known.contains(input_id));
-        let begun = matches!(input, Input::Start(start) if self.runs.contains_key(&start.run));
-        if known || begun {
-            return Sent::Known;
+    fn send(
+        &mut self,
+        id: &LogId,
+        input_id: &InputId,
+        input: &Input,
+    ) -> Result<Sent, JournalError> {
+        let begins = matches!(input, Input::Start(_) | Input::Fork(_));
+        let rejects = matches!(input, Input::Start(s) if s.if_active == IfActive::Reject);
+        let log = self.by_id.get(id);
+        let known = log.is_some_and(|log| log.known.contains(input_id));
+        if known || (begins && self.runs.contains_key(input.run())) {
+            return Ok(Sent::Known);
+        }
+        if rejects && log.is_some_and(|log| !log.open.is_empty()) {
+            return Ok(Sent::Busy);
+        }
+        if let Input::Fork(fork) = input
+            && fork.log != *id
+        {
+            self.fork(id, fork)?;
         }
         self.sent += 1;
         let log = self.by_id.entry(id.clone()).or_default();
@@ -140,14 +168,34 @@ impl Logs {
             log.due = Some(self.sent);
             self.due.insert((self.sent, id.clone()));
         }
-        if let Input::Start(start) = input {
-            self.runs.insert(start.run.clone(), Place { log: id.clone(), first: None, last: None });
+        if begins {
+            let run = input.run();
+            log.open.insert(run.clone());
+            self.runs.insert(run.clone(), Place { log: id.clone(), first: None, last: None });
         }
-        Sent::New
+        Ok(Sent::New)
     }
 
-    fn claim(&mut self, now: Duration, until: Duration) -> Option<Lease> {
-        for (_, id) in &self.due {
+    /// Begins the log `id` as a fork.
+    fn fork(&mut self, id: &LogId, fork: &ForkRun) -> Result<(), JournalError> {
+        if let Some(log) = self.by_id.get(id) {
+            return Err(JournalError::Conflict { log: id.clone(), expected: 0, found: log.head });
+        }
+        let Some(parent) = self.by_id.get(&fork.log) else {
+            return Err(JournalError::Corrupt(format!("there is no log {} to fork", fork.log)));
+        };
+        let reserved = parent.reserved;
+        let history = self.load(&fork.log, fork.at);
+        let head = history.records.last().map_or(0, |r| r.number);
+        let parent = Some((fork.log.clone(), head));
+        self.by_id.insert(id.clone(), Log { head, reserved, parent, ..Log::default() });
+        Ok(())
+    }
+
+    fn claim(&mut self, now: Duration, until: Duration, wall_ms: i64) -> Option<Lease> {
+        let due = self.due.iter().map(|(_, id)| id);
+        let woken = self.wakes.iter().take_while(|(at, _)| *at <= wall_ms).map(|(_, id)| id);
+        for id in due.chain(woken) {
             let Some(log) = self.by_id.get_mut(id) else { continue };
             if log.held_until.is_none_or(|held| held <= now) {
                 log.epoch += 1;
@@ -168,84 +216,150 @@ impl Logs {
     fn append(&mut self, lease: &Lease, batch: &Batch) -> Result<(), JournalError> {
         let head = batch.head(&lease.log)?;
         let log = self.held(lease)?;
-        let found = log.records.last().map_or(0, |r| r.number);
-        if found != batch.after {
-            let (log, expected) = (lease.log.clone(), batch.after);
+        if log.head != batch.after {
+            let (log, expected, found) = (lease.log.clone(), batch.after, log.head);
             return Err(JournalError::Conflict { log, expected, found });
         }
+        log.head = head;
         log.reserved = log.reserved.max(head).max(batch.reserve);
         log.records.extend_from_slice(&batch.records);
         for StoredMessage { message, .. } in &batch.messages {
             log.messages.insert(message.id.clone(), message.clone());
         }
         log.unread.retain(|(_, id, _)| !batch.consumed.contains(id));
-        let mut turned = !batch.consumed.is_empty();
         for record in &batch.records {
-            turned |= self.turn(&lease.log, record);
+            self.turn(&lease.log, record);
         }
-        if turned {
-            self.requeue(&lease.log);
+        if let Some(last) = batch.records.last() {
+            self.wake(&lease.log, wake_ms(&last.record.fact));
         }
+        self.requeue(&lease.log);
         Ok(())
     }
 
     /// Notes the beginning or end of a run.
-    fn turn(&mut self, id: &LogId, record: &Numbered) -> bool {
-        let (run, begins) = match &record.record.fact {
-            Fact::Started(started) => (&started.run, true),
-            Fact::Ended(ended) => (&ended.run, false),
-            _ => return false,
-        };
-        if let Some(place) = self.runs.get_mut(run) {
-            place.first.get_or_insert(record.number);
-            if !begins {
-                place.last = Some(record.number);
-            }
+    fn turn(&mut self, id: &LogId, record: &Numbered) {
+        let Some(log) = self.by_id.get_mut(id) else { return };
+        let number = record.number;
+        if let Some(waits) = log.active.as_ref().and_then(|run| self.runs.get_mut(run)) {
+            waits.last = None;
         }
-        if let Some(log) = self.by_id.get_mut(id) {
-            if begins {
-                log.active = Some(run.clone());
-            } else if log.active.as_ref() == Some(run) {
-                log.active = None;
+        match &record.record.fact {
+            Fact::Waiting(waiting) => {
+                self.runs.entry(waiting.run.clone()).and_modify(|place| place.last = Some(number));
+                return;
             }
+            Fact::Started(started) => log.active = Some(started.run.clone()),
+            Fact::Forked(forked) => {
+                log.cuts.push(Cut { number, at: forked.at });
+                let over = log.active.take().filter(|over| forked.run.as_ref() != Some(over));
+                if let Some(over) = over {
+                    log.open.remove(&over);
+                    self.runs.entry(over).and_modify(|place| place.last = Some(number));
+                }
+                log.active.clone_from(&forked.run);
+            }
+            Fact::Ended(ended) => {
+                log.open.remove(&ended.run);
+                log.active.take_if(|active| *active == ended.run);
+                self.runs.entry(ended.run.clone()).and_modify(|place| place.last = Some(number));
+            }
+            _ => return,
         }
-        true
+        if let Some(run) = begins_or_ends(&record.record)
+            && let Some(place) = self.runs.get_mut(run)
+        {
+            place.first.get_or_insert(number);
+        }
     }
 
     /// Keeps the log's place in the queue while its run goes on; else that of its oldest input.
     fn requeue(&mut self, id: &LogId) {
         let Some(log) = self.by_id.get_mut(id) else { return };
         let oldest = log.unread.first().map(|(seq, ..)| *seq);
-        let due = if log.active.is_some() { log.due.or(Some(0)) } else { oldest };
-        if due == log.due {
-            return;
-        }
-        if let Some(old) = log.due {
+        let goes_on = log.active.is_some() && !log.waits();
+        let due = if goes_on { log.due.or(Some(0)) } else { oldest };
+        if let Some(old) = std::mem::replace(&mut log.due, due) {
             self.due.remove(&(old, id.clone()));
         }
         if let Some(new) = due {
             self.due.insert((new, id.clone()));
         }
-        log.due = due;
+    }
+
+    /// Sets when the log has something to do although it waits.
+    fn wake(&mut self, id: &LogId, at_ms: Option<i64>) {
+        let Some(log) = self.by_id.get_mut(id) else { return };
+        if let Some(old) = std::mem::replace(&mut log.wake, at_ms) {
+            self.wakes.remove(&(old, id.clone()));
+        }
+        if let Some(new) = at_ms {
+            self.wakes.insert((new, id.clone()));
+        }
+    }
+
+    /// The log and those that it is a fork of, the nearest first.
+    fn line(&self, id: &LogId) -> Vec<&Log> {
+        let first = self.by_id.get(id);
+        let parent = |log: &&Log| log.parent.as_ref().and_then(|(id, _)| self.by_id.get(id));
+        std::iter::successors(first, parent).collect()
+    }
+
+    fn load(&self, id: &LogId, at: Number) -> History {
+        let logs = self.line(id);
+        let lines: Vec<Line> = logs.iter().map(|log| log.line()).collect();
+        let spans = lineage::spans(&lines, at);
+        let records = spans.iter().flat_map(|span| logs[span.line].records(span.from, span.to));
+        let mut records: Vec<Numbered> = records.cloned().collect();
+        let snapshot = |r: &Numbered| matches!(r.record.fact, Fact::Snapshot { .. });
+        records.drain(..records.iter().rposition(snapshot).unwrap_or(0));
+        history(&logs, records)
+    }
+
+    fn read(&self, id: &LogId, from: Number, limit: usize) -> History {
+        let logs = self.line(id);
+        let own = logs.first().map_or(&[][..], |log| log.records(from, Number::MAX));
+        history(&logs, own.iter().take(limit).cloned().collect())
     }
 }
 
+/// These records and the messages they name, of a log and those that it is a fork of.
+fn history(logs: &[&Log], records: Vec<Numbered>) -> History {
+    let mut named = IndexMap::new();
+    for id in records.iter().flat_map(|r| r.record.names()) {
+        let id = MessageId::from(id);
+        if let Some(message) = logs.iter().find_map(|log| log.messages.get(&id)) {
+            named.insert(id, message.clone());
+        }
+    }
+    let reserved = logs.first().map_or(0, |log| log.reserved);
+    History { reserved, records, messages: named.into_values().collect() }
+}
+
 impl Log {
-    fn history(&self) -> History {
-        let snapshot = |r: &Numbered| matches!(r.record.fact, Fact::Snapshot { .. });
-        let from = self.records.iter().rfind(|r| snapshot(r)).map_or(0, |r| r.number);
-        self.part(from, usize::MAX)
+    fn line(&self) -> Line {
+        let parent_at = self.parent.as_ref().map(|(_, at)| *at);
+        Line { cuts: self.cuts.clone(), parent_at }
     }
 
-    fn part(&self, from: Number, limit: usize) -> History {
+    /// Whether its run waits for somebody.
+    fn waits(&self) -> bool {
+        self.records.last().is_some_and(|r| matches!(r.record.fact, Fact::Waiting(_)))
+    }
+
+    fn records(&self, from: Number, to: Number) -> &[Numbered] {
         let start = self.records.partition_point(|r| r.number < from);
-        let records: Vec<_> = self.records[start..].iter().take(limit).cloned().collect();
-        let mut named = IndexMap::new();
-        for id in records.iter().flat_map(|r| r.record.names()) {
-            if let Some(message) = self.messages.get(&MessageId::from(id)) {
-                named.insert(message.id.clone(), message.clone());
-            }
-        }
-        History { reserved: self.reserved, records, messages: named.into_values().collect() }
+        let end = self.records.partition_point(|r| r.number <= to).max(start);
+        &self.records[start..end]
+    }
+}
+
+/// The run that has a first record with this one, unless it has one already.
+fn begins_or_ends(record: &Record) -> Option<&RunId> {
+    match &record.fact {
+        Fact::Started(started) => Some(&started.run),
+        Fact::Forked(forked) => forked.run.as_ref(),
+        Fact::Ended(ended) => Some(&ended.run),
+        _ => None,
     }
 }

@@ -1,11 +1,15 @@
 //! What a node reaches while it runs: its run's facts, and the only ways out of it.
 //!
-//! Every call goes intent record → call → bound → result record. Its key is the run, the task's
-//! path and the call's name, never the step or the attempt: on resume a recorded result is
-//! answered from the record, and no finished call is made twice.
+//! Every call goes check → approval → intent record → call → bound → result record. Its key is the
+//! run, the task's path and the call's name, never the step or the attempt: on resume a recorded
+//! result is answered from the record, and no finished call is made twice.
+//!
+//! A question to a person does not wait in place: the task answers `Suspend` and is run again
+//! from its top once there is an answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -14,17 +18,23 @@ use tracing::Instrument as _;
 use crate::bundle::Program;
 use crate::env::Env;
 use crate::expr::Scope;
-use crate::id::MessageId;
+use crate::id::{InterruptId, MessageId};
 use crate::message::{Message, Role, ToolCall};
 use crate::model::{
     Delta, Finish, ModelRef, ModelReply, ModelRequest, Models, ProviderError, ProviderFault,
     ToolChoice,
 };
 use crate::node::NodeError;
-use crate::run::record::{Called, Callee, Intent, ModelFacts, Reply, RunOptions, Started};
+use crate::run::approval;
+use crate::run::frame::{Answer, Question as Asking};
+use crate::run::record::{
+    Asked, Called, Callee, Intent, Marks, ModelFacts, Question, Reply, RunOptions, Started,
+};
 use crate::skill::Skill;
 use crate::span::{self, TraceLink};
-use crate::tool::{Effect, ToolAnswer, ToolCx, ToolRegistry, ToolSpec};
+use crate::tool::{
+    Effect, Resumed, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolRegistry, ToolSpec,
+};
 
 /// What every run of the process shares.
 #[derive(Clone)]
@@ -50,7 +60,44 @@ pub struct Cx {
     pub(crate) task: Arc<str>,
     /// Calls of this task that have a recorded result, by name.
     pub(crate) replies: Arc<BTreeMap<Arc<str>, Recorded>>,
+    /// Questions of this task, by name.
+    pub(crate) asks: Arc<BTreeMap<Arc<str>, Asking>>,
+    /// Text that is not the user's came into the run.
+    pub(crate) tainted: bool,
+    /// Calls of the run that may or may not have happened.
+    pub(crate) unknown: Arc<BTreeSet<String>>,
     pub(crate) commands: mpsc::Sender<Command>,
+}
+
+/// What a call or a question came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reached<T> {
+    /// It has a result.
+    Done(T),
+    /// A person was asked: the node answers [`Outcome::Suspend`](crate::node::Outcome::Suspend).
+    Asked(InterruptId),
+}
+
+/// A question to a person.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Unique within the task.
+    pub call: String,
+    /// What is asked.
+    pub question: Question,
+    /// How long an answer is waited for; `None`: for ever.
+    pub expires: Option<Duration>,
+    /// The answer if it expires; without one the task fails.
+    pub otherwise: Option<Value>,
+}
+
+/// A person's answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Given {
+    /// What was answered.
+    pub value: Value,
+    /// The message of the conversation that was the answer.
+    pub message: Option<Arc<Message>>,
 }
 
 /// A recorded result and the message it names.
@@ -66,6 +113,8 @@ pub struct Recorded {
 pub(crate) enum Command {
     /// Store the intent, then answer.
     Intent(Intent, oneshot::Sender<()>),
+    /// Store the question, then answer, if somebody waits for that.
+    Asked(Box<Asked>, Option<oneshot::Sender<()>>),
     /// Number a delta and show it.
     Delta { task: Arc<str>, call: Arc<str>, shown: bool, delta: Delta },
     /// Store the result, then answer.
@@ -162,8 +211,9 @@ impl Cx {
             tool: None,
             reply: Reply::Value(Value::Null),
             model: None,
-            marks: crate::run::record::Marks::default(),
+            marks: Marks::default(),
             shown: ask.shown,
+            taints: false,
         };
         match answer {
             Ok(reply) => {
@@ -193,49 +243,124 @@ impl Cx {
         }
     }
 
+    /// Asks a person, once: the second run of the task gets what the first one asked for.
+    ///
+    /// # Errors
+    /// [`NodeError::Expired`]: nobody answered in time, and the question has no default.
+    pub async fn ask(&self, ask: Ask) -> Result<Reached<Given>, NodeError> {
+        let call: Arc<str> = ask.call.as_str().into();
+        match self.asks.get(&call) {
+            Some(Asking { answer: Some(answer), asked }) => {
+                let Answer { value, message, expired } = answer.clone();
+                if expired && value.is_null() {
+                    return Err(NodeError::Expired(asked.question.text.clone()));
+                }
+                Ok(Reached::Done(Given { value, message }))
+            }
+            Some(Asking { answer: None, asked }) => Ok(Reached::Asked(asked.id.clone())),
+            None => Ok(Reached::Asked(self.put(call, ask).await)),
+        }
+    }
+
+    async fn put(&self, call: Arc<str>, ask: Ask) -> InterruptId {
+        let asked = self.asked(call, ask);
+        let id = asked.id.clone();
+        let (ack, stored) = oneshot::channel();
+        self.tell(Command::Asked(Box::new(asked), Some(ack))).await;
+        acknowledged(stored).await;
+        id
+    }
+
+    fn asked(&self, call: Arc<str>, ask: Ask) -> Asked {
+        let now = self.services.env.now().as_millisecond();
+        let after = |period: Duration| i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
+        Asked {
+            id: InterruptId::new(&*self.services.env),
+            task: self.task.clone(),
+            call,
+            question: ask.question,
+            expires_ms: ask.expires.map(|period| now.saturating_add(after(period))),
+            otherwise: ask.otherwise,
+        }
+    }
+
     /// Makes a call that a model asked for and gives the message that answers it. Whatever goes
-    /// wrong with the tool is in the message, for the model to read.
-    pub async fn call_tool(&self, wanted: &ToolCall) -> Message {
+    /// wrong with the tool is in the message, for the model to read. With `approve`, a person must
+    /// agree first; so they must if the tool is `unsafe` and text from elsewhere has come into the
+    /// run, or if the same call may have happened before.
+    pub async fn call_tool(&self, wanted: &ToolCall, approve: bool) -> Reached<Message> {
         let call: Arc<str> = wanted.id.as_str().into();
         if let Some(message) = self.replies.get(&call).and_then(|r| r.message.as_ref()) {
-            return Message::clone(message);
+            return Reached::Done(Message::clone(message));
         }
-        let answer = match ToolRegistry::parse_arguments(&wanted.arguments) {
-            Ok(args) => self.make_call(&call, &wanted.name, Some(&wanted.id), args).await,
-            Err(error) => (ToolAnswer::Failed(error), 0),
+        let effect = self.effect(&wanted.name);
+        let approve = approve || (effect == Effect::Unsafe && self.tainted);
+        let made = match ToolRegistry::parse_arguments(&wanted.arguments) {
+            Ok(args) => self.make_call(&call, &wanted.name, Some(&wanted.id), args, approve).await,
+            Err(error) => {
+                let args = Value::String(wanted.arguments.clone());
+                self.intent(&call, self.callee(&wanted.name, Some(&wanted.id), args)).await;
+                Made::Answer(ToolAnswer::Failed(error), 0)
+            }
         };
-        let (answer, took_ms) = answer;
+        let (answer, took_ms) = match made {
+            Made::Answer(answer, took_ms) => (answer, took_ms),
+            Made::Asked(id) => return Reached::Asked(id),
+        };
         let message = Message::tool(self.message_id(), wanted, answer.to_text());
         let failed = match answer {
             ToolAnswer::Failed(error) => Some(error),
-            ToolAnswer::Done(_) => None,
+            ToolAnswer::Done(_) | ToolAnswer::Ask(_) => None,
         };
         let reply = Reply::Message { id: message.id.clone(), failed };
         let called = self.tool_called(call, &wanted.name, took_ms, reply);
         self.called(called, Some(message.clone())).await;
-        message
+        Reached::Done(message)
     }
 
-    /// Makes one named call with given arguments, for a node that wants the value itself.
-    pub async fn call_tool_value(&self, call: &str, tool: &str, args: Value) -> ToolAnswer {
+    /// Makes one named call with given arguments, for a node that wants the value itself. With
+    /// `approve`, a person must agree first.
+    pub async fn call_tool_value(
+        &self,
+        call: &str,
+        tool: &str,
+        args: Value,
+        approve: bool,
+    ) -> Reached<ToolAnswer> {
         let call: Arc<str> = call.into();
         if let Some(recorded) = self.replies.get(&call) {
             match &recorded.called.reply {
-                Reply::Value(value) => return ToolAnswer::Done(value.clone()),
-                Reply::ToolFailed(error) => return ToolAnswer::Failed(error.clone()),
-                Reply::Message { .. } | Reply::ModelFailed { .. } => {}
+                Reply::Value(value) => return Reached::Done(ToolAnswer::Done(value.clone())),
+                Reply::ToolFailed(error) => {
+                    return Reached::Done(ToolAnswer::Failed(error.clone()));
+                }
+                Reply::Message { .. } | Reply::ModelFailed { .. } | Reply::Asked { .. } => {}
             }
         }
-        let (answer, took_ms) = self.make_call(&call, tool, None, args).await;
+        let (answer, took_ms) = match self.make_call(&call, tool, None, args, approve).await {
+            Made::Answer(answer, took_ms) => (answer, took_ms),
+            Made::Asked(id) => return Reached::Asked(id),
+        };
         let reply = match &answer {
             ToolAnswer::Done(value) => Reply::Value(value.clone()),
             ToolAnswer::Failed(error) => Reply::ToolFailed(error.clone()),
+            ToolAnswer::Ask(_) => Reply::Value(Value::Null),
         };
         self.called(self.tool_called(call, tool, took_ms, reply), None).await;
-        answer
+        Reached::Done(answer)
+    }
+
+    fn effect(&self, tool: &str) -> Effect {
+        self.services.tools.spec(tool).map_or(Effect::Pure, |spec| spec.effect)
+    }
+
+    fn callee(&self, tool: &str, id: Option<&str>, args: Value) -> Callee {
+        let (name, id) = (tool.to_owned(), id.map(str::to_owned));
+        Callee::Tool { name, id, args, effect: self.effect(tool) }
     }
 
     fn tool_called(&self, call: Arc<str>, tool: &str, took_ms: u64, reply: Reply) -> Called {
+        let worked = matches!(reply, Reply::Message { failed: None, .. } | Reply::Value(_));
         Called {
             task: self.task.clone(),
             call,
@@ -243,33 +368,117 @@ impl Cx {
             tool: Some(tool.into()),
             reply,
             model: None,
-            marks: crate::run::record::Marks::default(),
+            marks: Marks::default(),
             shown: false,
+            taints: worked && self.services.tools.spec(tool).is_some_and(|spec| spec.taints),
         }
     }
 
-    /// Validate → intent → call → bound.
+    /// Validate → approval → intent → call → bound.
     async fn make_call(
         &self,
         call: &Arc<str>,
         tool: &str,
         id: Option<&str>,
         args: Value,
-    ) -> (ToolAnswer, u64) {
+        approve: bool,
+    ) -> Made {
         let tools = &self.services.tools;
-        let effect = tools.spec(tool).map_or(Effect::Pure, |s| s.effect);
-        let to = Callee::Tool {
-            name: tool.to_owned(),
-            id: id.map(str::to_owned),
-            args: args.clone(),
-            effect,
-        };
         if let Err(error) = tools.validate(tool, &args) {
             // Nothing will be called, yet the reader of the run sees what was asked.
-            self.intent(call, to).await;
-            return (ToolAnswer::Failed(error), 0);
+            self.intent(call, self.callee(tool, id, args)).await;
+            return Made::Answer(ToolAnswer::Failed(error), 0);
         }
-        self.intent(call, to).await;
+        let approve = approve || self.unknown.contains(&crate::run::fold::call_text(tool, &args));
+        let args = match self.approved(call, tool, args, approve).await {
+            Ok(args) => args,
+            Err(Refused::Asked(interrupt)) => return Made::Asked(interrupt),
+            Err(Refused::Denied(args, error)) => {
+                self.intent(call, self.callee(tool, id, args)).await;
+                return Made::Answer(ToolAnswer::Failed(error), 0);
+            }
+        };
+        let resumed = match self.resumed(call) {
+            Some(Reached::Asked(interrupt)) => return Made::Asked(interrupt),
+            Some(Reached::Done(resumed)) => Some(resumed),
+            None => None,
+        };
+        self.intent(call, self.callee(tool, id, args.clone())).await;
+        let (answer, took_ms) = self.send(call, tool, id, args, resumed).await;
+        match answer {
+            ToolAnswer::Ask(question) => {
+                let resume = question.resume.clone();
+                let (ask, name) = approval::of_tool(call, &self.asks, tool, question);
+                let asked = self.asked(name.clone(), ask);
+                let id = asked.id.clone();
+                // The question first: a call whose end is recorded must not be made again.
+                self.tell(Command::Asked(Box::new(asked), None)).await;
+                let reply = Reply::Asked { ask: name, resume };
+                self.called(self.tool_called(call.clone(), tool, took_ms, reply), None).await;
+                Made::Asked(id)
+            }
+            ToolAnswer::Failed(error)
+                if self.effect(tool) == Effect::Unsafe && error.kind.may_have_happened() =>
+            {
+                let error = ToolError::new(ToolErrorKind::OutcomeUnknown, error.message);
+                Made::Answer(ToolAnswer::Failed(error), took_ms)
+            }
+            answer => Made::Answer(answer, took_ms),
+        }
+    }
+
+    /// The arguments that a person agreed to; those given, if nobody need be asked.
+    async fn approved(
+        &self,
+        call: &Arc<str>,
+        tool: &str,
+        args: Value,
+        approve: bool,
+    ) -> Result<Value, Refused> {
+        let name = approval::call(call);
+        if !approve && !self.asks.contains_key(name.as_str()) {
+            return Ok(args);
+        }
+        let ask = approval::ask(name, tool, &args);
+        match self.ask(ask).await {
+            Ok(Reached::Asked(interrupt)) => Err(Refused::Asked(interrupt)),
+            Ok(Reached::Done(given)) => {
+                let decided = approval::decide(&given.value, args.clone());
+                let decided = decided
+                    .and_then(|args| self.services.tools.validate(tool, &args).map(|()| args));
+                decided.map_err(|error| Refused::Denied(args, error))
+            }
+            Err(error) => {
+                let error = ToolError::new(ToolErrorKind::Denied, error.to_string());
+                Err(Refused::Denied(args, error))
+            }
+        }
+    }
+
+    /// What a tool asked, and what was answered; `None` if it asked nothing.
+    fn resumed(&self, call: &Arc<str>) -> Option<Reached<Resumed>> {
+        let Reply::Asked { ask, resume } = &self.replies.get(call)?.called.reply else {
+            return None;
+        };
+        let asking = self.asks.get(ask)?;
+        Some(match &asking.answer {
+            None => Reached::Asked(asking.asked.id.clone()),
+            Some(answer) => {
+                let (resume, answer) = (resume.clone(), answer.value.clone());
+                Reached::Done(Resumed { resume, answer })
+            }
+        })
+    }
+
+    async fn send(
+        &self,
+        call: &Arc<str>,
+        tool: &str,
+        id: Option<&str>,
+        args: Value,
+        resumed: Option<Resumed>,
+    ) -> (ToolAnswer, u64) {
+        let tools = &self.services.tools;
         let span = span::execute_tool(tool, id, &self.started);
         if let Some(spec) = tools.spec(tool) {
             span::tool_described(&span, &spec.description);
@@ -279,6 +488,7 @@ impl Cx {
             user: self.started.owner.clone(),
             run: Some(self.started.run.clone()),
             env: self.services.env.clone(),
+            resumed,
         };
         let began = self.services.env.monotonic();
         let answer = tools.call(&cx, tool, args).instrument(span.clone()).await;
@@ -357,7 +567,8 @@ impl Cx {
 
     async fn intent(&self, call: &Arc<str>, to: Callee) {
         let (ack, stored) = oneshot::channel();
-        let intent = Intent { task: self.task.clone(), call: call.clone(), to };
+        // Whether something was streamed before is known where the log is written.
+        let intent = Intent { task: self.task.clone(), call: call.clone(), to, again: false };
         self.tell(Command::Intent(intent, ack)).await;
         acknowledged(stored).await;
     }
@@ -380,6 +591,22 @@ async fn acknowledged(stored: oneshot::Receiver<()>) {
     if stored.await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// What a tool call came to.
+enum Made {
+    /// An answer, and how long it took in milliseconds.
+    Answer(ToolAnswer, u64),
+    /// A person was asked.
+    Asked(InterruptId),
+}
+
+/// Why a call is not made.
+enum Refused {
+    /// A person is asked.
+    Asked(InterruptId),
+    /// A person said no, to these arguments.
+    Denied(Value, ToolError),
 }
 
 struct Streamed {

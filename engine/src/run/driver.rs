@@ -2,34 +2,36 @@
 //!
 //! Invariants:
 //! - A result counts only once its record is stored.
-//! - Tasks of a step run at the same time and read one snapshot.
 //! - A failed task lets its siblings finish; then its graph has failed.
-//! - Absent on purpose: retry and timeouts of nodes, interrupts, the dataflow schedule.
+//! - Tasks run inside the driver's own future: while it writes, none of them moves, and dropping
+//!   one closes its connections.
+//! - A run whose live tasks all wait for people is let go of until somebody answers.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{AbortHandle, BoxFuture, abortable};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{Instrument as _, Span};
 
-use crate::journal::{Input, JournalError, Lease};
-use crate::node::{Node, NodeError, Outcome, Work};
-use crate::run::context::{Command, Cx};
+use crate::id::RunId;
+use crate::journal::{JournalError, Lease};
+use crate::node::{Done, NodeError, Outcome};
+use crate::run::attempt::Finished;
+use crate::run::context::Command;
 use crate::run::end;
-use crate::run::frame::{Frame, TaskResult};
-use crate::run::record::{EndStatus, Fact, RunError};
+use crate::run::frame::{Frame, TaskResult, split};
+use crate::run::inbox::{self, Verdict};
+use crate::run::record::{Callee, EndStatus, Fact, RunError, Waiting};
 use crate::run::settle::Settled;
-use crate::run::shared::{LEASE, Shared};
+use crate::run::shared::Shared;
 use crate::run::start;
 use crate::run::writer::Writer;
 use crate::span;
-
-/// How often a run may be taken over without getting on before it is left to a person.
-const CRASHES_MAX: u32 = 3;
 
 /// What reaches a driver from its process.
 #[derive(Clone)]
@@ -40,37 +42,53 @@ pub(crate) struct Signals {
     pub hand_back: watch::Receiver<bool>,
 }
 
-/// Drives a claimed log until nothing is left to do, or until it must be given back.
+/// Drives a claimed log until nothing is left to do, or until it must be given back. `held_until`
+/// is when the lease lapses at the earliest, on the monotonic clock.
 pub(crate) async fn drive(
     shared: Arc<Shared>,
     lease: Lease,
+    held_until: Duration,
     signals: Signals,
 ) -> Result<(), JournalError> {
-    let mut writer = start::open(&shared, &lease).await?;
+    let mut writer = start::open(&shared, &lease, held_until).await?;
     loop {
-        if writer.log.run.is_some() {
+        if writer.log.run.as_ref().is_some_and(|run| run.waiting.is_none()) {
             let mut driver = Driver::new(shared.clone(), writer, signals.clone());
             driver.run().await?;
             writer = driver.writer;
         }
-        if *signals.hand_back.borrow() || !start::next(&shared, &mut writer).await? {
-            return shared.journal.release(&writer.lease).await;
+        if *signals.hand_back.borrow() || !inbox::take(&shared, &mut writer).await? {
+            let wake_ms = inbox::next_expiry(&writer);
+            return shared.journal.release(&writer.lease, wake_ms).await;
         }
     }
 }
 
-type Running = BoxFuture<'static, Finished>;
+type Running = BoxFuture<'static, Option<Finished>>;
 
-struct Finished {
-    path: Arc<str>,
-    took: Duration,
-    outcome: Result<Outcome, NodeError>,
-}
-
-/// Something that has begun: its span, and when on the monotonic clock.
+/// Something that has begun.
 pub(super) struct Begun {
     pub(super) span: Span,
+    /// When, on the monotonic clock.
     pub(super) at: Duration,
+    /// Ends its future.
+    abort: Option<AbortHandle>,
+    /// Tells its signs of life.
+    pulse: Option<Arc<Notify>>,
+    /// It does work of its own; else there is a graph inside.
+    leaf: bool,
+    /// It waits for an answer.
+    suspended: bool,
+    /// An answer came since it was launched.
+    answered: bool,
+}
+
+impl Begun {
+    fn stop(&self) {
+        if let Some(abort) = &self.abort {
+            abort.abort();
+        }
+    }
 }
 
 pub(super) struct Driver {
@@ -78,46 +96,51 @@ pub(super) struct Driver {
     pub(super) writer: Writer,
     signals: Signals,
     tasks: FuturesUnordered<Running>,
-    commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
+    pub(super) commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
     /// The run under the empty path, and the tasks that are live.
     pub(super) live: BTreeMap<Arc<str>, Begun>,
+    /// Tasks that do work of their own right now.
+    working: usize,
 }
 
 impl Driver {
     fn new(shared: Arc<Shared>, writer: Writer, signals: Signals) -> Self {
-        let tasks = FuturesUnordered::new();
-        let commands = mpsc::channel(256);
-        Self { shared, writer, signals, tasks, commands, live: BTreeMap::new() }
+        let (tasks, commands) = (FuturesUnordered::new(), mpsc::channel(256));
+        Self { shared, writer, signals, tasks, commands, live: BTreeMap::new(), working: 0 }
     }
 
-    /// Runs until the run has ended or is given back.
+    /// Runs until the run has ended, waits for somebody, or is given back.
     async fn run(&mut self) -> Result<(), JournalError> {
         self.open_span();
-        if let Some(reason) = self.attention() {
-            return self.end(EndStatus::NeedsAttention, Some(reason)).await;
-        }
         self.advance().await?;
-        let mut renewal = tokio::time::interval(LEASE / 3);
+        let mut renewal = tokio::time::interval(self.shared.lease / 3);
         renewal.reset();
         let deadline = tokio::time::sleep(self.time_left());
         tokio::pin!(deadline);
-        // The log may have received a cancel before this driver listened.
+        // The log may have received something before this driver listened.
         self.signals.inbox.notify_one();
-        while self.writer.log.run.is_some() {
+        while self.goes_on() {
             tokio::select! {
                 biased;
                 Some(command) = self.commands.1.recv() => self.obey(command).await?,
                 Some(finished) = self.tasks.next() => self.finished(finished).await?,
-                () = self.signals.inbox.notified() => self.look_for_cancel().await?,
+                landed = self.writer.landing() => landed?,
+                () = self.signals.inbox.notified() => self.look_into_inbox().await?,
                 () = &mut deadline => {
-                    let limit = NodeError::Limit("the run took longer than `limits.timeout`".into());
-                    self.end(EndStatus::Failed, Some(end::explain(None, &limit))).await?;
+                    if self.out_of_time().await? {
+                        return Ok(());
+                    }
+                    deadline.set(tokio::time::sleep(self.time_left()));
                 }
                 _ = renewal.tick() => self.writer.renew().await?,
                 Ok(()) = self.signals.hand_back.changed() => return self.hand_back().await,
             }
         }
         Ok(())
+    }
+
+    fn goes_on(&self) -> bool {
+        self.writer.log.run.as_ref().is_some_and(|run| run.waiting.is_none())
     }
 
     pub(super) fn frame(&self) -> Option<&Frame> {
@@ -134,211 +157,345 @@ impl Driver {
         if let Some(traceparent) = &run.started.traceparent {
             self.shared.services.trace.adopt(&span, traceparent);
         }
-        self.begun("".into(), span);
+        self.begun("".into(), span, false);
     }
 
-    fn span(&self, path: &str) -> Span {
+    pub(super) fn span(&self, path: &str) -> Span {
         self.live.get(path).map_or_else(Span::none, |b| b.span.clone())
     }
 
-    fn begun(&mut self, path: Arc<str>, span: Span) {
+    pub(super) fn begun(&mut self, path: Arc<str>, span: Span, leaf: bool) {
         let at = self.shared.services.env.monotonic();
-        self.live.insert(path, Begun { span, at });
+        let (abort, pulse, suspended, answered) = (None, None, false, false);
+        self.live.insert(path, Begun { span, at, abort, pulse, leaf, suspended, answered });
     }
 
-    /// Why the run must wait for a person, if it must.
-    fn attention(&self) -> Option<RunError> {
-        let run = self.writer.log.run.as_ref()?;
-        if run.crashes >= CRASHES_MAX {
-            return Some(end::poison(run.crashes));
-        }
-        run.root.as_ref().and_then(end::open_unsafe_call)
+    /// Adds the future of a task that has begun.
+    pub(super) fn spawn(
+        &mut self,
+        path: &Arc<str>,
+        pulse: Arc<Notify>,
+        work: impl Future<Output = Finished> + Send + 'static,
+    ) {
+        let Some(begun) = self.live.get_mut(path) else { return };
+        let (work, abort) = abortable(work.instrument(begun.span.clone()));
+        (begun.abort, begun.pulse) = (Some(abort), Some(pulse));
+        (begun.suspended, begun.answered) = (false, false);
+        self.working += usize::from(begun.leaf);
+        self.tasks.push(Box::pin(async { work.await.ok() }));
     }
 
-    /// Until `limits.timeout`; without one, longer than any process lives.
+    /// Until `limits.timeout` or the next question expires; without either, longer than any
+    /// process lives.
     fn time_left(&self) -> Duration {
         const FOREVER: Duration = Duration::from_hours(24 * 365);
-        let limit = self.frame().and_then(|f| f.graph.limits.timeout);
-        let Some((limit, run)) = limit.zip(self.writer.log.run.as_ref()) else { return FOREVER };
         let now = self.shared.services.env.now().as_millisecond();
-        let gone = u64::try_from(now - run.began_ms).unwrap_or(0);
-        limit.saturating_sub(Duration::from_millis(gone)).min(FOREVER)
+        let expiry = inbox::next_expiry(&self.writer).map_or(FOREVER, |at| {
+            Duration::from_millis(u64::try_from(at.saturating_sub(now)).unwrap_or(0))
+        });
+        self.limit_left(now).unwrap_or(FOREVER).min(expiry).min(FOREVER)
+    }
+
+    /// Until `limits.timeout`.
+    fn limit_left(&self, now: i64) -> Option<Duration> {
+        let limit = self.frame()?.graph.limits.timeout?;
+        let spent = self.writer.log.run.as_ref()?.spent_ms(now);
+        Some(limit.saturating_sub(Duration::from_millis(spent)))
+    }
+
+    /// A limit of time was reached: the run's, which ends it, or that of a question.
+    async fn out_of_time(&mut self) -> Result<bool, JournalError> {
+        let now = self.shared.services.env.now().as_millisecond();
+        let expired = inbox::next_expiry(&self.writer).is_some_and(|at| at <= now);
+        if !expired {
+            let limit = NodeError::Limit("the run took longer than `limits.timeout`".into());
+            let error = end::explain(None, &limit);
+            self.end(EndStatus::Failed, Some(error), None).await?;
+            return Ok(true);
+        }
+        inbox::expire(&self.shared, &mut self.writer)?;
+        self.take_answers();
+        self.advance().await?;
+        Ok(false)
     }
 
     /// Does what tasks ask, as much as has come in, in one append.
     async fn obey(&mut self, first: Command) -> Result<(), JournalError> {
         let mut command = Some(first);
+        let mut at_once = false;
         while let Some(next) = command {
-            match next {
-                Command::Intent(intent, ack) => {
-                    self.writer.push(Fact::Intent(intent))?;
-                    self.writer.acknowledge(ack);
-                }
-                Command::Delta { task, call, shown, delta } => {
-                    self.writer.delta(&task, &call, shown, &delta).await?;
-                }
-                Command::Called { called, message, ack } => {
-                    if let Some(message) = message {
-                        let shown = called.shown || self.shows(&called.task);
-                        self.writer.message(message, shown);
-                    }
-                    self.writer.called(*called)?;
+            at_once |= self.take_command(next).await?;
+            command = self.commands.1.try_recv().ok();
+        }
+        if at_once { self.writer.store_all().await } else { self.writer.flush().await }
+    }
+
+    /// Writes down what a task asks; `true` if it must be stored whatever the run's durability.
+    async fn take_command(&mut self, command: Command) -> Result<bool, JournalError> {
+        match command {
+            Command::Intent(mut intent, ack) => {
+                self.beat(&intent.task);
+                let at_once = end::is_unsafe(&intent);
+                intent.again = self.made_again(&intent.task, &intent.call, &intent.to);
+                self.writer.push(Fact::Intent(intent))?;
+                self.writer.acknowledge(ack);
+                return Ok(at_once);
+            }
+            Command::Asked(asked, ack) => {
+                self.beat(&asked.task);
+                self.writer.push(Fact::Asked(asked))?;
+                if let Some(ack) = ack {
                     self.writer.acknowledge(ack);
                 }
             }
-            command = self.commands.1.try_recv().ok();
+            Command::Delta { task, call, shown, delta } => {
+                self.beat(&task);
+                self.writer.delta(&task, &call, shown, &delta).await?;
+            }
+            Command::Called { called, message, ack } => {
+                self.beat(&called.task);
+                if let Some(message) = message {
+                    let shown = called.shown || self.shows(&called.task);
+                    self.writer.message(message, shown);
+                }
+                self.writer.called(*called)?;
+                self.writer.acknowledge(ack);
+            }
         }
-        self.writer.flush().await
+        Ok(false)
+    }
+
+    /// Whether something of this message was streamed before and is void now.
+    fn made_again(&mut self, task: &str, call: &Arc<str>, to: &Callee) -> bool {
+        let streamed = self.writer.void(task, call);
+        let task = self.frame().and_then(|frame| frame.task(task));
+        let begun = task.is_some_and(|t| t.void.contains(call) || t.open.contains_key(call));
+        matches!(to, Callee::Model(_)) && (streamed || begun)
+    }
+
+    /// A task did something: it, and every task around it, is not silent.
+    fn beat(&self, task: &str) {
+        let mut path = task;
+        loop {
+            if let Some(pulse) = self.live.get(path).and_then(|begun| begun.pulse.as_ref()) {
+                pulse.notify_one();
+            }
+            match split(path).0 {
+                "" => return,
+                outer => path = outer,
+            }
+        }
     }
 
     /// Whether the graph that a task belongs to talks to the user.
-    fn shows(&mut self, task: &str) -> bool {
-        let outer = task.rsplit_once('/').map_or("", |(outer, _)| outer);
-        self.frame_mut().and_then(|f| f.frame_mut(outer)).is_some_and(|f| f.graph.shown)
+    fn shows(&self, task: &str) -> bool {
+        self.frame().and_then(|f| f.frame(split(task).0)).is_some_and(|f| f.graph.shown)
     }
 
     /// Takes in the end of a task, and of all others that have ended by now.
-    async fn finished(&mut self, first: Finished) -> Result<(), JournalError> {
-        let mut finished = Some(first);
-        while let Some(Finished { path, took, outcome }) = finished {
-            if let Some(begun) = self.live.remove(&path) {
-                span::node_ended(&begun.span, outcome.as_ref().err());
+    async fn finished(&mut self, first: Option<Finished>) -> Result<(), JournalError> {
+        let mut next = Some(first);
+        while let Some(finished) = next {
+            if let Some(finished) = finished {
+                self.take_end(finished).await?;
             }
-            let result = result(outcome, took);
-            if let Some(task) = self.frame_mut().and_then(|f| f.task_mut(&path)) {
-                task.result = Some(result);
-            }
-            finished = self.tasks.next().now_or_never().flatten();
+            next = self.tasks.next().now_or_never().flatten();
         }
         self.advance().await
     }
 
+    async fn take_end(&mut self, finished: Finished) -> Result<(), JournalError> {
+        let Finished { path, took, outcome } = finished;
+        let Some(begun) = self.live.get(&path) else { return Ok(()) };
+        let leaf = begun.leaf;
+        self.working -= usize::from(leaf);
+        // What it asked before it ended is written first: it happened.
+        while let Ok(command) = self.commands.1.try_recv() {
+            self.take_command(command).await?;
+        }
+        match outcome {
+            Ok(Outcome::Suspend(_)) => self.suspend(&path),
+            Ok(Outcome::Done(done)) => return self.end_task(&path, took, Ok(done)),
+            Err(error) => {
+                if !leaf {
+                    self.stop_inside(&path);
+                }
+                self.close_calls(&path)?;
+                return self.end_task(&path, took, Err(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// The task waits for an answer, unless one came while it ran, which it did not see.
+    fn suspend(&mut self, path: &str) {
+        if self.live.get(path).is_some_and(|begun| begun.answered) {
+            self.live.remove(path);
+        } else if let Some(begun) = self.live.get_mut(path) {
+            begun.suspended = true;
+        }
+    }
+
+    /// Ends an attempt: another one follows, or the task has its result.
+    pub(super) fn end_task(
+        &mut self,
+        path: &Arc<str>,
+        took: Duration,
+        done: Result<Done, NodeError>,
+    ) -> Result<(), JournalError> {
+        if let Some(begun) = self.live.remove(path) {
+            begun.stop();
+            span::node_ended(&begun.span, done.as_ref().err());
+        }
+        match &done {
+            Err(error) if self.retry(path, error)? => return Ok(()),
+            Err(_) => {}
+            Ok(done) => self.keep(path, done),
+        }
+        let result = result(done, took);
+        if let Some(task) = self.frame_mut().and_then(|f| f.task_mut(path)) {
+            task.result = Some(result);
+        }
+        Ok(())
+    }
+
+    /// Stops the tasks inside a task.
+    fn stop_inside(&mut self, path: &Arc<str>) {
+        let inside = format!("{path}/");
+        let below = self.live.range::<str, _>((Bound::Excluded(&**path), Bound::Unbounded));
+        let below: Vec<Arc<str>> = below
+            .map(|(path, _)| path.clone())
+            .take_while(|p| p.starts_with(&**path))
+            .filter(|p| p.starts_with(&inside))
+            .collect();
+        for task in below {
+            if let Some(begun) = self.live.remove(&task) {
+                begun.stop();
+                self.working -= usize::from(begun.leaf && !begun.suspended);
+            }
+        }
+    }
+
+    /// Answers arrived: tasks that wait for them run again.
+    fn take_answers(&mut self) {
+        let Some(root) = self.writer.log.run.as_ref().and_then(|run| run.root.as_ref()) else {
+            return;
+        };
+        let mut again = Vec::new();
+        root.walk_live(&mut |_, task| {
+            if task.asks.values().any(|q| q.answer.is_some()) {
+                again.push(task.path.clone());
+            }
+        });
+        for path in again {
+            match self.live.get_mut(&path) {
+                Some(begun) if begun.suspended => {
+                    self.live.remove(&path);
+                }
+                Some(begun) => begun.answered = true,
+                None => {}
+            }
+        }
+    }
+
     /// Commits every step that is complete, stores what ended before its siblings, and launches
     /// what can run.
-    async fn advance(&mut self) -> Result<(), JournalError> {
+    pub(super) async fn advance(&mut self) -> Result<(), JournalError> {
         loop {
             match self.settle("")? {
                 Settled::Waiting => {}
                 Settled::Moved => continue,
-                Settled::Finished => return self.end(EndStatus::Finished, None).await,
+                Settled::Finished => return self.end(EndStatus::Finished, None, None).await,
                 Settled::Failed(task, error) => {
                     let error = end::explain(task.as_deref(), &error);
-                    return self.end(EndStatus::Failed, Some(error)).await;
+                    return self.end(EndStatus::Failed, Some(error), None).await;
                 }
             }
-            break;
+            if self.launch() {
+                break;
+            }
         }
         self.store_early()?;
         if self.writer.pending() {
             self.writer.flush().await?;
         }
-        self.launch();
-        Ok(())
+        if self.working == 0 && self.commands.1.is_empty() { self.wait().await } else { Ok(()) }
     }
 
-    /// Starts every task that can run and does not.
-    fn launch(&mut self) {
-        let Some(run) = self.writer.log.run.as_ref() else { return };
-        let Some(program) = self.writer.program.clone() else { return };
-        let Some(root) = &run.root else { return };
-        let mut ready: Vec<(Arc<dyn Node>, Cx, Arc<crate::state::State>)> = Vec::new();
-        let mut spans = Vec::new();
-        root.walk_live(&mut |frame, task| {
-            if self.live.contains_key(&task.path) {
-                return;
-            }
-            let node = &frame.graph.nodes[task.node];
-            spans.push((frame.path.clone(), task.path.clone(), node.name.clone(), node.kind));
-            if let Work::Leaf(work) = &node.work {
-                let cx = Cx {
-                    services: self.shared.services.clone(),
-                    program: program.clone(),
-                    started: run.started.clone(),
-                    scope: frame.scope.clone(),
-                    task: task.path.clone(),
-                    replies: task.replies.clone(),
-                    commands: self.commands.0.clone(),
-                };
-                ready.push((work.clone(), cx, frame.state.clone()));
-            }
-        });
-        for (outer, path, name, kind) in spans {
-            let span = span::node(&self.span(&outer), &name, kind, &path);
-            self.begun(path, span);
+    /// Every live task waits for a person.
+    async fn wait(&mut self) -> Result<(), JournalError> {
+        let Some(run) = &self.writer.log.run else { return Ok(()) };
+        let asked: Vec<_> = run.root.as_ref().map(Frame::open_questions).unwrap_or_default();
+        if asked.is_empty() {
+            let error = NodeError::Internal("nothing is left that could go on".into());
+            return self.end(EndStatus::Failed, Some(end::explain(None, &error)), None).await;
         }
-        for (node, cx, state) in ready {
-            let span = self.span(&cx.task);
-            self.tasks.push(Box::pin(run_task(node, cx, state).instrument(span)));
+        let asked = asked.iter().map(|asked| crate::run::record::Asked::clone(asked)).collect();
+        let run = run.started.run.clone();
+        self.stop();
+        let waiting = Waiting { run, asked, attention: None, open: Vec::new() };
+        self.writer.push(Fact::Waiting(Box::new(waiting)))?;
+        self.writer.store_all().await
+    }
+
+    async fn look_into_inbox(&mut self) -> Result<(), JournalError> {
+        match inbox::while_running(&self.shared, &mut self.writer).await? {
+            Verdict::End(status, error, by) => self.end(status, error, by).await,
+            Verdict::On if self.writer.pending() => {
+                self.take_answers();
+                self.advance().await
+            }
+            Verdict::On => Ok(()),
         }
     }
 
-    async fn look_for_cancel(&mut self) -> Result<(), JournalError> {
-        let Some(run) = self.writer.log.run.as_ref().map(|r| r.started.run.clone()) else {
-            return Ok(());
-        };
-        let mut cancelled = false;
-        for (id, input) in self.shared.journal.inbox(&self.writer.lease.log).await? {
-            if input == (Input::Cancel { run: run.clone() }) {
-                self.writer.consume(id);
-                cancelled = true;
-            }
-        }
-        if cancelled { self.end(EndStatus::Cancelled, None).await } else { Ok(()) }
+    /// Drops every task: their connections close.
+    fn stop(&mut self) {
+        self.tasks.clear();
+        self.commands = mpsc::channel(256);
+        self.live.clear();
+        self.working = 0;
     }
 
-    /// Ends the run: stops its tasks (dropping them closes their connections), answers what is
-    /// left unanswered, and writes the last record.
+    /// Ends the run: stops its tasks, answers what is left unanswered, and writes the last record.
     async fn end(
         &mut self,
         status: EndStatus,
         error: Option<RunError>,
+        by: Option<RunId>,
     ) -> Result<(), JournalError> {
-        self.tasks.clear();
-        self.commands = mpsc::channel(256);
         if let Some(begun) = self.live.get("") {
             span::workflow_ended(&begun.span, error.as_ref());
         }
-        self.live.clear();
+        self.stop();
         if status == EndStatus::Failed {
             self.store_early()?;
         }
-        end::close(&self.shared, &mut self.writer, status, error)?;
-        self.writer.flush().await?;
+        end::close(&self.shared, &mut self.writer, status, error, by)?;
+        self.writer.store_all().await?;
         self.shared.live.reset(&self.writer.lease.log).await;
         Ok(())
     }
 
     async fn hand_back(&mut self) -> Result<(), JournalError> {
-        self.tasks.clear();
-        self.live.clear();
+        self.stop();
         self.writer.push(Fact::Handed {})?;
-        self.writer.flush().await?;
+        self.writer.store_all().await?;
         self.shared.live.reset(&self.writer.lease.log).await;
         Ok(())
+    }
+
+    /// The tasks that are live, by path, so that others are launched.
+    pub(super) fn lives(&self, path: &str) -> bool {
+        self.live.contains_key(path)
     }
 }
 
 /// A task's result, from what its node gave.
-pub(super) fn result(outcome: Result<Outcome, NodeError>, took: Duration) -> TaskResult {
+pub(super) fn result(done: Result<Done, NodeError>, took: Duration) -> TaskResult {
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    match outcome {
-        Ok(Outcome { writes }) => TaskResult { took_ms, writes, ..Default::default() },
+    match done {
+        Ok(Done { writes, goto }) => TaskResult { took_ms, writes, goto, ..Default::default() },
         Err(error) => TaskResult { took_ms, error: Some(error), ..Default::default() },
     }
-}
-
-/// Runs one task; a panic in it is a failure of the task, not of the process.
-async fn run_task(node: Arc<dyn Node>, cx: Cx, state: Arc<crate::state::State>) -> Finished {
-    let env = cx.services.env.clone();
-    let path = cx.task.clone();
-    let began = env.monotonic();
-    let work = std::panic::AssertUnwindSafe(async { node.run(&cx, &state).await }).catch_unwind();
-    let outcome = work.await.unwrap_or_else(|panic| {
-        let what = panic
-            .downcast_ref::<&str>()
-            .map(ToString::to_string)
-            .or_else(|| panic.downcast_ref::<String>().cloned());
-        Err(NodeError::Internal(what.unwrap_or_else(|| "a panic without words".into())))
-    });
-    Finished { path, took: env.monotonic().saturating_sub(began), outcome }
 }

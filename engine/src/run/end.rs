@@ -1,5 +1,5 @@
-//! How a run ends: why it failed, what its conversation keeps, and which calls get an answer
-//! although they were never made.
+//! How a run ends or comes to wait: why it failed, what its conversation keeps, and which calls
+//! get an answer although they were never made.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::graph::Limits;
-use crate::id::MessageId;
+use crate::id::{MessageId, RunId};
 use crate::journal::JournalError;
 use crate::message::{Message, ToolCall, pending_tool_calls};
 use crate::node::{NodeError, Work};
 use crate::run::fold::RunState;
 use crate::run::frame::{Frame, holds_messages};
-use crate::run::record::{Callee, EndStatus, Ended, Fact, RunError};
+use crate::run::record::{Callee, EndStatus, Ended, Fact, Intent, RunError};
 use crate::run::shared::Shared;
 use crate::run::writer::Writer;
 use crate::state::{Delta, State, Writes};
@@ -44,19 +44,37 @@ pub(crate) fn poison(crashes: u32) -> RunError {
     )
 }
 
-/// An `unsafe` call that was begun by a process that is gone: whether it happened, only a person
+/// `unsafe` calls that were begun by a process that is gone: whether they happened, only a person
 /// can say.
-pub(crate) fn open_unsafe_call(root: &Frame) -> Option<RunError> {
-    let mut found = None;
-    root.walk(&mut |_, task| {
-        for intent in task.open.values() {
-            if let Callee::Tool { name, effect: Effect::Unsafe, .. } = &intent.to {
-                let text = format!("tool `{name}` was called and its outcome is not known");
-                found.get_or_insert_with(|| attention("open_call", text));
-            }
-        }
+pub(crate) fn open_unsafe_calls(root: &Frame) -> Vec<Intent> {
+    let mut open = Vec::new();
+    root.walk_live(&mut |_, task| {
+        open.extend(task.open.values().filter(|intent| is_unsafe(intent)).cloned());
     });
-    found
+    open
+}
+
+/// Whether a call must not be made twice.
+pub(crate) fn is_unsafe(intent: &Intent) -> bool {
+    matches!(&intent.to, Callee::Tool { effect: Effect::Unsafe, .. })
+}
+
+/// Why a run with such calls waits for a person.
+pub(crate) fn open_calls(open: &[Intent]) -> RunError {
+    let name = |intent: &Intent| match &intent.to {
+        Callee::Tool { name, .. } => format!("`{name}`"),
+        Callee::Model(model) => format!("`{model}`"),
+    };
+    let mut names: Vec<String> = open.iter().map(name).collect();
+    names.dedup();
+    attention(
+        "open_call",
+        format!(
+            "the process ended during a call of {}; whether it happened is not known. Say what \
+             became of it with `resolve`: done, retry or failed",
+            names.join(", ")
+        ),
+    )
 }
 
 /// Why a pinned bundle cannot be run.
@@ -88,6 +106,7 @@ pub(crate) fn close(
     writer: &mut Writer,
     status: EndStatus,
     error: Option<RunError>,
+    by: Option<RunId>,
 ) -> Result<(), JournalError> {
     let Some(run) = writer.log.run.as_ref() else { return Ok(()) };
     let (id, usage) = (run.started.run.clone(), run.usage);
@@ -109,7 +128,8 @@ pub(crate) fn close(
             Err(error) => tracing::error!(run = %id, %error, "closing writes were refused"),
         }
     }
-    writer.push(Fact::Ended(Box::new(Ended { run: id, status, error, delta, usage, output })))?;
+    let ended = Ended { run: id, status, error, by, delta, usage, output };
+    writer.push(Fact::Ended(Box::new(ended)))?;
     match writer.log.snapshot() {
         Some(values) => writer.push(Fact::Snapshot { values }),
         None => Ok(()),
@@ -150,6 +170,8 @@ fn abandoned(frame: &Frame) -> Writes {
         let finished = task.result.as_ref().filter(|r| r.error.is_none());
         let writes = match (finished, &frame.graph.nodes[task.node].work, &task.inner) {
             (Some(result), ..) => result.writes.clone(),
+            // What items wrote is theirs until all of them have ended.
+            (None, Work::Each(_), _) => Writes::new(),
             (None, Work::Sub(sub), Some(inner)) => {
                 let mut state = State::clone(&inner.state);
                 for (name, value) in abandoned(inner) {

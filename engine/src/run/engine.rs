@@ -17,9 +17,9 @@ use crate::model::Retry;
 use crate::run::context::Services;
 use crate::run::driver::{self, Signals};
 use crate::run::event::{self, Event};
-use crate::run::fold::LogState;
+use crate::run::fold::{LogState, Programs};
 use crate::run::live::Live;
-use crate::run::record::{Ended, Fact, Number};
+use crate::run::record::{Ended, Fact, Number, Waiting};
 use crate::run::shared::{LEASE, Shared, message_map};
 use crate::run::stream;
 
@@ -28,9 +28,18 @@ const POLL: Duration = Duration::from_secs(1);
 /// Logs that one process drives at once; others wait in the store.
 const DRIVES_MAX: usize = 4096;
 
+/// How a run came to rest.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stopped {
+    /// It ended.
+    Ended(Ended),
+    /// It goes on only when somebody does something.
+    Waiting(Waiting),
+}
+
 /// Runs graphs over a journal.
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     wake: Notify,
     active: Mutex<HashMap<LogId, Arc<Notify>>>,
     fault: watch::Receiver<Option<String>>,
@@ -45,7 +54,20 @@ impl Engine {
         services: Arc<Services>,
         catalog: Catalog,
     ) -> Arc<Self> {
-        let (shared, fault) = Shared::new(journal, live, services, catalog);
+        Self::with_lease(journal, live, services, catalog, LEASE)
+    }
+
+    /// Like [`new`](Self::new), with another length of the leases: how long a log rests after the
+    /// process that held it was lost.
+    #[must_use]
+    pub fn with_lease(
+        journal: Arc<dyn Journal>,
+        live: Arc<dyn Live>,
+        services: Arc<Services>,
+        catalog: Catalog,
+        lease: Duration,
+    ) -> Arc<Self> {
+        let (shared, fault) = Shared::new(journal, live, services, catalog, lease);
         Arc::new(Self { shared, wake: Notify::new(), active: Mutex::default(), fault })
     }
 
@@ -83,7 +105,14 @@ impl Engine {
         self.send(log, &id, &Input::Cancel { run: run.clone() }).await.map(|_| ())
     }
 
-    async fn send(&self, log: &LogId, id: &InputId, input: &Input) -> Result<Sent, JournalError> {
+    /// Sends an input to a log; idempotent by `id`. Whether it can be taken is the sender's to
+    /// check: what makes no sense when its time comes is passed over.
+    pub async fn send(
+        &self,
+        log: &LogId,
+        id: &InputId,
+        input: &Input,
+    ) -> Result<Sent, JournalError> {
         let sent = self.shared.journal.send(log, id, input).await;
         match &sent {
             Ok(_) => self.shared.fault(None),
@@ -98,7 +127,8 @@ impl Engine {
     }
 
     /// The run's events with a number above `after`: those that happened, then those that happen,
-    /// until the run ends (the last event is `run.finished`, `run.failed` or `run.cancelled`).
+    /// until the run ends or waits (the last event is `run.finished`, `run.failed`,
+    /// `run.cancelled` or `run.waiting`).
     /// Waits for a run that is still queued. Numbers rise strictly; none is missing or repeated.
     /// An unknown run has none.
     #[must_use]
@@ -119,19 +149,19 @@ impl Engine {
         Ok(history.records.iter().flat_map(|r| event::project(r, &messages)).collect())
     }
 
-    /// Waits until the run has ended. While the store takes no writes nothing can end, so that is
-    /// an error; the run goes on once there is room.
-    pub async fn wait(&self, run: &RunId) -> Result<Ended, JournalError> {
-        let mut ends = self.shared.ends.subscribe();
+    /// Waits until the run has ended or waits for somebody. While the store takes no writes
+    /// nothing can end, so that is an error; the run goes on once there is room.
+    pub async fn wait(&self, run: &RunId) -> Result<Stopped, JournalError> {
+        let mut stops = self.shared.stops.subscribe();
         let mut fault = self.fault.clone();
         loop {
-            if let Some(ended) = self.ended(run).await? {
-                return Ok(ended);
+            if let Some(stopped) = self.stopped(run).await? {
+                return Ok(stopped);
             }
             tokio::select! {
                 // A lagging reader, or an end in another process, is met by asking the journal.
                 () = tokio::time::sleep(POLL) => {}
-                () = end_of(run, &mut ends) => {}
+                () = stop_of(run, &mut stops) => {}
                 Ok(down) = fault.wait_for(Option::is_some) => {
                     return Err(JournalError::Full(down.clone().unwrap_or_default()));
                 }
@@ -139,34 +169,29 @@ impl Engine {
         }
     }
 
-    /// The last record of a run; `None` until it has ended.
-    async fn ended(&self, run: &RunId) -> Result<Option<Ended>, JournalError> {
+    /// How the run ended, or what it waits for; `None` while it goes on.
+    pub async fn stopped(&self, run: &RunId) -> Result<Option<Stopped>, JournalError> {
         let unknown = || JournalError::Corrupt(format!("run {run} is not known"));
         let place = self.shared.journal.find(run).await?.ok_or_else(unknown)?;
         let Some(last) = place.last else { return Ok(None) };
         let history = self.shared.journal.read(&place.log, last, 1).await?;
         Ok(history.records.first().and_then(|r| match &r.record.fact {
-            Fact::Ended(ended) => Some(Ended::clone(ended)),
+            Fact::Ended(ended) => Some(Stopped::Ended(Ended::clone(ended))),
+            Fact::Waiting(waiting) => Some(Stopped::Waiting(Waiting::clone(waiting))),
             _ => None,
         }))
     }
 
     /// The values of the log's channels after the last record.
     pub async fn state(&self, log: &LogId) -> Result<Map<String, Value>, JournalError> {
-        values_until(self.shared.journal.load(log).await?, |_| false)
+        values(self.shared.journal.load(log, None).await?)
     }
 
     /// The values of the channels of a run's log as the run left them; as they stand now if it
     /// has not ended. An unknown run has none.
     pub async fn state_of(&self, run: &RunId) -> Result<Map<String, Value>, JournalError> {
         let Some(place) = self.shared.journal.find(run).await? else { return Ok(Map::new()) };
-        let mut history = self.shared.journal.load(&place.log).await?;
-        let begins = history.records.first().map_or(0, |r| r.number);
-        if place.last.is_some_and(|last| last < begins) {
-            // A snapshot came after the run: what led to its end stands before it.
-            history = self.shared.journal.read(&place.log, 0, usize::MAX).await?;
-        }
-        values_until(history, |number| Some(number) == place.last)
+        values(self.shared.journal.load(&place.log, place.last).await?)
     }
 
     /// Claims logs and drives their runs until `shutdown`; then starts nothing more, lets runs in
@@ -202,7 +227,8 @@ impl Engine {
         drives: &mut JoinSet<()>,
     ) {
         while drives.len() < DRIVES_MAX {
-            let lease = match self.shared.journal.claim(worker, LEASE).await {
+            let asked_at = self.shared.services.env.monotonic();
+            let lease = match self.shared.journal.claim(worker, self.shared.lease).await {
                 Ok(Some(lease)) => lease,
                 Ok(None) => return,
                 Err(error) => {
@@ -217,7 +243,8 @@ impl Engine {
             let engine = self.clone();
             drives.spawn(async move {
                 let log = lease.log.clone();
-                let driven = driver::drive(engine.shared.clone(), lease, signals).await;
+                let held_until = asked_at + engine.shared.lease;
+                let driven = driver::drive(engine.shared.clone(), lease, held_until, signals).await;
                 engine.active().remove(&log);
                 if let Err(error) = driven {
                     tracing::error!(%log, %error, "the log is no longer driven here");
@@ -237,23 +264,14 @@ impl Engine {
     }
 }
 
-/// The values after the record that `last` holds of, else after the last one.
-fn values_until(
-    history: History,
-    last: impl Fn(Number) -> bool,
-) -> Result<Map<String, Value>, JournalError> {
-    let mut state = LogState::default();
-    state.messages = message_map(history.messages);
-    for record in &history.records {
-        state.apply(record, None).map_err(|e| JournalError::Corrupt(e.to_string()))?;
-        if last(record.number) {
-            break;
-        }
-    }
-    Ok(state.values())
+/// The values of the channels after a history.
+fn values(history: History) -> Result<Map<String, Value>, JournalError> {
+    LogState::replay(&history.records, history.messages, &Programs::default())
+        .map(|state| state.values())
+        .map_err(|illegal| JournalError::Corrupt(illegal.to_string()))
 }
 
-/// Until this run is said to have ended, or something was missed.
-async fn end_of(run: &RunId, ends: &mut broadcast::Receiver<RunId>) {
-    while ends.recv().await.is_ok_and(|ended| ended != *run) {}
+/// Until this run is said to have ended or to wait, or something was missed.
+async fn stop_of(run: &RunId, stops: &mut broadcast::Receiver<RunId>) {
+    while stops.recv().await.is_ok_and(|stopped| stopped != *run) {}
 }

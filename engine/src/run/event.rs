@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 
 use crate::id::RunId;
 use crate::model::{Delta, Usage};
+use crate::node::NodeError;
 use crate::run::record::{
-    Called, Callee, EndStatus, Ended, Fact, Intent, Number, Numbered, Reply, Started, Step,
+    Asked, Called, Callee, Edited, EndStatus, Ended, Fact, Fired, Intent, Number, Numbered, Reply,
+    Started, Step, Waiting,
 };
 use crate::state::MessageMap;
 
@@ -34,10 +36,16 @@ pub struct Event {
 }
 
 impl Event {
-    /// Whether it is the last one of its run's stream.
+    /// Whether it is the last one of its run's stream: the run ended, or waits for somebody.
+    #[must_use]
+    pub fn ends_stream(&self) -> bool {
+        matches!(self.name, "run.finished" | "run.failed" | "run.cancelled" | "run.waiting")
+    }
+
+    /// Whether its run has ended with it.
     #[must_use]
     pub fn ends_run(&self) -> bool {
-        matches!(self.name, "run.finished" | "run.failed" | "run.cancelled")
+        self.ends_stream() && self.name != "run.waiting"
     }
 
     /// Whether it begins this run's stream.
@@ -51,21 +59,38 @@ impl Event {
 #[must_use]
 pub fn width(fact: &Fact) -> u64 {
     let events = match fact {
-        Fact::Started(started) => 2 + started.next.len(),
+        Fact::Started(started) => 2 + started.fired.next.len(),
         Fact::Step(step) => {
-            let begun = if step.next.is_empty() { 0 } else { 1 + step.next.len() };
-            step.done.len() + usize::from(!step.delta.is_empty()) + begun
+            step.done.len() + usize::from(!step.delta.is_empty()) + begun_width(&step.fired)
+        }
+        Fact::Edited(edited) => {
+            let changed = usize::from(!edited.delta.is_empty());
+            changed + edited.fired.as_ref().map_or(0, begun_width)
         }
         Fact::Called(called) if called.model.is_some() => 1 + usize::from(called.shown),
         Fact::Ended(ended) => 1 + usize::from(!ended.delta.is_empty()),
+        Fact::Intent(intent) => match intent.to {
+            Callee::Tool { .. } => 1,
+            Callee::Model(_) => usize::from(intent.again),
+        },
         Fact::Snapshot { .. }
-        | Fact::Intent(_)
+        | Fact::Forked(_)
         | Fact::Called(_)
+        | Fact::Asked(_)
+        | Fact::Answered(_)
+        | Fact::Retried(_)
         | Fact::Done(_)
+        | Fact::Waiting(_)
+        | Fact::Resolved(_)
+        | Fact::Migrated { .. }
         | Fact::Resumed { .. }
         | Fact::Handed {} => 1,
     };
     events.max(1) as u64
+}
+
+fn begun_width(fired: &Fired) -> usize {
+    if fired.next.is_empty() { 0 } else { 1 + fired.next.len() }
 }
 
 /// The events of one record. `messages` holds every message that it names.
@@ -79,15 +104,38 @@ pub fn project(numbered: &Numbered, messages: &MessageMap) -> Vec<Event> {
     };
     match &record.fact {
         Fact::Started(started) => project_started(started, &mut emit),
+        Fact::Forked(forked) => {
+            if let Some(run) = &forked.run {
+                emit("run.started", json!({ "run": run, "from": forked.from, "at": forked.at }));
+            }
+        }
         Fact::Resumed { epoch } => emit("stream.reset", json!({ "epoch": epoch })),
-        Fact::Handed {} | Fact::Snapshot { .. } => {}
+        // What a person does shows in what the run does next; questions show when it waits.
+        Fact::Handed {}
+        | Fact::Snapshot { .. }
+        | Fact::Asked(_)
+        | Fact::Answered(_)
+        | Fact::Resolved(_)
+        | Fact::Migrated { .. } => {}
+        Fact::Retried(retried) => {
+            let mut data = place(&retried.task);
+            data["attempt"] = retried.attempt.into();
+            data["wait_ms"] = retried.wait_ms.into();
+            data["error"] = failure(&retried.error);
+            emit("node.retried", data);
+        }
+        Fact::Edited(edited) => project_edited(edited, &mut emit),
+        Fact::Waiting(waiting) => emit("run.waiting", waits(waiting)),
         Fact::Intent(intent) => project_intent(intent, &mut emit),
         Fact::Called(called) => project_called(called, messages, &mut emit),
         Fact::Done(done) => {
             let mut data = place(&done.task);
             data["ms"] = done.took_ms.into();
             if let Some(error) = &done.error {
-                data["error"] = json!({ "code": error.code(), "message": error.to_string() });
+                data["error"] = failure(error);
+            }
+            if done.cached {
+                data["cached"] = true.into();
             }
             emit("node.finished", data);
         }
@@ -109,7 +157,56 @@ fn project_started(started: &Started, emit: Emit<'_>) {
             "bundle": started.bundle,
         }),
     );
-    begun("", 1, &started.next, emit);
+    begun("", 1, &started.fired.next, emit);
+}
+
+fn project_edited(edited: &Edited, emit: Emit<'_>) {
+    if !edited.delta.is_empty() {
+        let changes = json!({ "path": edited.path, "changes": edited.delta, "by": edited.by });
+        emit("state.update", changes);
+    }
+    if let Some(fired) = edited.fired.as_ref().filter(|fired| !fired.next.is_empty()) {
+        begun(&edited.path, 0, &fired.next, emit);
+    }
+}
+
+/// What a run waits for, as its reader sees it.
+#[must_use]
+pub fn waits(waiting: &Waiting) -> Value {
+    let attention = waiting.attention.as_ref();
+    let asked = |asked: &Asked| {
+        let mut data = place(&asked.task);
+        let question = &asked.question;
+        data["id"] = asked.id.as_str().into();
+        data["reason"] = json!(question.reason);
+        data["text"] = question.text.as_str().into();
+        data["choices"] = json!(question.choices);
+        data["schema"] = json!(question.schema);
+        data["tool"] = json!(question.tool);
+        data["arguments"] = json!(question.args);
+        data["expires_at_ms"] = json!(asked.expires_ms);
+        data
+    };
+    let open = |intent: &Intent| {
+        let mut data = place(&intent.task);
+        data["call"] = format!("{}#{}", intent.task, intent.call).into();
+        if let Callee::Tool { name, args, .. } = &intent.to {
+            data["tool"] = name.as_str().into();
+            data["arguments"] = args.clone();
+        }
+        data
+    };
+    json!({
+        "run": waiting.run,
+        "status": if attention.is_some() { "needs_attention" } else { "waiting" },
+        "interrupts": waiting.asked.iter().map(asked).collect::<Vec<_>>(),
+        "attention": attention,
+        "open_calls": waiting.open.iter().map(open).collect::<Vec<_>>(),
+    })
+}
+
+fn failure(error: &NodeError) -> Value {
+    json!({ "code": error.code(), "message": error.to_string() })
 }
 
 fn begun(path: &str, step: u32, next: &[String], emit: Emit<'_>) {
@@ -130,13 +227,16 @@ fn project_step(step: &Step, emit: Emit<'_>) {
         };
         let mut data = place(&task);
         data["ms"] = done.took_ms.into();
+        if done.cached {
+            data["cached"] = true.into();
+        }
         emit("node.finished", data);
     }
     if !step.delta.is_empty() {
         emit("state.update", json!({ "path": step.path, "changes": step.delta }));
     }
-    if !step.next.is_empty() {
-        begun(&step.path, step.step, &step.next, emit);
+    if !step.fired.next.is_empty() {
+        begun(&step.path, step.step, &step.fired.next, emit);
     }
 }
 
@@ -148,6 +248,9 @@ fn project_intent(intent: &Intent, emit: Emit<'_>) {
         data["arguments"] = args.clone();
         data["effect"] = json!(effect);
         emit("tool.call", data);
+    } else if intent.again {
+        // What was streamed of this message is void: it is made again.
+        emit("message.reset", place(&intent.task));
     }
 }
 
@@ -165,12 +268,13 @@ fn project_called(called: &Called, messages: &MessageMap, emit: Emit<'_>) {
             }
             Reply::Value(value) => data["content"] = value.clone(),
             Reply::ToolFailed(error) => data["error"] = json!(error),
+            Reply::Asked { .. } => data["asked"] = true.into(),
             Reply::ModelFailed { .. } => {}
         }
         return emit("tool.result", data);
     }
     if let Reply::ModelFailed { error, .. } = &called.reply {
-        data["error"] = json!({ "code": error.code(), "message": error.to_string() });
+        data["error"] = failure(error);
         return emit("model.finished", data);
     }
     let Some(facts) = &called.model else { return };
@@ -194,7 +298,7 @@ fn project_ended(ended: &Ended, emit: Emit<'_>) {
     }
     let name = match ended.status {
         EndStatus::Finished => "run.finished",
-        EndStatus::Failed | EndStatus::NeedsAttention => "run.failed",
+        EndStatus::Failed => "run.failed",
         EndStatus::Cancelled => "run.cancelled",
     };
     let mut data =
@@ -241,7 +345,7 @@ pub fn deltas(called: &Called, messages: &MessageMap) -> Vec<Event> {
             None => return Vec::new(),
         },
         Reply::ModelFailed { text, reasoning, .. } => (text.as_str(), reasoning.as_str()),
-        Reply::Value(_) | Reply::ToolFailed(_) => return Vec::new(),
+        Reply::Value(_) | Reply::ToolFailed(_) | Reply::Asked { .. } => return Vec::new(),
     };
     let (task, call, shown) = (&called.task, &called.call, called.shown);
     let event = |(number, reasoning, piece): (Number, bool, &str)| {

@@ -17,11 +17,17 @@ use serde_json::{Map, Value};
 use crate::bundle::Program;
 use crate::expr::Scope;
 use crate::graph::Graph;
+use crate::id::RunId;
+use crate::journal::BlobId;
 use crate::message::Message;
 use crate::model::Usage;
 use crate::run::frame::Frame;
-use crate::run::record::{Fact, Number, Numbered, RunOptions, Started};
+use crate::run::record::{
+    Called, Callee, Ended, Fact, Forked, Number, Numbered, Reply, RunOptions, Started, Step,
+    Waiting,
+};
 use crate::state::{self, Channel, Delta, MessageMap, Op, Reducer, State};
+use crate::tool::ToolErrorKind;
 
 /// A record that may not follow those before it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +39,29 @@ pub struct Illegal {
     pub why: String,
 }
 
+/// Compiled bundles, by address: what runs of a log are pinned to.
+#[derive(Clone, Debug, Default)]
+pub struct Programs(BTreeMap<BlobId, Arc<Program>>);
+
+impl Programs {
+    /// The program at that address.
+    #[must_use]
+    pub fn get(&self, bundle: &BlobId) -> Option<&Arc<Program>> {
+        self.0.get(bundle)
+    }
+
+    /// Adds a program.
+    pub fn add(&mut self, program: Arc<Program>) {
+        self.0.insert(program.id.clone(), program);
+    }
+}
+
+impl From<Arc<Program>> for Programs {
+    fn from(program: Arc<Program>) -> Self {
+        Self(BTreeMap::from([(program.id.clone(), program)]))
+    }
+}
+
 /// Everything a log's records say.
 #[derive(Debug, Default)]
 pub struct LogState {
@@ -40,8 +69,10 @@ pub struct LogState {
     pub head: Number,
     /// Every message that records name.
     pub messages: MessageMap,
-    /// The run that goes on, if one does.
+    /// The run that goes on or waits, if one does.
     pub run: Option<RunState>,
+    /// The run that ended last.
+    pub last: Option<LastRun>,
     /// Channels as the last run left them.
     values: IndexMap<Arc<str>, Arc<Value>>,
     /// Those of them that are lists of messages, and so are stored by id.
@@ -54,15 +85,39 @@ pub struct LogState {
 /// snapshots are a small part of the log.
 pub const SNAPSHOT_EVERY: u32 = 200;
 
-/// A run that goes on.
+/// A run that ended.
+#[derive(Clone, Debug)]
+pub struct LastRun {
+    /// Its id.
+    pub run: RunId,
+    /// The log's head before it began.
+    pub before: Number,
+    /// The run that it made way for.
+    pub by: Option<RunId>,
+}
+
+/// A run that goes on or waits.
 #[derive(Debug)]
 pub struct RunState {
     /// How it began.
     pub started: Arc<Started>,
-    /// When.
-    pub began_ms: i64,
+    /// What it is pinned to by now.
+    pub bundle: BlobId,
+    /// The log's head before it began.
+    pub before: Number,
+    /// Milliseconds in which it went on, up to `since_ms`: waiting for people does not count, nor
+    /// does the time between a crash and the next start.
+    pub active_ms: u64,
+    /// Since when it goes on, in milliseconds since 1970.
+    pub since_ms: i64,
     /// Its graph, if the caller of [`LogState::apply`] had it.
     pub root: Option<Frame>,
+    /// What it waits for, if it waits.
+    pub waiting: Option<Arc<Waiting>>,
+    /// Texts that are not the user's came into it: what tools answered.
+    pub tainted: bool,
+    /// Calls, as tool and arguments, that may or may not have happened.
+    pub unknown: Arc<BTreeSet<String>>,
     /// Steps so far, of all its graphs.
     pub steps: u32,
     /// Tokens so far.
@@ -72,72 +127,61 @@ pub struct RunState {
     pub crashes: u32,
     /// Whether an orderly shutdown gave it back.
     handed: bool,
+    /// When its last record was made, in milliseconds since 1970.
+    last_ms: i64,
 }
 
 impl LogState {
-    /// Replays a history. `program` is that of the last run, if it goes on.
+    /// Replays a history. `programs` holds what the last run is or was pinned to, if it goes on.
     pub fn replay(
         records: &[Numbered],
         messages: Vec<Arc<Message>>,
-        program: Option<&Arc<Program>>,
+        programs: &Programs,
     ) -> Result<Self, Illegal> {
         let mut log = Self::default();
         log.messages.extend(messages.into_iter().map(|m| (m.id.clone(), m)));
         for record in records {
-            log.apply(record, program)?;
+            log.apply(record, programs)?;
         }
         Ok(log)
     }
 
     /// Applies one record. Messages that it names must be in [`messages`](Self::messages).
-    pub fn apply(
-        &mut self,
-        numbered: &Numbered,
-        program: Option<&Arc<Program>>,
-    ) -> Result<(), Illegal> {
+    pub fn apply(&mut self, numbered: &Numbered, programs: &Programs) -> Result<(), Illegal> {
         let Numbered { number, record } = numbered;
         let illegal = |why: String| Illegal { number: *number, why };
         if *number <= self.head {
             return Err(illegal(format!("its number is not above {}", self.head)));
         }
-        let done = match (&record.fact, self.run.as_mut()) {
-            (Fact::Started(_), Some(_)) => Err("another run goes on".to_owned()),
-            (Fact::Started(started), None) => self.start(started, record.at_ms, program),
-            (Fact::Snapshot { .. }, Some(_)) => Err("a run goes on".to_owned()),
-            (Fact::Snapshot { values }, None) => self.stand(values),
-            (_, None) => Err("no run goes on".to_owned()),
-            (Fact::Resumed { .. }, Some(run)) => {
-                run.crashes = if run.handed { 0 } else { run.crashes + 1 };
-                run.handed = false;
-                Ok(())
-            }
-            (Fact::Ended(ended), Some(_)) => self.end(&ended.delta),
-            (fact, Some(run)) => {
-                // A call that was begun again is no step forward: it may be what kills.
-                if !matches!(fact, Fact::Intent(_)) {
-                    run.crashes = 0;
-                }
-                run.handed = matches!(fact, Fact::Handed {});
-                if let Fact::Called(called) = fact
-                    && let Some(usage) = called.model.as_ref().and_then(|m| m.usage)
-                {
-                    run.usage += usage;
-                }
-                let done = if let Some(root) = &mut run.root {
-                    root.advance(fact, record.at_ms, &self.messages)
-                } else {
-                    apply_plain(&mut self.values, &mut self.talk, fact, &self.messages)
-                };
-                if let Fact::Step(step) = fact {
-                    run.steps = step.step;
-                }
-                done
-            }
-        };
-        done.map_err(illegal)?;
+        self.take(&record.fact, record.at_ms, programs).map_err(illegal)?;
         self.head = *number;
         self.since = if matches!(record.fact, Fact::Snapshot { .. }) { 0 } else { self.since + 1 };
         Ok(())
+    }
+
+    fn take(&mut self, fact: &Fact, at_ms: i64, programs: &Programs) -> Result<(), String> {
+        match (fact, self.run.as_mut()) {
+            (Fact::Started(_), Some(_)) => Err("another run goes on".to_owned()),
+            (Fact::Started(started), None) => self.start(started, at_ms, programs),
+            (Fact::Snapshot { .. }, Some(_)) => Err("a run goes on".to_owned()),
+            (Fact::Snapshot { values }, None) => self.stand(values),
+            (Fact::Forked(forked), _) => self.forked(forked, at_ms),
+            (Fact::Edited(edited), None) => {
+                self.talk.extend(talked(&edited.delta));
+                apply_values(&mut self.values, &edited.delta, &self.messages)
+            }
+            (_, None) => Err("no run goes on".to_owned()),
+            (Fact::Ended(ended), Some(_)) => self.end(ended),
+            (Fact::Migrated { bundle }, Some(run)) => run.migrate(bundle, at_ms, programs),
+            (fact, Some(run)) => {
+                run.note(fact, at_ms);
+                if let Some(root) = &mut run.root {
+                    root.advance(fact, at_ms, &self.messages)
+                } else {
+                    apply_plain(&mut self.values, &mut self.talk, fact, &self.messages)
+                }
+            }
+        }
     }
 
     /// A snapshot, if one is due: between two runs, once enough was recorded since the last.
@@ -189,17 +233,30 @@ impl LogState {
         graph.channels.iter().filter(fresh).map(|c| (c.name.clone(), c.initial.clone())).collect()
     }
 
-    fn start(
-        &mut self,
-        started: &Started,
-        at_ms: i64,
-        program: Option<&Arc<Program>>,
-    ) -> Result<(), String> {
+    /// What these writes change between two runs, and the messages among them: each channel is
+    /// set, but a list of messages is added to.
+    #[must_use]
+    pub fn edit(&self, writes: &state::Writes) -> (Delta, Vec<Message>) {
+        let (mut delta, mut messages) = (Delta::new(), Vec::new());
+        for (name, value) in writes {
+            let op = if self.talk.contains(name) {
+                let new = crate::run::end::parse_messages(std::iter::once((name, value)));
+                let ids = new.iter().map(|m| m.id.clone()).collect();
+                messages.extend(new);
+                Op::Messages(ids)
+            } else {
+                Op::Set(value.clone())
+            };
+            delta.insert(name.clone(), op);
+        }
+        (delta, messages)
+    }
+
+    fn start(&mut self, started: &Started, at_ms: i64, programs: &Programs) -> Result<(), String> {
         for (name, value) in &started.base {
             self.values.insert(name.clone(), value.clone());
         }
-        let program = program.filter(|p| p.id == started.bundle);
-        let root = match program {
+        let root = match programs.get(&started.bundle) {
             None => {
                 self.talk.extend(talked(&started.delta));
                 apply_values(&mut self.values, &started.delta, &self.messages)?;
@@ -210,19 +267,46 @@ impl LogState {
                 state.apply(&started.delta, &self.messages).map_err(|e| e.to_string())?;
                 let scope = scope_of(started, at_ms);
                 let mut root = Frame::new("".into(), program.graph.clone(), state, scope);
-                root.begin(&started.next, &started.filled, at_ms)?;
+                root.begin(&started.fired, at_ms)?;
                 Some(root)
             }
         };
         self.run = Some(RunState {
             started: Arc::new(started.clone()),
-            began_ms: at_ms,
+            bundle: started.bundle.clone(),
+            before: self.head,
+            active_ms: 0,
+            since_ms: at_ms,
             root,
+            waiting: None,
+            tainted: false,
+            unknown: Arc::default(),
             steps: 1,
             usage: Usage::default(),
             crashes: 0,
             handed: false,
+            last_ms: at_ms,
         });
+        Ok(())
+    }
+
+    /// What follows belongs to a fork: the run that goes on has another id, and none of its open
+    /// calls was made.
+    fn forked(&mut self, forked: &Forked, at_ms: i64) -> Result<(), String> {
+        let (run, id) = match (&mut self.run, &forked.run) {
+            (Some(run), Some(id)) => (run, id),
+            (None, None) => return Ok(()),
+            (Some(_), None) => return Err("the run that goes on has no id in the fork".to_owned()),
+            (None, Some(_)) => return Err("no run goes on in the fork".to_owned()),
+        };
+        let mut started = Started::clone(&run.started);
+        started.run = id.clone();
+        run.started = Arc::new(started);
+        (run.waiting, run.crashes, run.handed) = (None, 0, false);
+        (run.active_ms, run.since_ms, run.last_ms) = (0, at_ms, at_ms);
+        if let Some(root) = &mut run.root {
+            root.fork(id);
+        }
         Ok(())
     }
 
@@ -238,24 +322,105 @@ impl LogState {
         Ok(())
     }
 
-    fn end(&mut self, closing: &Delta) -> Result<(), String> {
-        let root = self.run.take().and_then(|run| run.root);
-        if let Some(root) = root {
+    fn end(&mut self, ended: &Ended) -> Result<(), String> {
+        let Some(run) = self.run.take() else { return Ok(()) };
+        let (id, by) = (ended.run.clone(), ended.by.clone());
+        self.last = Some(LastRun { run: id, before: run.before, by });
+        if let Some(root) = run.root {
             let talk = root.graph.channels.iter().filter(|c| c.reduce == Reducer::Messages);
             self.talk.extend(talk.map(|c| c.name.clone()));
             let values = root.state.iter().map(|(k, v)| (k.clone(), v.clone()));
             self.values.extend(values);
         }
-        apply_values(&mut self.values, closing, &self.messages)
+        apply_values(&mut self.values, &ended.delta, &self.messages)
     }
 }
 
 impl RunState {
+    /// What a fact says of the run as a whole.
+    fn note(&mut self, fact: &Fact, at_ms: i64) {
+        match fact {
+            Fact::Resumed { .. } => {
+                self.crashes = if self.handed { 0 } else { self.crashes + 1 };
+                self.active_ms += millis_between(self.since_ms, self.last_ms);
+                self.since_ms = at_ms;
+            }
+            // A call that was begun again is no step forward: it may be what kills.
+            Fact::Intent(_) => {}
+            Fact::Called(called) => {
+                self.crashes = 0;
+                self.called(called);
+            }
+            Fact::Step(step) => (self.crashes, self.steps) = (0, step.step),
+            Fact::Waiting(_) => self.active_ms += millis_between(self.since_ms, at_ms),
+            _ => self.crashes = 0,
+        }
+        if self.waiting.is_some() && !matches!(fact, Fact::Waiting(_)) {
+            self.since_ms = at_ms;
+        }
+        self.waiting = match fact {
+            Fact::Waiting(waiting) => Some(Arc::new(Waiting::clone(waiting))),
+            _ => None,
+        };
+        self.handed = matches!(fact, Fact::Handed {});
+        self.last_ms = at_ms;
+    }
+
+    fn called(&mut self, called: &Called) {
+        if let Some(usage) = called.model.as_ref().and_then(|m| m.usage) {
+            self.usage += usage;
+        }
+        self.tainted |= called.taints;
+        let unknown = match &called.reply {
+            Reply::Message { failed: Some(error), .. } | Reply::ToolFailed(error) => {
+                error.kind == ToolErrorKind::OutcomeUnknown
+            }
+            _ => false,
+        };
+        let intent = self.root.as_ref().and_then(|root| root.task(&called.task));
+        let intent = intent.and_then(|task| task.open.get(&called.call));
+        if let Some(Callee::Tool { name, args, .. }) = intent.map(|i| &i.to).filter(|_| unknown) {
+            Arc::make_mut(&mut self.unknown).insert(call_text(name, args));
+        }
+    }
+
+    fn migrate(&mut self, bundle: &BlobId, at_ms: i64, programs: &Programs) -> Result<(), String> {
+        self.bundle = bundle.clone();
+        (self.waiting, self.crashes) = (None, 0);
+        (self.since_ms, self.last_ms) = (at_ms, at_ms);
+        match (&mut self.root, programs.get(bundle)) {
+            (Some(root), Some(program)) => root.rebase(&program.graph),
+            (Some(_), None) => {
+                Err(format!("its bundle {bundle} is not at hand", bundle = bundle.0))
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Milliseconds in which it went on, up to `now_ms`.
+    #[must_use]
+    pub fn spent_ms(&self, now_ms: i64) -> u64 {
+        match self.waiting {
+            Some(_) => self.active_ms,
+            None => self.active_ms + millis_between(self.since_ms, now_ms),
+        }
+    }
+
     /// What the run uses where nodes say nothing.
     #[must_use]
     pub fn options(&self) -> &RunOptions {
         &self.started.options
     }
+}
+
+/// A call as [`RunState::unknown`] knows it.
+#[must_use]
+pub fn call_text(tool: &str, args: &Value) -> String {
+    format!("{tool} {args}")
+}
+
+fn millis_between(from: i64, to: i64) -> u64 {
+    u64::try_from(to.saturating_sub(from)).unwrap_or(0)
 }
 
 /// What expressions of a run read besides the state.
@@ -283,9 +448,13 @@ fn apply_plain(
     messages: &MessageMap,
 ) -> Result<(), String> {
     match fact {
-        Fact::Step(step) if step.path.is_empty() => {
-            talk.extend(talked(&step.delta));
-            apply_values(values, &step.delta, messages)
+        Fact::Step(Step { path, delta, .. }) if path.is_empty() => {
+            talk.extend(talked(delta));
+            apply_values(values, delta, messages)
+        }
+        Fact::Edited(edited) if edited.path.is_empty() => {
+            talk.extend(talked(&edited.delta));
+            apply_values(values, &edited.delta, messages)
         }
         _ => Ok(()),
     }

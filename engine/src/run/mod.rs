@@ -3,16 +3,23 @@
 //! | file | what it does |
 //! |---|---|
 //! | `record.rs` | the facts that a log holds |
-//! | `fold.rs`, `frame.rs` | what they add up to, and which may follow which |
+//! | `fold.rs`, `frame.rs`, `advance.rs` | what they add up to, and which may follow which |
 //! | `schedule.rs` | what fires next: edges, branches, joins |
-//! | `context.rs` | what a node reaches: calls to models and tools |
-//! | `driver.rs` | runs the tasks of one log at the same time |
-//! | `settle.rs` | commits their steps and fires what follows |
+//! | `context.rs`, `approval.rs` | what a node reaches: models, tools, people |
+//! | `driver.rs`, `attempt.rs` | runs the tasks of one log at the same time; one attempt of a task |
+//! | `settle.rs`, `cache.rs` | commits their steps and fires what follows; results taken again |
 //! | `start.rs`, `end.rs` | how a run begins; how it ends, and what it leaves |
+//! | `inbox.rs`, `migrate.rs` | what is sent to a log: answers, cancels, edits, forks, other bundles |
 //! | `writer.rs` | numbers, stores, then shows |
 //! | `event.rs`, `live.rs`, `stream.rs` | what readers see: projections, deltas, catching up |
-//! | `engine.rs` | the front: start, cancel, watch, read, and the loop that claims logs |
+//! | `checkpoint.rs`, `standing.rs`, `replay.rs` | where a run can be read and forked from; what stood there |
+//! | `engine.rs` | the front: send, watch, read, and the loop that claims logs |
 
+mod advance;
+mod approval;
+mod attempt;
+mod cache;
+pub mod checkpoint;
 pub mod context;
 mod driver;
 mod end;
@@ -20,11 +27,16 @@ pub mod engine;
 pub mod event;
 pub mod fold;
 pub mod frame;
+mod inbox;
+mod launch;
 pub mod live;
+pub mod migrate;
 pub mod record;
+mod replay;
 pub mod schedule;
 mod settle;
 mod shared;
+pub mod standing;
 mod start;
 mod stream;
 mod writer;

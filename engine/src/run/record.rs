@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::id::{ConversationId, MessageId, RunId, UserId};
+use crate::id::{ConversationId, InterruptId, MessageId, RunId, UserId};
 use crate::journal::BlobId;
 use crate::model::{Finish, ModelRef, Usage};
 use crate::node::NodeError;
@@ -56,13 +56,28 @@ impl Record {
             Fact::Started(started) => named_by(&started.delta),
             Fact::Called(called) => match &called.reply {
                 Reply::Message { id, .. } => vec![id.as_str()],
-                Reply::Value(_) | Reply::ToolFailed(_) | Reply::ModelFailed { .. } => Vec::new(),
+                Reply::Value(_)
+                | Reply::ToolFailed(_)
+                | Reply::ModelFailed { .. }
+                | Reply::Asked { .. } => Vec::new(),
             },
+            Fact::Answered(answered) => {
+                answered.message.iter().map(crate::id::MessageId::as_str).collect()
+            }
             Fact::Done(done) => done.writes.values().flat_map(texts).collect(),
             Fact::Step(step) => named_by(&step.delta),
+            Fact::Edited(edited) => named_by(&edited.delta),
             Fact::Ended(ended) => named_by(&ended.delta),
             Fact::Snapshot { values } => named_by(values),
-            Fact::Resumed { .. } | Fact::Handed {} | Fact::Intent(_) => Vec::new(),
+            Fact::Forked(_)
+            | Fact::Resumed { .. }
+            | Fact::Handed {}
+            | Fact::Intent(_)
+            | Fact::Asked(_)
+            | Fact::Retried(_)
+            | Fact::Waiting(_)
+            | Fact::Resolved(_)
+            | Fact::Migrated { .. } => Vec::new(),
         }
     }
 }
@@ -91,6 +106,9 @@ fn texts(value: &Value) -> Vec<&str> {
 pub enum Fact {
     /// A run began.
     Started(Box<Started>),
+    /// What follows goes on from an earlier number: of this log, whose records in between count
+    /// no more, or of another log, of which this one is a fork.
+    Forked(Box<Forked>),
     /// A process took over a run that another one left in the middle: live deltas since the last
     /// record are void.
     Resumed {
@@ -103,10 +121,28 @@ pub enum Fact {
     Intent(Intent),
     /// A call ended.
     Called(Box<Called>),
+    /// A task asked a person.
+    Asked(Box<Asked>),
+    /// A person answered, or nobody did in time.
+    Answered(Answered),
+    /// A task failed and is tried again.
+    Retried(Retried),
     /// A task ended before its siblings did.
     Done(TaskDone),
     /// All tasks of a step ended; their writes are merged and the next tasks begin.
     Step(Step),
+    /// Nothing goes on until somebody answers, resolves or cancels. Stands only while it is the
+    /// last record.
+    Waiting(Box<Waiting>),
+    /// A person said that an open call may be made again, or that a poisoned run may go on.
+    Resolved(Resolved),
+    /// A person changed the state.
+    Edited(Box<Edited>),
+    /// A person moved the run to another bundle.
+    Migrated {
+        /// Which.
+        bundle: BlobId,
+    },
     /// The run ended.
     Ended(Box<Ended>),
     /// The log's channels as they stand between two runs: what stands before need not be read to
@@ -142,15 +178,51 @@ pub struct Started {
     /// the log has no value of, and those whose value their type no longer admits.
     #[serde(rename = "b", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub base: BTreeMap<Arc<str>, Arc<Value>>,
-    /// Tasks of the first step: `node:visit`.
-    #[serde(rename = "n")]
-    pub next: Vec<String>,
-    /// Join slots that START filled.
-    #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
-    pub filled: Vec<[usize; 2]>,
+    /// What START fired.
+    #[serde(flatten)]
+    pub fired: Fired,
     /// W3C `traceparent` of the run's root span.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// When its records are stored.
+    #[serde(default, skip_serializing_if = "Durability::is_sync")]
+    pub durability: Durability,
+}
+
+/// When the records of a run are stored. An intent to make an `unsafe` call first stores itself
+/// and all before it, whatever this says.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Before they are shown, and before the next step begins.
+    #[default]
+    Sync,
+    /// Before they are shown; the next step may begin first.
+    Async,
+    /// In one append, when the run ends or waits: a crash starts it over.
+    Exit,
+}
+
+impl Durability {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_sync(&self) -> bool {
+        *self == Self::Sync
+    }
+}
+
+/// The beginning of a fork. If a run went on at that number, it goes on here under its new id;
+/// calls that were open there count as never made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forked {
+    /// The id of the run from here on; `None` if no run goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The run that it was forked from.
+    pub from: RunId,
+    /// The number, of the log that held it, that is gone on from.
+    pub at: Number,
 }
 
 /// What a conversation or a caller sets for a whole run.
@@ -182,6 +254,9 @@ pub struct Intent {
     /// To whom.
     #[serde(flatten)]
     pub to: Callee,
+    /// What an earlier attempt streamed of this message is void.
+    #[serde(rename = "a", default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// Whom a call is made to.
@@ -232,6 +307,9 @@ pub struct Called {
     /// (`node.delta`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shown: bool,
+    /// Its answer holds text that is not the user's, and that may try to steer a model.
+    #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
+    pub taints: bool,
 }
 
 /// What is known of a model's answer besides its content.
@@ -276,6 +354,169 @@ pub enum Reply {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         reasoning: String,
     },
+    /// A tool's question to a person; the call goes on, under its key, with the answer.
+    Asked {
+        /// The call name of the question, [`Asked::call`].
+        ask: Arc<str>,
+        /// What the tool wants back together with the answer.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        resume: Value,
+    },
+}
+
+/// A question of a task to a person: an interrupt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// What an answer names.
+    pub id: InterruptId,
+    /// The task's path.
+    #[serde(rename = "t")]
+    pub task: Arc<str>,
+    /// Unique within the task, among calls and questions.
+    #[serde(rename = "c")]
+    pub call: Arc<str>,
+    /// What is asked.
+    #[serde(rename = "q")]
+    pub question: Question,
+    /// Milliseconds since 1970 at which nobody is waited for any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<i64>,
+    /// The answer if it expires; without one the task fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Value>,
+}
+
+/// What a person is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    /// Why.
+    pub reason: AskReason,
+    /// For the person.
+    pub text: String,
+    /// The answers there are; empty: any text, or what `schema` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
+    /// JSON Schema that an answer must meet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Value>,
+    /// On an approval: the tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// On an approval: the arguments as they will be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Value>,
+}
+
+/// Why a person is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AskReason {
+    /// A node of kind `human`.
+    Human,
+    /// A tool call needs approval.
+    Approval,
+    /// A tool asks.
+    Tool,
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Which question.
+    #[serde(rename = "i")]
+    pub interrupt: InterruptId,
+    /// What was answered; null if it expired without a default.
+    #[serde(rename = "v")]
+    pub value: Value,
+    /// Who answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<UserId>,
+    /// The message of the conversation that was the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<MessageId>,
+    /// Nobody answered in time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expired: bool,
+}
+
+/// A failed attempt of a task that is tried again: calls that failed, and models' answers, are
+/// forgotten; what tools did stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Retried {
+    /// The task's path.
+    #[serde(rename = "t")]
+    pub task: Arc<str>,
+    /// Which attempt follows; the second is 2.
+    #[serde(rename = "n")]
+    pub attempt: u32,
+    /// Why the one before it failed.
+    #[serde(rename = "e")]
+    pub error: NodeError,
+    /// Milliseconds before it begins.
+    #[serde(rename = "wait", default, skip_serializing_if = "is_zero")]
+    pub wait_ms: u64,
+}
+
+/// A run that goes on only when somebody does something.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Which run.
+    pub run: RunId,
+    /// Questions without an answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<Asked>,
+    /// Why it needs attention instead: `open_call`, `poison` or `needs_migration`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<RunError>,
+    /// Of `open_call`: the calls that may or may not have happened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<Intent>,
+}
+
+/// What a person allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The task's path; empty: the run as a whole may go on.
+    #[serde(rename = "t", default, skip_serializing_if = "str::is_empty")]
+    pub task: Arc<str>,
+    /// The open call that may be made again.
+    #[serde(rename = "c", default, skip_serializing_if = "str::is_empty")]
+    pub call: Arc<str>,
+    /// Who.
+    pub by: UserId,
+}
+
+/// A change of the state by a person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Edited {
+    /// Path of the task whose subgraph is changed; empty for the run's own graph.
+    #[serde(rename = "p", default, skip_serializing_if = "str::is_empty")]
+    pub path: Arc<str>,
+    /// The node in whose name it was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_node: Option<String>,
+    /// Who changed it.
+    pub by: UserId,
+    /// What changed.
+    #[serde(rename = "d")]
+    pub delta: Delta,
+    /// With `as_node`: what is live instead of the tasks there were.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<Fired>,
+}
+
+/// What is live after a step: tasks that begin, and what joins hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fired {
+    /// Tasks that begin: `node:visit`.
+    #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<String>,
+    /// Join slots that are filled (all of them, not only the new ones).
+    #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
+    pub filled: Vec<[usize; 2]>,
+    /// Join slots that still owe an arrival, which will be absorbed.
+    #[serde(rename = "w", default, skip_serializing_if = "Vec::is_empty")]
+    pub owed: Vec<[usize; 2]>,
 }
 
 /// Numbers and lengths of a call's deltas, so that a returning reader gets exactly the rest.
@@ -333,6 +574,12 @@ pub struct TaskDone {
     /// Why it failed; it then writes nothing.
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     pub error: Option<NodeError>,
+    /// Nodes that it fires in place of its lines.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    pub goto: Option<Vec<Arc<str>>>,
+    /// Its result was taken from the cache.
+    #[serde(rename = "k", default, skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -352,15 +599,15 @@ pub struct Step {
     /// The tasks that ended it: those without a [`TaskDone`] of their own.
     #[serde(rename = "o", default, skip_serializing_if = "Vec::is_empty")]
     pub done: Vec<StepDone>,
+    /// Under the dataflow schedule: the ended tasks that have a [`TaskDone`] of their own.
+    #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
+    pub recorded: Vec<Arc<str>>,
     /// What the step changed.
     #[serde(rename = "d", default, skip_serializing_if = "Delta::is_empty")]
     pub delta: Delta,
-    /// Tasks that begin: `node:visit`.
-    #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
-    pub next: Vec<String>,
-    /// Join slots that are filled after the step (all of them, not only the new ones).
-    #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
-    pub filled: Vec<[usize; 2]>,
+    /// What it fired.
+    #[serde(flatten)]
+    pub fired: Fired,
 }
 
 /// A task that ended together with its step.
@@ -372,6 +619,9 @@ pub struct StepDone {
     /// How long it took, in milliseconds.
     #[serde(rename = "took", default, skip_serializing_if = "is_zero")]
     pub took_ms: u64,
+    /// Its result was taken from the cache.
+    #[serde(rename = "k", default, skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
 }
 
 /// The end of a run.
@@ -384,6 +634,9 @@ pub struct Ended {
     /// Why, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
+    /// The run that it made way for: one that was sent to interrupt it or to take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<RunId>,
     /// Closing writes: messages of subgraphs that were cut short, and an answer to every tool
     /// call that has none, so that the next model call is valid.
     #[serde(rename = "d", default, skip_serializing_if = "Delta::is_empty")]
@@ -406,8 +659,6 @@ pub enum EndStatus {
     Failed,
     /// Somebody stopped it.
     Cancelled,
-    /// A person must say what an open call did.
-    NeedsAttention,
 }
 
 /// Why a run failed, as people see it.

@@ -11,13 +11,14 @@ use crate::bundle::{Bundle, Catalog, Program};
 use crate::id::RunId;
 use crate::journal::{BlobId, Journal, JournalError};
 use crate::message::Message;
+use crate::run::cache::Cache;
 use crate::run::context::Services;
 use crate::run::end;
 use crate::run::live::Live;
 use crate::run::record::RunError;
 use crate::state::MessageMap;
 
-/// How long a claim holds without being renewed.
+/// How long a claim holds without being renewed, where the engine is told nothing else.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
 /// Compiled bundles kept.
 const PROGRAMS_MAX: usize = 256;
@@ -30,8 +31,12 @@ pub(crate) struct Shared {
     catalog: Catalog,
     programs: Mutex<HashMap<BlobId, Arc<Program>>>,
     fault: watch::Sender<Option<String>>,
-    /// Runs as they end in this process.
-    pub ends: broadcast::Sender<RunId>,
+    /// Runs as they end, or begin to wait, in this process.
+    pub stops: broadcast::Sender<RunId>,
+    /// How long a claim holds without being renewed.
+    pub lease: Duration,
+    /// Results that nodes with `cache` may take again.
+    pub cache: Cache,
 }
 
 impl Shared {
@@ -41,11 +46,20 @@ impl Shared {
         live: Arc<dyn Live>,
         services: Arc<Services>,
         catalog: Catalog,
+        lease: Duration,
     ) -> (Arc<Self>, watch::Receiver<Option<String>>) {
         let (fault, faults) = watch::channel(None);
-        let (ends, _) = broadcast::channel(1024);
-        let programs = Mutex::default();
-        (Arc::new(Self { journal, live, services, catalog, programs, fault, ends }), faults)
+        let (stops, _) = broadcast::channel(1024);
+        let (programs, cache) = (Mutex::default(), Cache::default());
+        let shared =
+            Self { journal, live, services, catalog, programs, fault, stops, lease, cache };
+        (Arc::new(shared), faults)
+    }
+
+    /// Says that a run ended or waits.
+    pub(crate) fn stopped(&self, run: &RunId) {
+        // Nobody waiting is no failure.
+        let _ = self.stops.send(run.clone());
     }
 
     /// Whether the bundle at that address is compiled and stored.

@@ -1,92 +1,127 @@
 //! How a log is taken up, and how its next run begins.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::bundle::Program;
-use crate::id::InputId;
-use crate::journal::{History, Input, JournalError, Lease, StartRun};
+use crate::journal::{History, JournalError, Lease, StartRun};
 use crate::node::NodeError;
 use crate::run::end;
-use crate::run::fold::{LogState, scope_of};
-use crate::run::record::{EndStatus, Fact, Numbered, Started};
+use crate::run::fold::{LogState, Programs, scope_of};
+use crate::run::frame::holds_messages;
+use crate::run::record::{
+    EndStatus, Fact, Fired, Forked, Number, Numbered, RunError, Started, Waiting,
+};
 use crate::run::schedule;
 use crate::run::shared::Shared;
 use crate::run::writer::Writer;
 use crate::state::{Delta, Writes};
 
-/// Loads a log as it stands. A run that another process left in the middle is taken over.
-pub(crate) async fn open(shared: &Arc<Shared>, lease: &Lease) -> Result<Writer, JournalError> {
-    let history = shared.journal.load(&lease.log).await?;
+/// How often a run may be taken over without getting on before it is left to a person.
+const CRASHES_MAX: u32 = 3;
+
+/// Loads a log as it stands. A run that another process left in the middle is taken over;
+/// `held_until` is when the lease lapses at the earliest, on the monotonic clock.
+pub(crate) async fn open(
+    shared: &Arc<Shared>,
+    lease: &Lease,
+    held_until: Duration,
+) -> Result<Writer, JournalError> {
+    let history = shared.journal.load(&lease.log, None).await?;
     let reserved = history.reserved;
-    let program = match unfinished(&history) {
-        Some(started) => Some(shared.program(&started.bundle).await?),
-        None => None,
-    };
-    let (program, broken) = match program {
-        Some(Ok(program)) => (Some(program), None),
-        Some(Err(error)) => (None, Some(error)),
-        None => (None, None),
-    };
-    let log = replay(history, program.as_ref())?;
-    let mut writer = Writer::new(shared.clone(), lease.clone(), log, reserved, program);
-    if writer.log.run.is_some() {
+    let (programs, broken) = programs(shared, &history).await?;
+    let log = LogState::replay(&history.records, history.messages, &programs)
+        .map_err(|illegal| JournalError::Corrupt(illegal.to_string()))?;
+    let mut writer =
+        Writer::new(shared.clone(), lease.clone(), held_until, log, reserved, programs);
+    let Some(run) = &writer.log.run else { return Ok(writer) };
+    if run.waiting.is_some() && broken.is_none() {
+        return Ok(writer);
+    }
+    if run.waiting.is_none() {
         shared.live.reset(&lease.log).await;
         writer.push(Fact::Resumed { epoch: lease.epoch })?;
-        if let Some(error) = broken {
-            end::close(shared, &mut writer, EndStatus::NeedsAttention, Some(error))?;
-        }
-        writer.flush().await?;
     }
+    match broken {
+        Some(error) => attend(&mut writer, error)?,
+        None => attention(&mut writer)?,
+    }
+    writer.store_all().await?;
     Ok(writer)
 }
 
-/// The start of the run that goes on, if one does.
-fn unfinished(history: &History) -> Option<&Started> {
-    let begun = |r: &Numbered| matches!(r.record.fact, Fact::Started(_) | Fact::Ended(_));
-    match &history.records.iter().rfind(|r| begun(r))?.record.fact {
-        Fact::Started(started) => Some(started),
-        _ => None,
+/// Leaves the run to a person if it cannot go on by itself.
+pub(crate) fn attention(writer: &mut Writer) -> Result<(), JournalError> {
+    let Some(run) = &writer.log.run else { return Ok(()) };
+    let open = run.root.as_ref().map(end::open_unsafe_calls).unwrap_or_default();
+    if !open.is_empty() {
+        return attend(writer, end::open_calls(&open));
     }
+    if run.crashes >= CRASHES_MAX {
+        let crashes = run.crashes;
+        return attend(writer, end::poison(crashes));
+    }
+    Ok(())
 }
 
-/// Begins the next run that was sent to the log; `false` if there is none.
-pub(crate) async fn next(shared: &Arc<Shared>, writer: &mut Writer) -> Result<bool, JournalError> {
-    let inbox = shared.journal.inbox(&writer.lease.log).await?;
-    let mut start: Option<(InputId, Box<StartRun>)> = None;
-    let mut cancelled = false;
-    for (id, input) in inbox {
-        match input {
-            Input::Start(run) if start.is_none() => start = Some((id, run)),
-            Input::Start(_) => {}
-            Input::Cancel { run } => match &start {
-                // A run that has ended, or that never was, needs no cancelling.
-                None => writer.consume(id),
-                Some((_, next)) if next.run == run => {
-                    writer.consume(id);
-                    cancelled = true;
-                }
-                Some(_) => {}
-            },
+fn attend(writer: &mut Writer, why: RunError) -> Result<(), JournalError> {
+    let Some(run) = &writer.log.run else { return Ok(()) };
+    if run.waiting.as_ref().is_some_and(|w| w.attention.as_ref() == Some(&why)) {
+        return Ok(());
+    }
+    let open = run.root.as_ref().map(end::open_unsafe_calls).unwrap_or_default();
+    let run = run.started.run.clone();
+    let waiting = Waiting { run, asked: Vec::new(), attention: Some(why), open };
+    writer.push(Fact::Waiting(Box::new(waiting)))
+}
+
+/// What the run that goes on is and was pinned to; why it cannot be had, if so.
+pub(crate) async fn programs(
+    shared: &Shared,
+    history: &History,
+) -> Result<(Programs, Option<RunError>), JournalError> {
+    let (mut programs, mut broken) = (Programs::default(), None);
+    let ended = |r: &Numbered| matches!(r.record.fact, Fact::Ended(_));
+    let records = &history.records;
+    let live = records.iter().rposition(ended).map_or(0, |place| place + 1);
+    for record in &records[live..] {
+        let bundle = match &record.record.fact {
+            Fact::Started(started) => &started.bundle,
+            Fact::Migrated { bundle } => bundle,
+            _ => continue,
+        };
+        match shared.program(bundle).await? {
+            Ok(program) => programs.add(program),
+            Err(error) => broken = Some(error),
         }
     }
-    let Some((id, start)) = start else {
-        writer.flush().await?;
-        return Ok(false);
-    };
-    writer.consume(id);
-    begin(shared, writer, *start, cancelled).await?;
-    writer.flush().await?;
-    Ok(true)
+    Ok((programs, broken))
 }
 
-async fn begin(
+/// Goes back in the log, as a fork of `from` at `at`; `run` goes on there, if one did.
+pub(crate) async fn fork(
+    shared: &Arc<Shared>,
+    writer: &mut Writer,
+    forked: Forked,
+) -> Result<(), JournalError> {
+    let history = shared.journal.load(&writer.lease.log, Some(forked.at)).await?;
+    let (programs, _) = programs(shared, &history).await?;
+    writer.fork(forked, programs).await
+}
+
+/// Begins a run. `cancelled`: it ends at once. `rewind`: the number that is gone back to first.
+pub(crate) async fn begin(
     shared: &Arc<Shared>,
     writer: &mut Writer,
     start: StartRun,
     cancelled: bool,
+    rewind: Option<(crate::id::RunId, Number)>,
 ) -> Result<(), JournalError> {
+    if let Some((from, at)) = rewind {
+        fork(shared, writer, Forked { run: None, from, at }).await?;
+    }
     let mut started = Started {
         run: start.run,
         graph: start.graph,
@@ -96,30 +131,33 @@ async fn begin(
         options: start.options,
         delta: Delta::new(),
         base: std::collections::BTreeMap::new(),
-        next: Vec::new(),
-        filled: Vec::new(),
+        fired: Fired::default(),
         traceparent: start.traceparent,
+        durability: start.durability.unwrap_or_default(),
     };
     let program = match shared.program(&started.bundle).await? {
         Ok(program) => program,
         Err(error) => {
-            writer.program = None;
             writer.push(Fact::Started(Box::new(started)))?;
-            return end::close(shared, writer, EndStatus::Failed, Some(error));
+            end::close(shared, writer, EndStatus::Failed, Some(error), None)?;
+            return writer.store_all().await;
         }
     };
-    writer.program = Some(program.clone());
+    started.durability = start.durability.unwrap_or(program.graph.durability);
+    writer.add_program(program.clone());
     let writes: Writes = start.input.into_iter().map(|(k, v)| (k.into(), v)).collect();
     let ready = prepare(shared, writer, &program, &mut started, &writes);
     writer.push(Fact::Started(Box::new(started)))?;
     match ready {
         Err(error) => {
             let error = end::explain(None, &error);
-            end::close(shared, writer, EndStatus::Failed, Some(error))
+            end::close(shared, writer, EndStatus::Failed, Some(error), None)?;
         }
-        Ok(()) if cancelled => end::close(shared, writer, EndStatus::Cancelled, None),
-        Ok(()) => Ok(()),
+        Ok(()) if cancelled => end::close(shared, writer, EndStatus::Cancelled, None, None)?,
+        Ok(()) => {}
     }
+    // That it began is stored whatever its durability: a crash then starts it over.
+    writer.store_all().await
 }
 
 /// Works out what the input changes and what START fires.
@@ -133,7 +171,7 @@ fn prepare(
     let graph = &program.graph;
     let mut state = writer.log.entry(graph);
     started.base = writer.log.base(graph);
-    let of_messages = |(name, _): &(&Arc<str>, &Value)| super::frame::holds_messages(graph, name);
+    let of_messages = |(name, _): &(&Arc<str>, &Value)| holds_messages(graph, name);
     let messages = end::parse_messages(writes.iter().filter(of_messages));
     let delta = state.merge([writes])?;
     for message in messages {
@@ -141,15 +179,12 @@ fn prepare(
     }
     state.apply(&delta, &writer.log.messages)?;
     let now = shared.services.env.now().as_millisecond();
-    let fired = schedule::start(graph, &state, &scope_of(started, now))?;
+    let firing = schedule::start(graph, &state, &scope_of(started, now))?;
     started.delta = delta;
-    started.next = fired.next.iter().map(|&n| format!("{}:1", graph.nodes[n].name)).collect();
-    started.filled = fired.filled;
+    started.fired = Fired {
+        next: firing.next.iter().map(|&n| format!("{}:1", graph.nodes[n].name)).collect(),
+        filled: firing.held.filled,
+        owed: firing.held.owed,
+    };
     Ok(())
-}
-
-/// The state of a log, from its history, with the program of a run that goes on.
-fn replay(history: History, program: Option<&Arc<Program>>) -> Result<LogState, JournalError> {
-    LogState::replay(&history.records, history.messages, program)
-        .map_err(|illegal| JournalError::Corrupt(illegal.to_string()))
 }

@@ -85,7 +85,8 @@ impl Reader {
         loop {
             if let Some(event) = self.queue.pop_front() {
                 self.after = event.number;
-                self.over = event.ends_run();
+                // A run that waited and went on since is read on.
+                self.over = event.ends_stream() && (self.queue.is_empty() || event.ends_run());
                 return Ok(Some(event));
             }
             if self.over {
@@ -133,7 +134,7 @@ impl Reader {
             if let Fact::Called(called) = &record.record.fact {
                 events.extend(event::deltas(called, &messages));
             }
-            over |= matches!(record.record.fact, Fact::Ended(_));
+            over = matches!(record.record.fact, Fact::Ended(_) | Fact::Waiting(_));
             events.extend(event::project(record, &messages));
         }
         if !over {

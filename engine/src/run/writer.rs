@@ -2,6 +2,8 @@
 //!
 //! Invariants:
 //! - What is shown was stored before; deltas alone are shown without being stored.
+//! - Nothing is shown once the lease may have lapsed: a process that was stopped in its sleep
+//!   first asks whether the log is still its own.
 //! - Numbers rise in the order in which things are shown.
 //! - A store without room is asked again until it has some, or until the lease is lost.
 
@@ -9,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use crate::bundle::Program;
@@ -17,9 +20,9 @@ use crate::journal::{Batch, JournalError, Lease, StoredMessage};
 use crate::message::Message;
 use crate::model::{Delta, Retry};
 use crate::run::event::{self, Event, call_key};
-use crate::run::fold::LogState;
-use crate::run::record::{Called, Fact, Marks, Number, Numbered, Record};
-use crate::run::shared::{LEASE, Shared};
+use crate::run::fold::{LogState, Programs};
+use crate::run::record::{Called, Durability, Fact, Forked, Marks, Number, Numbered, Record};
+use crate::run::shared::{Shared, message_map};
 
 /// Numbers reserved beyond those used, so that deltas seldom need an append of their own.
 const HEADROOM: Number = 10_000;
@@ -32,17 +35,34 @@ pub(crate) struct Writer {
     pub(crate) lease: Lease,
     /// What the records say, those not yet stored included.
     pub(crate) log: LogState,
-    /// The program of the run that goes on.
-    pub(crate) program: Option<Arc<Program>>,
+    /// What the run that goes on is or was pinned to.
+    programs: Programs,
+    /// When the lease lapses at the earliest, on the monotonic clock.
+    held_until: Duration,
     stored: Number,
     next: Number,
     reserved: Number,
+    /// What the next append stores.
+    due: Due,
+    /// The append that is under way.
+    flight: Option<Flight>,
+    /// Of each open call: the marks of its deltas, and the number of the last one.
+    marks: BTreeMap<Arc<str>, (Marks, Number)>,
+}
+
+/// What is pushed and not yet stored.
+#[derive(Default)]
+struct Due {
     batch: Batch,
     to_show: Vec<ToShow>,
     acks: Vec<oneshot::Sender<()>>,
     settled: Vec<Arc<str>>,
-    /// Of each open call: the marks of its deltas, and the number of the last one.
-    marks: BTreeMap<Arc<str>, (Marks, Number)>,
+}
+
+/// An append under way, and what is shown once it has landed.
+struct Flight {
+    append: BoxFuture<'static, Result<Batch, JournalError>>,
+    due: Due,
 }
 
 /// What readers see once everything before it is stored.
@@ -52,40 +72,75 @@ enum ToShow {
 }
 
 impl Writer {
+    /// `held_until`: when the lease lapses at the earliest, on the monotonic clock.
     pub(crate) fn new(
         shared: Arc<Shared>,
         lease: Lease,
+        held_until: Duration,
         log: LogState,
         reserved: Number,
-        program: Option<Arc<Program>>,
+        programs: Programs,
     ) -> Self {
         Self {
             shared,
             lease,
             stored: log.head,
             log,
-            program,
+            programs,
+            held_until,
             next: reserved + 1,
             reserved,
-            batch: Batch::default(),
-            to_show: Vec::new(),
-            acks: Vec::new(),
-            settled: Vec::new(),
+            due: Due::default(),
+            flight: None,
             marks: BTreeMap::new(),
         }
+    }
+
+    /// The program of the run that goes on.
+    pub(crate) fn program(&self) -> Option<&Arc<Program>> {
+        self.programs.get(&self.log.run.as_ref()?.bundle)
+    }
+
+    /// Makes a program known to the facts that follow.
+    pub(crate) fn add_program(&mut self, program: Arc<Program>) {
+        self.programs.add(program);
     }
 
     /// Adds a fact to what the next [`flush`](Self::flush) stores. The state follows at once, so
     /// that the next fact can be worked out; nothing of it is shown or acted upon before.
     pub(crate) fn push(&mut self, fact: Fact) -> Result<(), JournalError> {
+        let numbered = self.number(fact);
+        self.log
+            .apply(&numbered, &self.programs)
+            .map_err(|illegal| JournalError::Corrupt(illegal.to_string()))?;
+        self.due.to_show.push(ToShow::Record(numbered.clone()));
+        self.due.batch.records.push(numbered);
+        Ok(())
+    }
+
+    fn number(&mut self, fact: Fact) -> Numbered {
         let record = Record { at_ms: self.shared.services.env.now().as_millisecond(), fact };
         let numbered = Numbered { number: self.next, record: Arc::new(record) };
         self.next += event::width(&numbered.record.fact);
-        self.log
-            .apply(&numbered, self.program.as_ref())
+        numbered
+    }
+
+    /// Goes on from an earlier number: stores the fact, and takes up the history that it leaves.
+    pub(crate) async fn fork(
+        &mut self,
+        forked: Forked,
+        programs: Programs,
+    ) -> Result<(), JournalError> {
+        self.store_all().await?;
+        let numbered = self.number(Fact::Forked(Box::new(forked)));
+        self.due.to_show.push(ToShow::Record(numbered.clone()));
+        self.due.batch.records.push(numbered);
+        self.programs = programs;
+        self.store_all().await?;
+        let history = self.shared.journal.load(&self.lease.log, None).await?;
+        let messages = message_map(history.messages).into_values().collect();
+        self.log = LogState::replay(&history.records, messages, &self.programs)
             .map_err(|illegal| JournalError::Corrupt(illegal.to_string()))?;
-        self.to_show.push(ToShow::Record(numbered.clone()));
-        self.batch.records.push(numbered);
         Ok(())
     }
 
@@ -105,17 +160,22 @@ impl Writer {
         }
         let run = run.clone();
         self.log.messages.insert(message.id.clone(), message.clone());
-        self.batch.messages.push(StoredMessage { message, run, shown });
+        self.due.batch.messages.push(StoredMessage { message, run, shown });
     }
 
     /// Marks inputs as answered by what is stored next.
     pub(crate) fn consume(&mut self, input: InputId) {
-        self.batch.consumed.push(input);
+        self.due.batch.consumed.push(input);
     }
 
     /// Answers a waiting task once what was pushed so far is stored.
     pub(crate) fn acknowledge(&mut self, ack: oneshot::Sender<()>) {
-        self.acks.push(ack);
+        self.due.acks.push(ack);
+    }
+
+    /// Forgets the deltas of a call that is made again; whether there were any.
+    pub(crate) fn void(&mut self, task: &str, call: &str) -> bool {
+        self.marks.remove(&call_key(task, call)).is_some()
     }
 
     /// Numbers a delta and shows it after what was pushed before it.
@@ -127,8 +187,7 @@ impl Writer {
         delta: &Delta,
     ) -> Result<(), JournalError> {
         if self.next > self.reserved {
-            self.batch.reserve = self.next + HEADROOM;
-            self.flush().await?;
+            self.reserve().await?;
         }
         let number = self.next;
         self.next += 1;
@@ -139,7 +198,17 @@ impl Writer {
         let (marks, last) = self.marks.entry(call_key(task, call)).or_default();
         marks.push(number - *last, bytes, reasoning);
         *last = number;
-        self.to_show.push(ToShow::Delta(event::delta(number, task, call, shown, delta)));
+        self.due.to_show.push(ToShow::Delta(event::delta(number, task, call, shown, delta)));
+        Ok(())
+    }
+
+    /// Stores that more numbers may be handed out, and nothing else.
+    async fn reserve(&mut self) -> Result<(), JournalError> {
+        self.land().await?;
+        let mut batch = Batch { after: self.stored, ..Batch::default() };
+        batch.reserve = self.next + HEADROOM;
+        let batch = append(self.shared.clone(), self.lease.clone(), batch).await?;
+        self.landed(&batch);
         Ok(())
     }
 
@@ -147,43 +216,138 @@ impl Writer {
     pub(crate) fn called(&mut self, mut called: Called) -> Result<(), JournalError> {
         let key = call_key(&called.task, &called.call);
         called.marks = self.marks.remove(&key).unwrap_or_default().0;
-        self.settled.push(key);
+        self.due.settled.push(key);
         self.push(Fact::Called(Box::new(called)))
     }
 
     /// Whether there is something to store or to show.
     pub(crate) fn pending(&self) -> bool {
-        self.to_store() || !self.to_show.is_empty() || !self.acks.is_empty()
+        self.to_store() || !self.due.to_show.is_empty() || !self.due.acks.is_empty()
     }
 
     fn to_store(&self) -> bool {
-        !self.batch.records.is_empty()
-            || !self.batch.consumed.is_empty()
-            || self.batch.reserve > self.reserved
+        let batch = &self.due.batch;
+        !batch.records.is_empty() || !batch.consumed.is_empty()
     }
 
-    /// Stores what was pushed, then shows it, then answers who waits for it.
+    /// Stores what was pushed, shows it, and answers who waits for it, in the order that the
+    /// run's durability asks for.
     pub(crate) async fn flush(&mut self) -> Result<(), JournalError> {
-        if self.to_store() {
-            self.store().await?;
+        let durability = self.log.run.as_ref().map(|run| run.started.durability);
+        match durability.unwrap_or_default() {
+            Durability::Sync => self.store_all().await,
+            Durability::Async => {
+                self.answer();
+                if self.flight.is_none() { self.take_off().await } else { Ok(()) }
+            }
+            Durability::Exit => {
+                self.answer();
+                self.show_deltas().await
+            }
         }
-        self.show().await;
-        for call in self.settled.drain(..) {
-            self.shared.live.settle(&self.lease.log, &call).await;
+    }
+
+    /// Stores everything that was pushed, shows it, and answers who waits for it.
+    pub(crate) async fn store_all(&mut self) -> Result<(), JournalError> {
+        self.land().await?;
+        self.take_off().await?;
+        self.land().await
+    }
+
+    /// Until the append that is under way has landed; for ever, if none is.
+    pub(crate) async fn landing(&mut self) -> Result<(), JournalError> {
+        if self.flight.is_none() {
+            return std::future::pending().await;
         }
-        for ack in self.acks.drain(..) {
-            // A task that no longer waits was dropped; its record stands all the same.
-            let _ = ack.send(());
+        self.land().await?;
+        self.take_off().await
+    }
+
+    /// Begins to store what was pushed; shows it at once if there is nothing to store.
+    async fn take_off(&mut self) -> Result<(), JournalError> {
+        if !self.to_store() {
+            let due = std::mem::take(&mut self.due);
+            return self.show(due).await;
         }
+        self.renumber();
+        let mut due = std::mem::take(&mut self.due);
+        let mut batch = std::mem::take(&mut due.batch);
+        batch.after = self.stored;
+        let used = self.next - 1;
+        batch.reserve = self.reserved;
+        if used > self.reserved {
+            batch.reserve = used + HEADROOM;
+        }
+        let append = Box::pin(append(self.shared.clone(), self.lease.clone(), batch));
+        self.flight = Some(Flight { append, due });
         Ok(())
     }
 
-    /// Shows what is stored by now. Whether anybody reads is asked only after storing: a reader
-    /// that came before finds its events here, one that comes later finds them in the journal.
-    async fn show(&mut self) {
+    /// Waits for the append that is under way, if one is.
+    async fn land(&mut self) -> Result<(), JournalError> {
+        let Some(flight) = &mut self.flight else { return Ok(()) };
+        let batch = (&mut flight.append).await;
+        let Some(Flight { due, .. }) = self.flight.take() else { return Ok(()) };
+        self.landed(&batch?);
+        self.show(due).await
+    }
+
+    fn landed(&mut self, batch: &Batch) {
+        self.reserved = batch.reserve.max(self.reserved);
+        if let Some(last) = batch.records.last() {
+            self.stored = last.number;
+        }
+    }
+
+    /// Gives the records that are due numbers above every delta that was shown in the meantime.
+    fn renumber(&mut self) {
+        let exit = self.log.run.as_ref().is_some_and(|r| r.started.durability == Durability::Exit);
+        let Due { batch, to_show, .. } = &mut self.due;
+        let first = batch.records.first().map_or(self.next, |r| r.number);
+        let width: u64 = batch.records.iter().map(|r| event::width(&r.record.fact)).sum();
+        if !exit || first + width == self.next {
+            return;
+        }
+        for record in &mut batch.records {
+            record.number = self.next;
+            self.next += event::width(&record.record.fact);
+        }
+        let mut renumbered = batch.records.iter();
+        for shown in to_show {
+            if let (ToShow::Record(record), Some(new)) = (shown, renumbered.next()) {
+                *record = new.clone();
+            }
+        }
+        if let Some(last) = batch.records.last() {
+            self.log.head = last.number;
+        }
+    }
+
+    fn answer(&mut self) {
+        for ack in self.due.acks.drain(..) {
+            // A task that no longer waits was dropped; its record stands all the same.
+            let _ = ack.send(());
+        }
+    }
+
+    /// Shows deltas whose records are stored later.
+    async fn show_deltas(&mut self) -> Result<(), JournalError> {
+        let all = std::mem::take(&mut self.due.to_show);
+        let (deltas, records) = all.into_iter().partition(|s| matches!(s, ToShow::Delta(_)));
+        self.due.to_show = records;
+        self.show(Due { to_show: deltas, ..Due::default() }).await
+    }
+
+    /// Shows what is stored by now, and answers who waits for it. Whether anybody reads is asked
+    /// only after storing: a reader that came before finds its events here, one that comes later
+    /// finds them in the journal.
+    async fn show(&mut self, due: Due) -> Result<(), JournalError> {
+        if due.to_show.iter().any(|s| matches!(s, ToShow::Delta(_))) {
+            self.hold().await?;
+        }
         let watched = self.shared.live.watched(&self.lease.log);
         let mut events = Vec::new();
-        for item in self.to_show.drain(..) {
+        for item in due.to_show {
             match item {
                 ToShow::Delta(delta) => events.push(delta),
                 ToShow::Record(record) => {
@@ -191,8 +355,9 @@ impl Writer {
                         events.extend(event::project(&record, &self.log.messages));
                     }
                     if let Fact::Ended(ended) = &record.record.fact {
-                        // Nobody waiting is no failure.
-                        let _ = self.shared.ends.send(ended.run.clone());
+                        self.shared.stopped(&ended.run);
+                    } else if let Fact::Waiting(waiting) = &record.record.fact {
+                        self.shared.stopped(&waiting.run);
                     }
                 }
             }
@@ -200,45 +365,58 @@ impl Writer {
         if !events.is_empty() {
             self.shared.live.publish(&self.lease.log, events).await;
         }
+        for call in due.settled {
+            self.shared.live.settle(&self.lease.log, &call).await;
+        }
+        for ack in due.acks {
+            // A task that no longer waits was dropped; its record stands all the same.
+            let _ = ack.send(());
+        }
+        Ok(())
+    }
+
+    /// Asks for the lease again if it may have lapsed.
+    async fn hold(&mut self) -> Result<(), JournalError> {
+        if self.shared.services.env.monotonic() < self.held_until {
+            return Ok(());
+        }
+        self.renew().await
     }
 
     /// Keeps the log claimed. A store without room cannot note that, but neither can it note that
     /// somebody else took the log: only losing the lease ends the driving.
-    pub(crate) async fn renew(&self) -> Result<(), JournalError> {
-        let renewed = self.shared.journal.renew(&self.lease, LEASE).await;
-        renewed.or_else(|error| match error.retry() {
-            Retry::Backoff => Ok(()),
-            Retry::Never | Retry::After(_) => Err(error),
-        })
-    }
-
-    async fn store(&mut self) -> Result<(), JournalError> {
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.after = self.stored;
-        let used = self.next - 1;
-        if used > self.reserved {
-            batch.reserve = batch.reserve.max(used + HEADROOM);
-        }
-        batch.reserve = batch.reserve.max(self.reserved);
-        let mut pause = Duration::from_millis(50);
-        loop {
-            match self.shared.journal.append(&self.lease, &batch).await {
-                Ok(()) => break,
-                Err(error) if error.retry() == Retry::Backoff => {
-                    tracing::warn!(log = %self.lease.log, %error, "append failed; trying again");
-                    self.shared.fault(Some(&error));
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PATIENCE);
-                    self.renew().await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.shared.fault(None);
-        self.reserved = batch.reserve;
-        if let Some(last) = batch.records.last() {
-            self.stored = last.number;
-        }
+    pub(crate) async fn renew(&mut self) -> Result<(), JournalError> {
+        let asked_at = self.shared.services.env.monotonic();
+        renew(&self.shared, &self.lease).await?;
+        self.held_until = asked_at + self.shared.lease;
         Ok(())
     }
+}
+
+async fn renew(shared: &Shared, lease: &Lease) -> Result<(), JournalError> {
+    let renewed = shared.journal.renew(lease, shared.lease).await;
+    renewed.or_else(|error| match error.retry() {
+        Retry::Backoff => Ok(()),
+        Retry::Never | Retry::After(_) => Err(error),
+    })
+}
+
+/// Appends, and asks a store without room again and again; gives the batch back.
+async fn append(shared: Arc<Shared>, lease: Lease, batch: Batch) -> Result<Batch, JournalError> {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match shared.journal.append(&lease, &batch).await {
+            Ok(()) => break,
+            Err(error) if error.retry() == Retry::Backoff => {
+                tracing::warn!(log = %lease.log, %error, "append failed; trying again");
+                shared.fault(Some(&error));
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PATIENCE);
+                renew(&shared, &lease).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    shared.fault(None);
+    Ok(batch)
 }

@@ -15,7 +15,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// Kinds `set` and `probe`, the tools `echo` and `shop__order`, the alias `fast`.
+/// Kinds `set` and `probe`, the tools `echo`, `shop__order` and `shop__refund`, the alias `fast`.
 pub fn catalog() -> Catalog {
     let model = ModelRef::parse("test/small").unwrap();
     let alias = ModelAlias { model, business: std::collections::BTreeMap::new() };
@@ -83,7 +83,7 @@ impl Node for Set {
             };
             writes.insert(channel.clone(), value);
         }
-        Ok(Outcome { writes })
+        Ok(Outcome::writes(writes))
     }
 }
 
@@ -110,6 +110,7 @@ struct ProbeKeys {
     skill: Option<String>,
     model: Option<String>,
     tool: Option<String>,
+    graph: Option<String>,
     #[serde(default)]
     tools: Vec<String>,
     /// A JSON Schema.
@@ -137,8 +138,13 @@ impl NodeKind for ProbeKind {
         keys.into.map(|channel| build.writes(&["into"], &channel));
         keys.skill.map(|skill| build.skill(&["skill"], &skill));
         keys.model.map(|model| build.model(&["model"], &model));
-        keys.tool.map(|tool| build.tool(&["tool"], &tool));
+        keys.graph.map(|graph| build.graph(&["graph"], &graph).is_some());
+        let tool = keys.tool.inspect(|tool| {
+            build.tool(&["tool"], tool);
+        });
         build.tools(&["tools"], &keys.tools);
+        build.calls_tools(&keys.tools);
+        build.calls_tools(tool.as_slice());
         if keys.replies {
             build.writes_reduced(&["replies"], "messages", Reducer::Messages);
         }
@@ -155,7 +161,7 @@ struct Probe;
 #[async_trait]
 impl Node for Probe {
     async fn run(&self, _: &Cx, _: &State) -> Result<Outcome, NodeError> {
-        Ok(Outcome::default())
+        Ok(Outcome::nothing())
     }
 }
 
@@ -163,12 +169,13 @@ struct Tools;
 
 impl ToolSet for Tools {
     fn tools(&self) -> Vec<Arc<dyn DynTool>> {
-        vec![Typed::native(Echo), Typed::native(Order)]
+        vec![Typed::native(Echo), Typed::native(Order), Typed::native(Refund)]
     }
 }
 
 struct Echo;
 struct Order;
+struct Refund;
 
 #[derive(Deserialize, JsonSchema)]
 struct Text {
@@ -195,6 +202,19 @@ impl Tool for Order {
     const NAME: &'static str = "shop__order";
     const DESCRIPTION: &'static str = "Finds an order.";
     const EFFECT: Effect = Effect::Pure;
+
+    async fn call(&self, _: &ToolCx, args: Text) -> Result<String, ToolError> {
+        Ok(args.text)
+    }
+}
+
+#[async_trait]
+impl Tool for Refund {
+    type Args = Text;
+    type Output = String;
+    const NAME: &'static str = "shop__refund";
+    const DESCRIPTION: &'static str = "Pays back.";
+    const EFFECT: Effect = Effect::Unsafe;
 
     async fn call(&self, _: &ToolCx, args: Text) -> Result<String, ToolError> {
         Ok(args.text)

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use exile_engine::bundle::Bundle;
+use exile_engine::bundle::{Bundle, Source};
 use exile_engine::library::{Library, validate};
 use exile_engine::node::NodeKinds;
 
@@ -194,4 +194,93 @@ fn paths_are_validated_as_they_were_given() {
         check(&[&temp.path().join("no.yaml")]),
         (1, true, vec!["/no.yaml unreadable".to_owned()])
     );
+}
+
+/// A graph of this name whose nodes run these graphs.
+fn runs(name: &str, inside: &[&str]) -> String {
+    let node = |(i, graph): (usize, &&str)| format!("  n{i}: {{ kind: probe, graph: {graph} }}\n");
+    let nodes: String = inside.iter().enumerate().map(node).collect();
+    let last = "  end: { kind: probe, skill: support }";
+    let names: Vec<String> = (0..inside.len()).map(|i| format!("n{i}, ")).collect();
+    let order = names.concat();
+    format!("graph: {name}\nmode: linear\nnodes:\n{nodes}{last}\norder: [{order}end]\n")
+}
+
+/// A library of these graphs and the skill `support`.
+fn library(graphs: &[(&str, &[&str])]) -> Library {
+    let source = |path: String, text: String| Source { path, text };
+    let graphs =
+        graphs.iter().map(|(name, inside)| source(format!("{name}.yaml"), runs(name, inside)));
+    let skill = source("support.yaml".to_owned(), SKILL.to_owned());
+    Library::of(graphs.collect(), vec![skill], &kinds::catalog())
+}
+
+#[test]
+fn a_graph_is_pinned_with_all_that_is_inside_it() {
+    let one = library(&[("a", &["b", "b"]), ("b", &["c"]), ("c", &[]), ("d", &[])]);
+    assert_eq!(codes(&one), Vec::<String>::new(), "whatever the order of the files");
+    let bundle = one.bundle("a", None).unwrap();
+    assert_eq!(bundle.graphs.keys().collect::<Vec<_>>(), ["b", "c"]);
+    assert!(bundle.skills.contains_key("support"), "what those inside need is needed");
+    assert_eq!(bundle.id(), one.graph("a").unwrap().program.as_ref().unwrap().id);
+    assert_eq!(bundle.compile(&kinds::catalog()).unwrap().id, bundle.id());
+    let other = library(&[("a", &["b", "b"]), ("b", &["c"]), ("c", &["d"]), ("d", &[])]);
+    assert_ne!(other.bundle("a", None).unwrap().id(), bundle.id(), "a change inside is a change");
+    let alone = one.bundle("c", None).unwrap();
+    assert!(!String::from_utf8(alone.to_bytes()).unwrap().contains("graphs"), "nothing inside");
+}
+
+#[test]
+fn a_graph_that_contains_itself_does_not_load_and_the_way_is_named() {
+    let found =
+        library(&[("a", &["b"]), ("b", &["c"]), ("c", &["a"]), ("d", &["a"]), ("e", &["e"])]);
+    let messages: Vec<String> =
+        found.findings().map(|f| format!("{}:{} {}", f.path, f.line, f.message)).collect();
+    expect_test::expect![[r#"
+        a.yaml:4 a graph cannot contain itself: a → b → c → a
+        b.yaml:4 a graph cannot contain itself: b → c → a → b
+        c.yaml:4 a graph cannot contain itself: c → a → b → c
+        d.yaml:4 the graph `a` does not load
+        e.yaml:4 a graph cannot contain itself: e → e"#]]
+    .assert_eq(&messages.join("\n"));
+    assert!(found.graphs().iter().all(|graph| graph.program.is_none()));
+}
+
+#[test]
+fn sixteen_graphs_inside_one_another_are_the_most() {
+    let names: Vec<String> = (0..17).map(|i| format!("g{i:02}")).collect();
+    let next: Vec<Vec<&str>> =
+        (1..=17).map(|i| names.get(i).map(String::as_str).into_iter().collect()).collect();
+    let graphs: Vec<(&str, &[&str])> =
+        names.iter().zip(&next).map(|(name, next)| (name.as_str(), next.as_slice())).collect();
+    let library = library(&graphs);
+    assert_eq!(codes(&library), ["g00.yaml: nested_too_deep"]);
+    assert!(library.graph("g01").unwrap().program.is_some(), "sixteen");
+    let finding = library.findings().next().unwrap();
+    assert!(finding.message.contains("g00 → g01 → ") && finding.message.ends_with("→ g16"));
+}
+
+#[test]
+fn who_runs_a_broken_graph_says_so() {
+    let (_temp, graphs) = folder(&[
+        ("a.yaml", &runs("a", &["b", "missing"])),
+        ("b.yaml", "graph: b\nnodes: {}\nedges: []\n"),
+        ("c.yaml", &runs("c", &["d"])),
+        ("d.yaml", "graph: ["),
+        ("skills/s.yaml", SKILL),
+    ]);
+    let catalog = kinds::catalog();
+    assert_eq!(
+        codes(&Library::load(&graphs, &catalog)),
+        [
+            "graphs/a.yaml: broken_graph",
+            "graphs/a.yaml: unknown_graph",
+            "graphs/b.yaml: empty_graph",
+            "graphs/c.yaml: broken_graph",
+            "graphs/d.yaml: syntax",
+        ]
+    );
+    let one = validate(&[graphs.join("a.yaml")], &catalog);
+    let found: Vec<&str> = one.findings.iter().map(|f| f.code).collect();
+    assert_eq!((one.files.len(), found), (1, vec!["broken_graph", "unknown_graph"]), "beside it");
 }

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use exile_engine::diagnostic::Finding;
 use exile_engine::graph::build::{Known, Names};
+use exile_engine::graph::nesting::Graphs;
 use exile_engine::graph::{Graph, Target, compile};
 use exile_engine::yaml;
 use proptest::prelude::*;
 
 use crate::kinds;
 
-fn compiled(text: &str) -> (Option<Graph>, Vec<Finding>) {
+fn compiled(text: &str) -> (Option<Arc<Graph>>, Vec<Finding>) {
     let catalog = kinds::catalog();
     let skills = BTreeMap::new();
-    let known = Known { catalog: &catalog, skills: &skills, names: Names::Checked };
+    let known =
+        Known { catalog: &catalog, skills: &skills, graphs: Graphs::none(), names: Names::Checked };
     let compiled = compile::compile(&yaml::parse("g.yaml", text).unwrap(), known);
     (compiled.graph, compiled.findings)
 }

@@ -12,20 +12,23 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use exile_engine::expr::{Expression, Scope, Template};
 use exile_engine::graph::build::Build;
-use exile_engine::graph::{Branch, Graph, GraphNode, Guard, Limits, Line, Names, Target};
+use exile_engine::graph::{
+    Branch, Graph, GraphNode, Guard, Limits, Line, Names, Policy, Schedule, Target,
+};
 use exile_engine::message::Message;
 use exile_engine::model::ToolChoice;
-use exile_engine::node::{Node, NodeError, NodeKind, Outcome, Subgraph, Work};
+use exile_engine::node::{Done, Node, NodeError, NodeKind, Outcome, Subgraph, Work};
 use exile_engine::run::context::Cx;
+use exile_engine::run::record::Durability;
 use exile_engine::state::{Channel, ChannelType, Channels, Reducer, State, Writes};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::MESSAGES;
-use super::ask::{Ask, Keys, Texts, render};
+use super::ask::{Ask, Keys, Texts, may_call, render};
 use super::llm::{said, stored};
 use super::tools::Tools;
+use super::{MESSAGES, history};
 
 /// Calls of the model where the node does not say.
 const TURNS: u32 = 10;
@@ -56,6 +59,8 @@ struct Params {
     prompt: Option<String>,
     /// Names and patterns of tools that the model may call; they can only narrow the skill's.
     tools: Option<Vec<String>>,
+    /// Names and patterns of those that a person must agree to, besides the skill's.
+    approve: Option<Vec<String>>,
     /// How freely the model words its answer.
     #[schemars(range(min = 0.0, max = 2.0))]
     temperature: Option<f64>,
@@ -86,10 +91,12 @@ impl NodeKind for Kind {
             system: params.system.is_some(),
             prompt: params.prompt.is_some(),
             tools: params.tools.as_ref(),
+            approve: params.approve.as_ref(),
             into: params.into.as_ref(),
         };
         let checked = keys.check(build)?;
         let mut ask = checked.ask;
+        may_call(build, checked.skill.as_deref(), &ask.allowed);
         (ask.temperature, ask.max_tokens) = (params.temperature, params.max_tokens);
         let turn = Turn { ask, max_turns: params.max_turns.unwrap_or(TURNS) };
         Some(Work::Sub(Arc::new(Agent {
@@ -104,7 +111,7 @@ impl NodeKind for Kind {
 
 /// The graph inside: `START → llm`, `llm → tools` while calls are open, `tools → llm`.
 fn inner(name: Arc<str>, turn: Turn) -> Option<Graph> {
-    let tools = Tools { offers: vec![turn.ask.clone()] };
+    let tools = Tools { offers: vec![turn.ask.clone()], approve: Vec::new() };
     let shown = turn.ask.shown;
     let line = |guard, to| Line { guard, to };
     let node = |name: &str, kind, work, lines| GraphNode {
@@ -113,6 +120,7 @@ fn inner(name: Arc<str>, turn: Turn) -> Option<Graph> {
         work: Work::Leaf(work),
         branch: Branch::First,
         lines,
+        policy: Policy::default(),
     };
     let open = Guard::When(Expression::compile(CALLS).ok()?);
     let turns = vec![line(open, Target::Node(1)), line(Guard::Otherwise, Target::End)];
@@ -126,6 +134,8 @@ fn inner(name: Arc<str>, turn: Turn) -> Option<Graph> {
         start: vec![line(Guard::Always, Target::Node(0))],
         start_branch: Branch::First,
         joins: Vec::new(),
+        schedule: Schedule::default(),
+        durability: Durability::default(),
         limits: Limits::default(),
         input: Vec::new(),
         output: Vec::new(),
@@ -167,12 +177,12 @@ impl Subgraph for Agent {
     }
 
     fn enter(&self, outer: &State, scope: &Scope) -> Result<Writes, NodeError> {
-        let messages = outer.get(MESSAGES).filter(|_| self.conversation);
-        let messages = messages.map_or_else(|| json!([]), |m| Value::clone(m));
-        let before = messages.as_array().map_or(0, Vec::len);
+        let messages = if self.conversation { outer.messages(MESSAGES) } else { Vec::new() };
+        let messages = history::sent(messages);
         let mut writes = Writes::new();
-        writes.insert(MESSAGES.into(), messages);
-        writes.insert(BEFORE.into(), json!(before));
+        writes.insert(BEFORE.into(), json!(messages.len()));
+        let messages = messages.iter().map(stored).collect::<Result<_, _>>()?;
+        writes.insert(MESSAGES.into(), Value::Array(messages));
         for (name, template) in [(SYSTEM, &self.system), (PROMPT, &self.prompt)] {
             if let Some(text) = render(template.as_ref(), name, outer, scope)? {
                 writes.insert(name.into(), text.into());
@@ -181,34 +191,25 @@ impl Subgraph for Agent {
         Ok(writes)
     }
 
-    fn exit(&self, before: &State, inner: &State) -> Result<Outcome, NodeError> {
+    fn exit(&self, before: &State, inner: &State) -> Result<Done, NodeError> {
         let Some(into) = &self.into else {
-            return Ok(Outcome { writes: self.abandon(before, inner) });
+            return Ok(Done { writes: self.abandon(before, inner), goto: None });
         };
-        let new = added(before, inner);
+        let new = history::added(before, inner, MESSAGES);
         let text = new.last().and_then(|m| m["content"].as_str()).unwrap_or_default();
-        Ok(Outcome::write(into, text.into()))
+        Ok(Done { writes: std::iter::once((into.clone(), text.into())).collect(), goto: None })
     }
 
     fn abandon(&self, before: &State, inner: &State) -> Writes {
         if self.into.is_some() {
             return Writes::new();
         }
-        let new = added(before, inner);
+        let new = history::added(before, inner, MESSAGES);
         if new.is_empty() {
             return Writes::new();
         }
         std::iter::once((MESSAGES.into(), new.into())).collect()
     }
-}
-
-/// The messages that the agent added.
-fn added(before: &State, inner: &State) -> Vec<Value> {
-    let list = |state: &State| state.get(MESSAGES).cloned();
-    let old = list(before).and_then(|m| m.as_array().map(Vec::len)).unwrap_or(0);
-    let all = list(inner);
-    let new = all.as_ref().and_then(|m| m.as_array()).map(|m| m.iter().skip(old));
-    new.into_iter().flatten().cloned().collect()
 }
 
 /// One call of the model.
@@ -256,5 +257,5 @@ fn outcome(message: &Message) -> Result<Outcome, NodeError> {
     writes.insert(MESSAGES.into(), stored(message)?);
     writes.insert(TURN.into(), json!(1));
     writes.insert(CALLS.into(), json!(!message.tool_calls.is_empty()));
-    Ok(Outcome { writes })
+    Ok(Outcome::writes(writes))
 }

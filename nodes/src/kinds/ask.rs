@@ -35,6 +35,8 @@ pub(super) struct Ask {
     pub temperature: Option<f64>,
     pub max_tokens: Option<u32>,
     pub allowed: Allowed,
+    /// Names and patterns of tools that a person must agree to, besides the skill's.
+    pub approve: Vec<String>,
     /// The answer is the conversation's, not another node's.
     pub to_user: bool,
     /// The answer is watched while it is written.
@@ -102,7 +104,14 @@ impl Ask {
         Ok(self.allowed.of(skill.map(|s| s.tools.as_slice()), cx.tools().specs()))
     }
 
-    fn model<'a>(&'a self, cx: &'a Cx, skill: Option<&'a Skill>) -> &'a str {
+    /// Whether a person must agree before the tool is called.
+    pub(super) fn needs_approval(&self, cx: &Cx, tool: &str) -> Result<bool, NodeError> {
+        let skill = self.skill(cx)?.into_iter().flat_map(|skill| &skill.approve);
+        Ok(self.approve.iter().chain(skill).any(|pattern| matches(pattern, tool)))
+    }
+
+    /// Whom it is put to: an alias or `provider/model`.
+    pub(super) fn model<'a>(&'a self, cx: &'a Cx, skill: Option<&'a Skill>) -> &'a str {
         let chosen = self.model.as_deref().or(cx.options().model.as_deref());
         chosen.or(skill.and_then(|s| s.model.as_deref())).unwrap_or(DEFAULT_MODEL)
     }
@@ -140,12 +149,15 @@ pub(super) struct Keys<'k> {
     pub system: bool,
     pub prompt: bool,
     pub tools: Option<&'k Vec<String>>,
+    pub approve: Option<&'k Vec<String>>,
     pub into: Option<&'k String>,
 }
 
 /// What the common keys compile to.
 pub(super) struct Checked {
     pub ask: Ask,
+    /// The node's own.
+    pub skill: Option<Arc<Skill>>,
     pub system: Option<Template>,
     pub prompt: Option<Template>,
     /// Where the answer goes; the conversation if `None`.
@@ -165,6 +177,7 @@ impl Keys<'_> {
         if let (Some(Some(skill)), Some(list)) = (&skill, self.tools) {
             narrows(build, skill, list);
         }
+        let approve = self.approve.map(|list| build.tools(&["approve"], list));
         let into = self.into.map(|name| written(build, name));
         if into.is_none() {
             build.writes_reduced(&[], MESSAGES, Reducer::Messages)?;
@@ -179,22 +192,24 @@ impl Keys<'_> {
                 "declare `messages: { reduce: messages }` under `state`, or add `prompt: …`",
             );
         }
+        let skill = found(skill)?;
         let ask = Ask {
-            skill: found(skill)?.map(|s| s.name.clone()),
+            skill: skill.as_ref().map(|s| s.name.clone()),
             model: found(model)?,
             allowed: Allowed(allowed),
+            approve: approve.unwrap_or_default(),
             to_user: into.is_none(),
             shown: into.is_none() && build.shown(),
             ..Ask::default()
         };
         let (system, prompt, into) = (found(system)?, found(prompt)?, found(into)?);
-        Some(Checked { ask, system, prompt, into, conversation })
+        Some(Checked { ask, skill, system, prompt, into, conversation })
     }
 }
 
 /// A key that is there but was reported keeps the node from being built.
 #[allow(clippy::option_option, reason = "absent, reported, or found")]
-fn found<T>(key: Option<Option<T>>) -> Option<Option<T>> {
+pub(super) fn found<T>(key: Option<Option<T>>) -> Option<Option<T>> {
     match key {
         None => Some(None),
         Some(reported) => reported.map(Some),
@@ -210,6 +225,18 @@ pub(super) fn written(build: &mut Build<'_>, into: &str) -> Option<Arc<str>> {
         return None;
     }
     build.writes(&["into"], into)
+}
+
+/// Notes which tools a node may call: those of its list, else of its skill, else any, since the
+/// conversation's skill decides.
+pub(super) fn may_call(build: &mut Build<'_>, skill: Option<&Skill>, allowed: &Allowed) {
+    let any = ["*".to_owned()];
+    let patterns = match (&allowed.0, skill) {
+        (Some(list), _) => list,
+        (None, Some(skill)) => &skill.tools,
+        (None, None) => &any[..],
+    };
+    build.calls_tools(patterns);
 }
 
 /// A node can only narrow its skill's tools.

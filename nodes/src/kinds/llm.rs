@@ -21,8 +21,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::MESSAGES;
 use super::ask::{Ask, Keys, Texts, render};
+use super::{MESSAGES, history};
 
 /// How often an answer that does not meet `output` is asked for again.
 const RETRIES: usize = 2;
@@ -76,6 +76,7 @@ impl NodeKind for Kind {
             system: params.system.is_some(),
             prompt: params.prompt.is_some(),
             tools: params.tools.as_ref(),
+            approve: None,
             into: params.into.as_ref(),
         };
         let checked = keys.check(build);
@@ -164,6 +165,7 @@ impl Node for Llm {
 impl Llm {
     fn question(&self, cx: &Cx, state: &State) -> Result<ModelCall, NodeError> {
         let messages = if self.conversation { state.messages(MESSAGES) } else { Vec::new() };
+        let messages = history::sent(messages);
         let mut system =
             render(self.system.as_ref(), "system", state, cx.scope())?.unwrap_or_default();
         if let Some(output) = &self.output {

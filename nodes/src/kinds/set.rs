@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use exile_engine::expr::Expression;
+use exile_engine::expr::{Expression, Scope};
 use exile_engine::graph::build::Build;
 use exile_engine::node::{Node, NodeError, NodeKind, Outcome, Work};
 use exile_engine::run::context::Cx;
@@ -42,13 +42,10 @@ impl NodeKind for Kind {
         for (name, value) in &params.set {
             let place = ["set", name.as_str()];
             let channel = build.writes(&place, name);
-            let source = if value.is_string() {
-                build.expression(&place).map(Source::Expression)
-            } else {
+            if !value.is_string() {
                 build.literal(&place, name, value);
-                Some(Source::Literal(value.clone()))
-            };
-            writes.push(channel.zip(source));
+            }
+            writes.push(channel.zip(Source::build(build, &place, value)));
         }
         // Every one was checked; one that was reported keeps the node from being built.
         let writes = writes.into_iter().collect::<Option<_>>()?;
@@ -61,10 +58,40 @@ struct Set {
     writes: Vec<(Arc<str>, Source)>,
 }
 
+/// Where a value comes from.
 #[derive(Debug)]
-enum Source {
+pub(super) enum Source {
+    /// Text in the YAML.
     Expression(Expression),
+    /// Anything else.
     Literal(Value),
+}
+
+impl Source {
+    /// Compiles what stands at `place`; reports what is wrong with it.
+    pub(super) fn build(build: &mut Build<'_>, place: &[&str], value: &Value) -> Option<Self> {
+        if value.is_string() {
+            build.expression(place).map(Self::Expression)
+        } else {
+            Some(Self::Literal(value.clone()))
+        }
+    }
+
+    /// Its value; `key` and `name` say where it stands.
+    pub(super) fn value(
+        &self,
+        state: &State,
+        scope: &Scope,
+        key: &str,
+        name: &str,
+    ) -> Result<Value, NodeError> {
+        match self {
+            Self::Literal(value) => Ok(value.clone()),
+            Self::Expression(expression) => expression
+                .eval(state, scope)
+                .map_err(|e| NodeError::expression(&format!("{key}.{name}"), &e)),
+        }
+    }
 }
 
 #[async_trait]
@@ -72,14 +99,9 @@ impl Node for Set {
     async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError> {
         let mut writes = Writes::new();
         for (channel, source) in &self.writes {
-            let value = match source {
-                Source::Literal(value) => value.clone(),
-                Source::Expression(expression) => expression
-                    .eval(state, cx.scope())
-                    .map_err(|e| NodeError::expression(&format!("set.{channel}"), &e))?,
-            };
+            let value = source.value(state, cx.scope(), "set", channel)?;
             writes.insert(channel.clone(), value);
         }
-        Ok(Outcome { writes })
+        Ok(Outcome::writes(writes))
     }
 }

@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use exile_engine::expr::ValueTemplate;
 use exile_engine::graph::build::Build;
 use exile_engine::node::{Node, NodeError, NodeKind, Outcome, Work};
-use exile_engine::run::context::Cx;
+use exile_engine::run::context::{Cx, Reached};
 use exile_engine::state::State;
 use exile_engine::tool::ToolAnswer;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::ask::written;
+use super::ask::{found, written};
 
 /// The kind.
 pub(super) struct Kind;
@@ -29,6 +29,9 @@ struct Params {
     tool: String,
     /// Its arguments: templates, of which one that is exactly `{{ … }}` keeps its type.
     args: Option<Map<String, Value>>,
+    /// Whether a person must agree first.
+    #[serde(default)]
+    approve: bool,
     /// The channel that its value goes to.
     into: Option<String>,
 }
@@ -45,6 +48,7 @@ impl NodeKind for Kind {
     fn build(&self, build: &mut Build<'_>) -> Option<Work> {
         let params: Params = build.params()?;
         let tool = build.tool(&["tool"], &params.tool);
+        build.calls_tools(std::slice::from_ref(&params.tool));
         let args = params.args.is_some().then(|| build.value_template(&["args"]));
         let into = params.into.as_ref().map(|name| written(build, name));
         let args = match args {
@@ -55,11 +59,12 @@ impl NodeKind for Kind {
         if let Some(literal) = literal {
             build.tool_arguments(&["args"], &params.tool, &literal);
         }
-        let into = match into {
-            Some(into) => Some(into?),
-            None => None,
-        };
-        Some(Work::Leaf(Arc::new(Call { tool: tool?, args, into })))
+        Some(Work::Leaf(Arc::new(Call {
+            tool: tool?,
+            args,
+            approve: params.approve,
+            into: found(into)?,
+        })))
     }
 }
 
@@ -67,6 +72,7 @@ impl NodeKind for Kind {
 struct Call {
     tool: Arc<str>,
     args: Option<ValueTemplate>,
+    approve: bool,
     into: Option<Arc<str>>,
 }
 
@@ -79,14 +85,18 @@ impl Node for Call {
             }
             None => json!({}),
         };
-        match cx.call_tool_value("tool", &self.tool, args).await {
-            ToolAnswer::Done(value) => Ok(match &self.into {
+        match cx.call_tool_value("tool", &self.tool, args, self.approve).await {
+            Reached::Done(ToolAnswer::Done(value)) => Ok(match &self.into {
                 Some(into) => Outcome::write(into, value),
-                None => Outcome::default(),
+                None => Outcome::nothing(),
             }),
-            ToolAnswer::Failed(error) => {
+            Reached::Done(ToolAnswer::Failed(error)) => {
                 Err(NodeError::Tool { tool: self.tool.to_string(), error })
             }
+            Reached::Done(ToolAnswer::Ask(_)) => {
+                Err(NodeError::Internal("a tool's question was not put to anybody".into()))
+            }
+            Reached::Asked(id) => Ok(Outcome::Suspend(vec![id])),
         }
     }
 }

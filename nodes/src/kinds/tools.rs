@@ -3,6 +3,8 @@
 //! Answers join `messages` in the order of the calls. A call of a tool that is not allowed is
 //! answered with an error that the model reads, like every failure of a tool. Allowed is what the
 //! node's `skill` and `tools` name; without both, what some `llm` of the graph could have offered.
+//! What a skill or the node lists under `approve` is called only after a person agreed; the node
+//! waits, and calls that need nobody are made meanwhile.
 
 use std::sync::Arc;
 
@@ -10,16 +12,16 @@ use async_trait::async_trait;
 use exile_engine::graph::build::Build;
 use exile_engine::message::{Message, ToolCall, pending_tool_calls};
 use exile_engine::node::{Node, NodeError, NodeKind, Outcome, Work};
-use exile_engine::run::context::Cx;
+use exile_engine::run::context::{Cx, Reached};
 use exile_engine::state::{Reducer, State};
-use exile_engine::tool::{ToolAnswer, ToolError, ToolErrorKind};
+use exile_engine::tool::{ToolAnswer, ToolError, ToolErrorKind, matches};
 use futures_util::future::join_all;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::MESSAGES;
-use super::ask::{Allowed, Ask};
+use super::ask::{Allowed, Ask, found, may_call};
 use super::llm::stored;
 
 /// The kind.
@@ -35,6 +37,8 @@ struct Params {
     /// Names and patterns of tools that may be called; they can only narrow the skill's. Without
     /// a skill and without this list: what the graph's `llm` nodes offer.
     tools: Option<Vec<String>>,
+    /// Names and patterns of those that a person must agree to, besides the skill's.
+    approve: Option<Vec<String>>,
 }
 
 impl NodeKind for Kind {
@@ -50,17 +54,16 @@ impl NodeKind for Kind {
         let params: Params = build.params()?;
         let skill = params.skill.as_ref().map(|name| build.skill(&["skill"], name));
         let allowed = params.tools.as_ref().map(|list| build.tools(&["tools"], list));
+        let approve = params.approve.as_ref().map(|list| build.tools(&["approve"], list));
         let messages = build.writes_reduced(&[], MESSAGES, Reducer::Messages)?;
         build.reads(&[], &messages);
-        let skill = match skill {
-            Some(found) => Some(found?.name.clone()),
-            None => None,
-        };
-        let offers = match (&skill, &allowed) {
+        let (skill, allowed) = (found(skill)?, Allowed(allowed));
+        may_call(build, skill.as_deref(), &allowed);
+        let offers = match (skill.map(|skill| skill.name.clone()), &allowed.0) {
             (None, None) => build.nodes().iter().filter_map(offer).collect(),
-            _ => vec![Ask { skill, allowed: Allowed(allowed), ..Ask::default() }],
+            (skill, _) => vec![Ask { skill, allowed, ..Ask::default() }],
         };
-        Some(Work::Leaf(Arc::new(Tools { offers })))
+        Some(Work::Leaf(Arc::new(Tools { offers, approve: approve.unwrap_or_default() })))
     }
 }
 
@@ -79,6 +82,8 @@ fn offer(node: &Value) -> Option<Ask> {
 pub(super) struct Tools {
     /// A call is made if one of these allows it.
     pub offers: Vec<Ask>,
+    /// Names and patterns of tools that a person must agree to, besides those of the offers.
+    pub approve: Vec<String>,
 }
 
 #[async_trait]
@@ -89,16 +94,41 @@ impl Node for Tools {
         for offer in &self.offers {
             allowed.extend(offer.tools(cx)?.into_iter().map(|spec| spec.name));
         }
-        let answers = calls.iter().map(async |call| {
+        let mut asked = Vec::with_capacity(calls.len());
+        for call in &calls {
+            asked.push((call, self.needs_approval(cx, &call.name)?));
+        }
+        let answers = asked.into_iter().map(async |(call, approve)| {
             if allowed.contains(&call.name) {
-                cx.call_tool(call).await
+                cx.call_tool(call, approve).await
             } else {
-                refused(cx, call, &allowed)
+                Reached::Done(refused(cx, call, &allowed))
             }
         });
-        let answers = join_all(answers).await;
-        let values: Vec<Value> = answers.iter().map(stored).collect::<Result<_, _>>()?;
-        Ok(Outcome::write(&MESSAGES.into(), values.into()))
+        let (mut answered, mut waiting) = (Vec::new(), Vec::new());
+        for answer in join_all(answers).await {
+            match answer {
+                Reached::Done(message) => answered.push(stored(&message)?),
+                Reached::Asked(id) => waiting.push(id),
+            }
+        }
+        if waiting.is_empty() {
+            Ok(Outcome::write(&MESSAGES.into(), answered.into()))
+        } else {
+            // Those that were made are answered from their records next time.
+            Ok(Outcome::Suspend(waiting))
+        }
+    }
+}
+
+impl Tools {
+    /// One offer that wants a person to agree is enough.
+    fn needs_approval(&self, cx: &Cx, tool: &str) -> Result<bool, NodeError> {
+        let mut needs = self.approve.iter().any(|pattern| matches(pattern, tool));
+        for offer in &self.offers {
+            needs |= offer.needs_approval(cx, tool)?;
+        }
+        Ok(needs)
     }
 }
 

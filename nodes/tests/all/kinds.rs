@@ -91,6 +91,7 @@ async fn skill_model_and_temperature_follow_their_precedence() {
             options: chosen.clone(),
             answers: vec![says("ok")],
             input: json!("hi"),
+            ..Stage::default()
         }
         .play()
         .await;
@@ -192,6 +193,7 @@ async fn an_agent_without_a_skill_has_no_tools_and_takes_those_of_the_conversati
             options: options(skill, None, None),
             answers: vec![says("ok")],
             input: json!("hi"),
+            ..Stage::default()
         }
         .play()
         .await;
@@ -203,6 +205,7 @@ async fn an_agent_without_a_skill_has_no_tools_and_takes_those_of_the_conversati
         options: options(Some("desk"), None, None),
         answers: vec![says("ok")],
         input: json!("hi"),
+        ..Stage::default()
     };
     assert_eq!(narrowed.play().await.offered(0), ["fails"]);
 }

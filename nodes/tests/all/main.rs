@@ -8,12 +8,18 @@
     reason = "a test may fail loudly; literals are handed over"
 )]
 
+mod approval;
+mod crashes;
 mod facts;
 mod faults;
 mod findings;
 mod http;
+mod human;
 mod kinds;
+mod maps;
+mod nested;
 mod recorded;
 mod rules;
 mod stage;
+mod summaries;
 mod upstream;

@@ -7,21 +7,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use exile_engine::bundle::{Bundle, Catalog, Source};
 use exile_engine::diagnostic::Finding;
-use exile_engine::env::{Env, StepEnv};
+use exile_engine::env::StepEnv;
 use exile_engine::graph::build::{Known, Names};
-use exile_engine::graph::compile;
+use exile_engine::graph::nesting::{self, Graphs, Member};
 use exile_engine::id::{InputId, LogId, MessageId, RunId, UserId};
-use exile_engine::journal::{MemoryJournal, StartRun};
+use exile_engine::journal::{IfActive, Input, Journal, MemoryJournal, ResumeRun, StartRun};
 use exile_engine::message::{Message, Role, ToolCall};
 use exile_engine::model::{
     Aliases, Capabilities, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply,
     ModelRequest, Models, Provider, ProviderError,
 };
 use exile_engine::run::context::Services;
-use exile_engine::run::engine::Engine;
+use exile_engine::run::engine::{Engine, Stopped};
 use exile_engine::run::event::Event;
 use exile_engine::run::live;
-use exile_engine::run::record::{Ended, RunOptions};
+use exile_engine::run::record::{Asked, Ended, RunOptions};
 use exile_engine::span::NoTrace;
 use exile_engine::tool::{DynTool, Effect, ToolAnswer, ToolCx, ToolRegistry, ToolSet, ToolSpec};
 use exile_engine::{skill, yaml};
@@ -56,9 +56,14 @@ impl Says {
     }
 }
 
+/// What the model says to a request, whenever it comes.
+pub(crate) type Replies = fn(&ModelRequest) -> Says;
+
 /// Provider `stage`: gives its answers in order and notes what it was asked.
 struct Model {
     answers: Mutex<std::vec::IntoIter<Says>>,
+    /// Answers by what is asked, where one is given.
+    replies: Option<Replies>,
     asked: Arc<Mutex<Vec<ModelRequest>>>,
 }
 
@@ -86,7 +91,8 @@ impl Provider for Model {
         deltas: &DeltaSender,
     ) -> Result<ModelReply, ProviderError> {
         self.asked.lock().unwrap().push(request.clone());
-        let says = self.answers.lock().unwrap().next().unwrap_or(says("nothing more to say"));
+        let next = || self.answers.lock().unwrap().next().unwrap_or(says("nothing more to say"));
+        let says = self.replies.map_or_else(next, |replies| replies(request));
         if !says.text.is_empty() {
             let _ = deltas.send(Delta::Text(says.text.into())).await;
         }
@@ -150,8 +156,11 @@ impl ToolSet for Tools {
 pub(crate) struct Stage {
     pub(crate) graph: &'static str,
     pub(crate) skills: &'static [&'static str],
+    /// Graphs that it runs inside.
+    pub(crate) inside: &'static [&'static str],
     pub(crate) options: RunOptions,
     pub(crate) answers: Vec<Says>,
+    pub(crate) replies: Option<Replies>,
     pub(crate) input: Value,
 }
 
@@ -199,8 +208,13 @@ fn line(message: &Message) -> String {
     format!("{}: {}{calls}", message.role.as_str(), message.content)
 }
 
-fn catalog(answers: Vec<Says>, asked: &Arc<Mutex<Vec<ModelRequest>>>) -> Catalog {
-    let model = Model { answers: Mutex::new(answers.into_iter()), asked: asked.clone() };
+fn catalog(
+    answers: Vec<Says>,
+    replies: Option<Replies>,
+    asked: &Arc<Mutex<Vec<ModelRequest>>>,
+) -> Catalog {
+    let answers = Mutex::new(answers.into_iter());
+    let model = Model { answers, replies, asked: asked.clone() };
     let alias = |name: &str, model: &str| {
         let model = ModelRef::parse(model).unwrap();
         (name.to_owned(), ModelAlias { model, business: BTreeMap::new() })
@@ -217,44 +231,76 @@ fn catalog(answers: Vec<Says>, asked: &Arc<Mutex<Vec<ModelRequest>>>) -> Catalog
 /// What loading a graph finds: `line: message → fix` where the words are a kind's, `line: code`
 /// where they are the engine's.
 pub(crate) fn findings(graph: &str, skills: &[&str]) -> Vec<String> {
-    let catalog = catalog(Vec::new(), &Arc::default());
-    let none = BTreeMap::new();
-    let known = Known { catalog: &catalog, skills: &none, names: Names::Checked };
+    findings_with(graph, skills, &[])
+}
+
+/// The same beside other graphs.
+pub(crate) fn findings_with(graph: &str, skills: &[&str], others: &[&str]) -> Vec<String> {
+    let catalog = catalog(Vec::new(), None, &Arc::default());
+    let (none, graphs) = (BTreeMap::new(), Graphs::none());
+    let known = Known { catalog: &catalog, skills: &none, graphs, names: Names::Checked };
     let compiled = skills.iter().map(|text| {
         let (skill, findings) = skill::compile(&yaml::parse("skill.yaml", text).unwrap(), known);
         let skill = skill.unwrap_or_else(|| panic!("{findings:?}"));
         (skill.name.to_string(), Some(Arc::new(skill)))
     });
     let skills = compiled.collect();
-    let known = Known { catalog: &catalog, skills: &skills, names: Names::Checked };
-    let compiled = compile::compile(&yaml::parse("graph.yaml", graph).unwrap(), known);
+    let read = |text: &&str| {
+        Member::read(&Source { path: "graph.yaml".into(), text: (*text).to_owned() }).unwrap()
+    };
+    let members: Vec<Member> = [&graph].into_iter().chain(others).map(read).collect();
+    let mut compiled = nesting::compile_all(&members, &catalog, &skills, Names::Checked);
     let show = |f: &Finding| match f.code {
         "invalid_node" => format!("{}: {} → {}", f.line, f.message, f.fix),
         code => format!("{}: {code}", f.line),
     };
-    compiled.findings.iter().map(show).collect()
+    compiled.swap_remove(0).unwrap().findings.iter().map(show).collect()
+}
+
+/// A run that is going on or waits.
+pub(crate) struct Show {
+    engine: Arc<Engine>,
+    pub(crate) env: Arc<StepEnv>,
+    log: LogId,
+    run: RunId,
+    asked: Arc<Mutex<Vec<ModelRequest>>>,
+    events: Vec<Event>,
+    /// What it waited for when it last stopped.
+    waited: Vec<Asked>,
+    stop: CancellationToken,
 }
 
 impl Stage {
     /// Runs it to its end.
     pub(crate) async fn play(self) -> Played {
-        let asked = Arc::default();
-        let catalog = catalog(self.answers, &asked);
-        let env: Arc<dyn Env> = Arc::new(StepEnv::new());
+        self.begin().await.end().await
+    }
+
+    /// Begins to run it.
+    pub(crate) async fn begin(self) -> Show {
+        let env = Arc::new(StepEnv::new());
         let journal = Arc::new(MemoryJournal::new(env.clone()));
+        self.begin_over(journal, env).await
+    }
+
+    /// Begins, or goes on, over a store.
+    pub(crate) async fn begin_over(self, journal: Arc<dyn Journal>, env: Arc<StepEnv>) -> Show {
+        let asked = Arc::default();
+        let catalog = catalog(self.answers, self.replies, &asked);
         let services = Arc::new(Services {
-            env,
+            env: env.clone(),
             models: catalog.models.clone(),
             tools: catalog.tools.clone(),
             trace: Arc::new(NoTrace),
         });
-        let skill = |text: &&str| {
-            let name = text.trim().lines().next().unwrap().trim_start_matches("skill: ");
-            (name.to_owned(), Source { path: "skill.yaml".into(), text: (*text).to_owned() })
+        let source = |text: &str| {
+            let name = text.trim().lines().next().unwrap().split(": ").nth(1).unwrap();
+            (name.to_owned(), Source { path: format!("{name}.yaml"), text: text.to_owned() })
         };
         let bundle = Bundle {
-            graph: Source { path: "graph.yaml".into(), text: self.graph.to_owned() },
-            skills: self.skills.iter().map(skill).collect(),
+            graph: source(self.graph).1,
+            graphs: self.inside.iter().map(|text| source(text)).collect(),
+            skills: self.skills.iter().map(|text| source(text)).collect(),
             aliases: catalog.models.aliases().clone(),
         };
         let program = Arc::new(bundle.compile(&catalog).unwrap());
@@ -272,14 +318,85 @@ impl Stage {
             options: self.options,
             input: input(self.input),
             traceparent: None,
+            if_active: IfActive::default(),
+            durability: None,
         };
         engine.start(&log, &InputId::from("in_1"), start).await.unwrap();
-        let events = engine.events(run.clone(), 0).map(Result::unwrap).collect().await;
-        let ended = engine.wait(&run).await.unwrap();
-        let state = engine.state(&log).await.unwrap();
-        stop.cancel();
-        let asked = asked.lock().unwrap().clone();
-        Played { ended, state, events, asked }
+        Show { engine, env, log, run, asked, events: Vec::new(), waited: Vec::new(), stop }
+    }
+}
+
+impl Show {
+    /// What the run waits for, once it does.
+    pub(crate) async fn waits(&mut self) -> Vec<Asked> {
+        match self.stops().await {
+            Stopped::Waiting(waiting) => waiting.asked,
+            Stopped::Ended(ended) => panic!("it ended: {ended:?}"),
+        }
+    }
+
+    /// Answers one question.
+    pub(crate) async fn answer(&mut self, question: &Asked, value: Value) {
+        self.resume(question, value, None).await;
+    }
+
+    /// Answers with a message of the conversation.
+    pub(crate) async fn say(&mut self, question: &Asked, text: &str) {
+        let message = Message::text(MessageId::from("msg_said"), Role::User, text);
+        self.resume(question, json!(text), Some(Box::new(message))).await;
+    }
+
+    async fn resume(&mut self, of: &Asked, value: Value, message: Option<Box<Message>>) {
+        let resume = Input::Resume(Box::new(ResumeRun {
+            run: self.run.clone(),
+            answers: [(of.id.clone(), value)].into(),
+            by: UserId::from("user_1"),
+            message,
+        }));
+        let id = InputId::from(format!("answer_{}", of.id));
+        self.engine.send(&self.log, &id, &resume).await.unwrap();
+    }
+
+    /// Every request to the model so far.
+    pub(crate) fn asked(&self) -> Vec<ModelRequest> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// The end, and what came of it.
+    pub(crate) async fn end(mut self) -> Played {
+        let ended = match self.stops().await {
+            Stopped::Ended(ended) => ended,
+            Stopped::Waiting(waiting) => panic!("it waits: {waiting:?}"),
+        };
+        let state = self.engine.state(&self.log).await.unwrap();
+        let asked = self.asked();
+        Played { ended, state, events: std::mem::take(&mut self.events), asked }
+    }
+
+    /// The next time that it ends, or waits for something else.
+    pub(crate) async fn stops(&mut self) -> Stopped {
+        loop {
+            let seen = self.events.last().map_or(0, |event| event.number);
+            let events = self.engine.events(self.run.clone(), seen);
+            self.events.extend(events.map(Result::unwrap).collect::<Vec<_>>().await);
+            let stopped = self.engine.wait(&self.run).await.unwrap();
+            let same =
+                matches!(&stopped, Stopped::Waiting(waiting) if self.waited == waiting.asked);
+            if !same {
+                if let Stopped::Waiting(waiting) = &stopped {
+                    self.waited.clone_from(&waiting.asked);
+                }
+                return stopped;
+            }
+            // The answer has not been read yet.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Drop for Show {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

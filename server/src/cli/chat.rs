@@ -1,13 +1,14 @@
 //! `exile chat`: a conversation, line by line.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::connection::{Connection, part};
 use super::error::CliError;
 use super::events::{Event, Events};
+use super::question::Question;
 use super::terminal::Terminal;
 
 /// Talk to a graph in the terminal; one line is one message, Ctrl-C stops an answer or, at the prompt, the chat.
@@ -41,15 +42,13 @@ impl Chat {
             let about = format!("conversation {id}; Ctrl-C stops an answer, Ctrl-D ends the chat");
             terminal.aside(&about)?;
         }
-        let path = format!("/api/conversations/{}/messages", part(&id));
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
         // One listener for all: what comes between two waits is not lost.
         let mut interrupts = signal(SignalKind::interrupt())?;
+        let mut said = Said::new(&id);
         let mut last = Ok(());
         loop {
-            if terminal.interactive() {
-                terminal.piece("> ")?;
-            }
+            said.ask(terminal)?;
             let line = tokio::select! {
                 line = lines.next_line() => line?,
                 _ = interrupts.recv() => None,
@@ -58,10 +57,25 @@ impl Chat {
             if line.trim().is_empty() {
                 continue;
             }
-            let body = json!({ "content": line, "stream": true });
-            let events = connection.stream(&path, &body).await?;
+            let Some((path, body)) = said.request(&line) else { continue };
+            let events = match connection.stream(&path, &body).await {
+                Ok(events) => events,
+                // A person may answer again, or say something else.
+                Err(CliError::Refused { detail, .. }) if terminal.interactive() => {
+                    terminal.aside(&detail)?;
+                    said.again();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let turn = Turn { connection, terminal: &mut *terminal, open: false };
-            last = turn.show(events, &mut interrupts).await;
+            last = match turn.show(events, &mut interrupts).await {
+                Ok(waits) => {
+                    said.waits(waits);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
             match &last {
                 // A failed run ends its turn; the conversation goes on.
                 Err(CliError::Run(why)) if terminal.interactive() => terminal.aside(why)?,
@@ -99,6 +113,60 @@ fn end(terminal: &mut Terminal, last: Result<(), CliError>) -> Result<(), CliErr
     if terminal.interactive() { terminal.line("") } else { last }
 }
 
+/// Where the next line goes: to the conversation, or to a question of the run that waits.
+struct Said {
+    messages: String,
+    run: String,
+    /// Questions of the run that waits.
+    open: Vec<Value>,
+    /// Answers so far, to the first ones of them.
+    answers: Map<String, Value>,
+}
+
+impl Said {
+    fn new(conversation: &str) -> Self {
+        let messages = format!("/api/conversations/{}/messages", part(conversation));
+        Self { messages, run: String::new(), open: Vec::new(), answers: Map::new() }
+    }
+
+    /// Shows what the next line is for.
+    fn ask(&self, terminal: &mut Terminal) -> Result<(), CliError> {
+        if let Some(interrupt) = self.open.get(self.answers.len()).filter(|_| !terminal.json()) {
+            for line in Question::of(interrupt).lines() {
+                terminal.line(&line)?;
+            }
+        }
+        if terminal.interactive() { terminal.piece("> ") } else { Ok(()) }
+    }
+
+    /// What a line sends; `None` while questions are left.
+    fn request(&mut self, line: &str) -> Option<(String, Value)> {
+        let Some(interrupt) = self.open.get(self.answers.len()) else {
+            return Some((self.messages.clone(), json!({ "content": line, "stream": true })));
+        };
+        let question = Question::of(interrupt);
+        self.answers.insert(question.id().to_owned(), question.answer(line));
+        if self.answers.len() < self.open.len() {
+            return None;
+        }
+        let path = format!("/api/runs/{}/resume", part(&self.run));
+        Some((path, json!({ "answers": self.answers, "stream": true })))
+    }
+
+    /// The answers were refused: the questions are asked again.
+    fn again(&mut self) {
+        self.answers.clear();
+    }
+
+    /// What the run waits for now, if it does.
+    fn waits(&mut self, waiting: Option<Value>) {
+        self.answers.clear();
+        let waiting = waiting.unwrap_or_default();
+        self.run = waiting["run"].as_str().unwrap_or_default().to_owned();
+        self.open = waiting["interrupts"].as_array().cloned().unwrap_or_default();
+    }
+}
+
 /// One answer on its way.
 struct Turn<'a> {
     connection: &'a Connection,
@@ -108,8 +176,12 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Shows events until the run ends; Ctrl-C cancels it.
-    async fn show(mut self, mut events: Events, interrupts: &mut Signal) -> Result<(), CliError> {
+    /// Shows events until the run ends or waits, and gives what it waits for; Ctrl-C cancels it.
+    async fn show(
+        mut self,
+        mut events: Events,
+        interrupts: &mut Signal,
+    ) -> Result<Option<Value>, CliError> {
         loop {
             let event = tokio::select! {
                 event = events.next() => event?,
@@ -127,7 +199,7 @@ impl Turn<'_> {
                 self.show_event(&event)?;
             }
             if let Some(end) = event.end() {
-                return end;
+                return end.map(|()| (event.name == "run.waiting").then_some(event.data));
             }
         }
     }
@@ -155,7 +227,8 @@ impl Turn<'_> {
                 };
                 self.beside(&format!("← {} {result}", event.text("tool")))
             }
-            "message.finished" | "run.finished" | "run.failed" | "run.cancelled" => self.end_line(),
+            "message.finished" | "run.finished" | "run.failed" | "run.cancelled"
+            | "run.waiting" => self.end_line(),
             _ => Ok(()),
         }
     }

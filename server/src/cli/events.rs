@@ -32,10 +32,19 @@ impl Event {
         self.data[key].as_str().unwrap_or_default()
     }
 
-    /// How the run ended, if this is its end: `Err` says why it did not finish.
+    /// How the stream ended, if this is its end: `Err` says why the run neither finished nor waits
+    /// for answers.
     pub(super) fn end(&self) -> Option<Result<(), CliError>> {
         match self.name.as_str() {
             "run.finished" => Some(Ok(())),
+            "run.waiting" if self.data["attention"].is_null() => Some(Ok(())),
+            "run.waiting" => {
+                let (run, why) = (self.text("run"), &self.data["attention"]);
+                let text = |key: &str| why[key].as_str().unwrap_or_default();
+                let (code, message) = (text("code"), text("message"));
+                let remedy = format!("`exile resolve {run} retry` goes on");
+                Some(Err(CliError::Run(format!("the run waits ({code}): {message}; {remedy}"))))
+            }
             "run.cancelled" => Some(Err(CliError::Run("the run was cancelled".into()))),
             "run.failed" => {
                 let error = &self.data["error"];
@@ -155,8 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_finished_run_is_a_success() {
+    fn only_a_run_that_finished_or_asks_is_a_success() {
         let event = |name: &str| Event { id: "1".into(), name: name.into(), data: json!({}) };
+        assert!(matches!(event("run.waiting").end(), Some(Ok(()))));
+        let data = json!({ "attention": { "code": "open_call" } });
+        let attention = Event { data, ..event("run.waiting") };
+        assert!(matches!(attention.end(), Some(Err(_))));
         assert!(matches!(event("run.finished").end(), Some(Ok(()))));
         assert!(matches!(event("run.failed").end(), Some(Err(_))));
         assert!(matches!(event("run.cancelled").end(), Some(Err(_))));

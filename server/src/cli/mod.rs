@@ -5,6 +5,7 @@
 //! | `terminal.rs` | the only way to standard output |
 //! | `connection.rs` | the server that holds the home, or one of our own |
 //! | `events.rs` | a run's stream of events |
+//! | `question.rs` | a run's question to a person, and what answers it |
 //! | the rest | one command each |
 //!
 //! Invariants:
@@ -14,12 +15,15 @@
 //! - Standard output is for results, standard error for what went wrong and for logs.
 
 mod chat;
+mod checkpoints;
 mod connection;
 mod doctor;
 mod error;
 mod events;
 mod graph;
 mod key;
+mod question;
+mod resume;
 mod run;
 mod schema;
 mod serve;
@@ -88,8 +92,18 @@ enum Command {
     Graph(graph::Graph),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Schema),
+    /// Answer questions of a run that waits
+    Resume(resume::Resume),
+    /// Say what became of calls whose outcome is unknown
+    Resolve(resume::Resolve),
     /// Show what a run did, step by step
     Trace(trace::Trace),
+    /// List the checkpoints of a run
+    Checkpoints(checkpoints::Checkpoints),
+    /// Go on from a checkpoint of a run as another run
+    Fork(checkpoints::Fork),
+    /// Move a run that waits to its graph as it is now
+    Migrate(checkpoints::Migrate),
     /// List and call tools
     #[command(subcommand)]
     Tool(tool::Tool),
@@ -164,7 +178,12 @@ impl Command {
         match self {
             Self::Chat(chat) => chat.run(connection, terminal).await,
             Self::Run(run) => run.run(connection, terminal).await,
+            Self::Resume(resume) => resume.run(connection, terminal).await,
+            Self::Resolve(resolve) => resolve.run(connection, terminal).await,
             Self::Trace(trace) => trace.run(connection, terminal).await,
+            Self::Checkpoints(checkpoints) => checkpoints.run(connection, terminal).await,
+            Self::Fork(fork) => fork.run(connection, terminal).await,
+            Self::Migrate(migrate) => migrate.run(connection, terminal).await,
             Self::Tool(tool) => tool.run(connection, terminal).await,
             Self::User(user) => user.run(connection, terminal).await,
             Self::Key(key) => key.run(connection, terminal).await,

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::connection::Connection;
 use super::error::CliError;
+use super::question;
 use super::terminal::Terminal;
 
 /// Run a graph once and print its output.
@@ -15,6 +16,9 @@ pub(super) struct Run {
     /// Channels to set, as a JSON object; `-` reads it from standard input
     #[arg(long, default_value = "{}", value_name = "JSON")]
     input: String,
+    /// When its records are stored: sync, async or exit [default: as the graph says]
+    #[arg(long, value_name = "WHEN", value_parser = ["sync", "async", "exit"])]
+    durability: Option<String>,
     /// Print every event as a line of JSON as it comes, in place of the output
     #[arg(long)]
     events: bool,
@@ -26,12 +30,20 @@ impl Run {
         connection: &Connection,
         terminal: &mut Terminal,
     ) -> Result<(), CliError> {
-        let body = json!({ "graph": self.graph, "input": input(&self.input)? });
+        let mut body = json!({ "graph": self.graph, "input": input(&self.input)? });
+        if let Some(durability) = self.durability {
+            body["durability"] = durability.into();
+        }
         if self.events {
             return events(connection, terminal, &body).await;
         }
         let done = connection.wait("/api/runs/wait", &body).await?;
-        terminal.value(if terminal.json() { &done } else { &done["output"] })
+        let asks = done["interrupts"].as_array().is_some_and(|open| !open.is_empty());
+        match (terminal.json(), asks) {
+            (true, _) => terminal.value(&done),
+            (false, true) => question::show_open(terminal, &done["run"]),
+            (false, false) => terminal.value(&done["output"]),
+        }
     }
 }
 

@@ -36,9 +36,17 @@ fn row(event: &Value, start: Timestamp) -> Option<Vec<String>> {
     let (name, data) = (event["name"].as_str()?, &event["data"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (what, detail) = match name {
+        "run.started" if data["from"].is_string() => {
+            (format!("fork of {} at {}", text(&data["from"]), data["at"]), text(&data["run"]))
+        }
         "run.started" => (format!("run {}", text(&data["graph"])), text(&data["run"])),
         "step.started" => (format!("step {}", data["step"]), String::new()),
+        "node.finished" if data["cached"] == true => (indented(data, "node"), "cached".into()),
         "node.finished" => (indented(data, "node"), failure(data)),
+        "node.retried" => {
+            let detail = format!("attempt {} after {}", data["attempt"], failure(data));
+            (indented(data, "retry"), detail)
+        }
         "model.finished" => {
             (format!("{} {}", indented(data, "chat"), text(&data["model"])), failure(data))
         }
@@ -51,6 +59,7 @@ fn row(event: &Value, start: Timestamp) -> Option<Vec<String>> {
                 if data["error"].is_null() { short(&data["content"]) } else { failure(data) };
             (format!("{} {}", indented(data, "result"), text(&data["tool"])), detail)
         }
+        "run.waiting" => (name.to_owned(), waits(data)),
         "run.finished" | "run.failed" | "run.cancelled" => (name.to_owned(), failure(data)),
         _ => return None,
     };
@@ -68,6 +77,25 @@ fn at(event: &Value) -> Option<Timestamp> {
 fn indented(data: &Value, what: &str) -> String {
     let task = data["task"].as_str().unwrap_or_default();
     format!("{}{what} {task}", "  ".repeat(1 + task.matches('/').count()))
+}
+
+/// Questions by their ids, and calls by what resolving them names.
+fn waits(data: &Value) -> String {
+    let list = |key: &str| data[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
+    let mut parts = Vec::new();
+    if !data["attention"].is_null() {
+        parts.push(format!(
+            "{}: {}",
+            text(&data["attention"], "code"),
+            text(&data["attention"], "message")
+        ));
+    }
+    let asked = list("interrupts").iter();
+    parts.extend(asked.map(|i| format!("{}: {}", text(i, "id"), text(i, "text"))));
+    let open = list("open_calls").iter();
+    parts.extend(open.map(|c| format!("{} ({})", text(c, "call"), text(c, "tool"))));
+    parts.join("; ")
 }
 
 fn failure(data: &Value) -> String {

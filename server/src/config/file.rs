@@ -28,6 +28,8 @@ pub struct ConfigFile {
     pub default_graph: Option<String>,
     /// Where things are stored.
     pub store: Store,
+    /// How long what is stored stays; everything forever unless told otherwise.
+    pub retention: Retention,
     /// Names that graphs and skills use for models.
     pub models: BTreeMap<String, Alias>,
     /// Who serves models. `deepseek`, `openai` and `gemini` are known without an entry.
@@ -94,6 +96,16 @@ pub struct Store {
     pub database: Option<String>,
     /// Empty: none. Nothing else in this version.
     pub redis: Option<String>,
+}
+
+/// How long what is stored stays.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// How long records stay after their run has ended, e.g. `90d`; none: forever. Then the run's
+    /// events, stream and checkpoints are gone; the run itself and the messages of conversations
+    /// stay.
+    pub records: Option<Period>,
 }
 
 /// What a name stands for.

@@ -22,6 +22,7 @@ mod variables;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use exile_engine::diagnostic::{self, Finding, code};
 use exile_engine::document::Document;
@@ -82,6 +83,8 @@ pub struct Config {
     pub currency: Currency,
     /// The graph of a conversation that names none.
     pub default_graph: String,
+    /// How long records stay after their run has ended; `None`: forever.
+    pub keep_records: Option<Duration>,
     /// Name → models.
     pub aliases: Aliases,
     /// Who serves models.
@@ -163,6 +166,7 @@ pub fn load(surroundings: &Surroundings) -> Result<Config, ConfigError> {
         timezone: zone(timezone.as_deref())?,
         currency: read.file.currency.unwrap_or_default(),
         default_graph: default_graph.unwrap_or_else(|| DEFAULT_GRAPH.to_owned()),
+        keep_records: read.file.retention.records.map(|period| period.0),
         aliases: chosen.aliases,
         providers: chosen.providers,
         mock,

@@ -6,8 +6,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use exile_engine::id::{ConversationId, MessageId, RunId};
-use exile_engine::message::{Message, ToolCall};
-use exile_engine::run::record::RunOptions;
+use exile_engine::journal::IfActive;
+use exile_engine::message::{Message, Role, ToolCall};
+use exile_engine::run::record::{Number, RunOptions};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,12 +16,13 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::run::RunView;
+use super::openapi::if_active;
+use super::run_view::RunView;
 use crate::access::Caller;
+use crate::answers;
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::idempotency::Once;
-use crate::input;
 use crate::page::{List, PageQuery};
 use crate::problem::{Problem, RUN_HEADER};
 use crate::sse::{self, Accepts};
@@ -28,6 +30,7 @@ use crate::start::{self, Wish};
 use crate::store::{Conversation, MessageRow};
 use crate::trace::Trace;
 use crate::url::{Path, Query};
+use crate::waiting::InterruptView;
 
 /// This file's routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -44,18 +47,23 @@ struct SendBody {
     /// Answer as a stream of events; also `Accept: text/event-stream`.
     #[serde(default)]
     stream: bool,
+    /// What becomes of the message while a run of the conversation goes on: `reject` (409),
+    /// `enqueue` (it begins when those before it have ended), `interrupt` (that run is cancelled
+    /// and keeps what it did) or `rollback` (that run is cancelled and leaves nothing).
+    #[serde(default)]
+    #[schema(schema_with = if_active)]
+    if_active: IfActive,
 }
 
 /// The answer to a message.
 #[derive(Serialize, ToSchema)]
 struct SentView {
-    /// What was answered; null if the graph said nothing.
+    /// What was answered; null if the graph said nothing, or asks first.
     message: Option<MessageView>,
     /// The run that answered.
     run: RunView,
-    /// Questions to a person that the run waits for: none in this version.
-    #[schema(value_type = Vec<Object>)]
-    interrupts: [Value; 0],
+    /// Questions that the run waits for answers to.
+    interrupts: Vec<InterruptView>,
     /// Sources of the answer: none in this version.
     #[schema(value_type = Vec<Object>)]
     citations: [Value; 0],
@@ -131,8 +139,10 @@ impl From<MessageRow> for MessageView {
 
 /// Says something and waits for the answer, or watches it being written.
 ///
-/// The message is queued behind those that came before it. The answer is JSON once the run has
-/// ended, or the run's events as they happen.
+/// The message is queued behind those that came before it, unless `if_active` says otherwise.
+/// While a run of the conversation waits for a free text, the message is that answer; while it
+/// waits for anything else, the message is refused. The answer is JSON once the run has ended or
+/// waits, or the run's events as they happen.
 #[utoipa::path(
     post, path = "/api/conversations/{id}/messages", tag = "conversations",
     params(("id" = String, Path)),
@@ -157,20 +167,62 @@ async fn send(
         let what = "content: must not be empty".into();
         return Err(Problem::Field { field: "content".into(), what });
     }
-    let wish = turn(&app, conversation, body.content);
-    let run = start::start(&app, caller.id(), (&trace, &once), wish).await?;
+    let said = Said { trace, once, content: body.content, if_active: body.if_active };
+    let (run, after) = said.to(&app, &caller, conversation).await?;
     if body.stream || accepts {
-        return Ok(sse::stream(&app, run, 0));
+        return Ok(sse::stream(&app, run, after));
     }
-    start::finished(&app, &run).await?;
+    start::stopped(&app, &run, after).await?;
     let row = app.store.run(caller.id(), &run).await?.ok_or(Problem::NotFound)?;
-    let message = answer(&app, &caller, &run).await?;
-    let view = SentView { message, run: row.into(), interrupts: [], citations: [] };
+    let message = answer(&app, &caller, &run, after).await?;
+    let run_view = RunView::of(&app, row).await?;
+    let interrupts = run_view.interrupts().to_vec();
+    let view = SentView { message, run: run_view, interrupts, citations: [] };
     Ok(([(RUN_HEADER, run.to_string())], Json(view)).into_response())
 }
 
-fn turn(app: &App, conversation: Conversation, content: String) -> Wish {
-    let message = input::user_message(&*app.env, content);
+/// A message that was sent.
+struct Said {
+    trace: Trace,
+    once: Once,
+    content: String,
+    if_active: IfActive,
+}
+
+impl Said {
+    /// The run that takes it, and the number beyond which that is about the message.
+    async fn to(
+        self,
+        app: &App,
+        caller: &Caller,
+        conversation: Conversation,
+    ) -> Result<(RunId, Number), Problem> {
+        let id = self.once.message_id(&*app.env);
+        if self.once.is_keyed()
+            && let Some(known) = app.store.message(caller.id(), &id).await?
+        {
+            // Sent before, by a request that was cut off.
+            return Ok((known.run, 0));
+        }
+        let message = Message::text(id, Role::User, self.content);
+        let waits = match self.if_active {
+            IfActive::Interrupt | IfActive::Rollback => None,
+            IfActive::Reject | IfActive::Enqueue => {
+                start::waiting_in(app, caller.id(), &conversation.id).await?
+            }
+        };
+        if let Some(row) = waits
+            && let Some(after) = answers::by_message(app, &self.once, &row, &message).await?
+        {
+            return Ok((row.id, after));
+        }
+        let wish = turn(conversation, &message, self.if_active);
+        let run = start::start(app, caller.id(), (&self.trace, &self.once), wish).await?;
+        Ok((run, 0))
+    }
+}
+
+fn turn(conversation: Conversation, message: &Message, if_active: IfActive) -> Wish {
     let said = json!([{ "id": message.id, "role": message.role, "content": message.content }]);
     Wish {
         graph: conversation.graph,
@@ -182,13 +234,21 @@ fn turn(app: &App, conversation: Conversation, content: String) -> Wish {
             system_prompt: conversation.system_prompt,
         },
         input: std::iter::once(("messages".to_owned(), said)).collect(),
+        if_active,
+        durability: None,
     }
 }
 
-/// The last message that the run finished in the user's sight.
-async fn answer(app: &App, caller: &Caller, run: &RunId) -> Result<Option<MessageView>, Problem> {
+/// The last message that the run finished in the user's sight, beyond a number.
+async fn answer(
+    app: &App,
+    caller: &Caller,
+    run: &RunId,
+    after: Number,
+) -> Result<Option<MessageView>, Problem> {
     let history = app.engine.history(run).await?;
-    let mut finished = history.iter().rev().filter(|e| e.name == "message.finished");
+    let beyond = history.iter().rev().take_while(|event| event.number > after);
+    let mut finished = beyond.filter(|event| event.name == "message.finished");
     let id = finished.find_map(|e| e.data["message"]["id"].as_str()).map(MessageId::from);
     let Some(id) = id else { return Ok(None) };
     Ok(app.store.message(caller.id(), &id).await?.map(Into::into))

@@ -4,7 +4,11 @@
 //! `routes!`, which takes path and method from the same attribute that documents them, so that
 //! the OpenAPI document and the router cannot differ.
 
+mod answers;
+mod checkpoints;
 mod conversations;
+mod differences;
+mod forks;
 mod graphs;
 mod health;
 mod keys;
@@ -12,6 +16,7 @@ mod messages;
 mod openapi;
 mod page;
 mod run;
+mod run_view;
 mod runs;
 mod sign_in;
 mod skills;
@@ -40,6 +45,10 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .merge(messages::routes())
         .merge(runs::routes())
         .merge(run::routes())
+        .merge(answers::routes())
+        .merge(checkpoints::routes())
+        .merge(differences::routes())
+        .merge(forks::routes())
         .merge(graphs::routes())
         .merge(skills::routes())
         .merge(tools::routes())

@@ -12,8 +12,8 @@ use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{
-    ContentBuilder, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required,
-    ResponseBuilder, Type,
+    ContentBuilder, InfoBuilder, Object, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
+    Required, ResponseBuilder, Type,
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 use utoipa_axum::router::OpenApiRouter;
@@ -70,6 +70,21 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
         }
     }
     document
+}
+
+/// What may become of a run while another one of its conversation goes on.
+pub(super) fn if_active() -> Object {
+    choice(["reject", "enqueue", "interrupt", "rollback"], Some("enqueue"))
+}
+
+/// When the records of a run may be stored.
+pub(super) fn durability() -> Object {
+    choice(["sync", "async", "exit"], None)
+}
+
+fn choice<const N: usize>(values: [&str; N], usual: Option<&str>) -> Object {
+    let object = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values));
+    object.default(usual.map(Into::into)).build()
 }
 
 fn idempotency_key() -> Parameter {

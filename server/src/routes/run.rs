@@ -5,145 +5,32 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse as _, Response};
-use exile_engine::id::{ConversationId, RunId};
-use exile_engine::model::Usage;
+use axum::response::Response;
+use exile_engine::id::RunId;
 use exile_engine::run::event::Event;
-use exile_engine::run::record::{Number, RunError};
+use exile_engine::run::record::Number;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::run_view::{RunView, accepted, owned};
 use crate::access::Caller;
 use crate::app::App;
 use crate::page::List;
-use crate::problem::{Accepted, Problem, RUN_HEADER};
+use crate::problem::Problem;
 use crate::sse;
-use crate::store::RunRow;
 use crate::url::{Path, Query};
 
 /// This file's routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(read))
-        .routes(routes!(state))
         .routes(routes!(events))
         .routes(routes!(watch))
         .routes(routes!(cancel))
-}
-
-/// A run.
-#[derive(Serialize, ToSchema)]
-pub(super) struct RunView {
-    /// Its id.
-    #[schema(value_type = String)]
-    id: RunId,
-    /// What it runs.
-    graph: String,
-    /// The hash of everything that it is pinned to.
-    bundle: String,
-    /// The conversation it is a turn of.
-    #[schema(value_type = Option<String>)]
-    conversation_id: Option<ConversationId>,
-    /// `queued`, `running`, `waiting`, `finished`, `failed`, `cancelled` or `needs_attention`.
-    status: &'static str,
-    /// Why it failed.
-    error: Option<ErrorView>,
-    /// Tokens of all its model calls.
-    usage: UsageView,
-    /// Its place in the log: the first number and the last one so far.
-    numbers: [Number; 2],
-    /// When it was asked for.
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    /// When it began.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    started_at: Option<Timestamp>,
-    /// When it ended.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    ended_at: Option<Timestamp>,
-    /// Its trace.
-    trace_id: Option<String>,
-}
-
-/// Why a run failed.
-#[derive(Serialize, ToSchema)]
-struct ErrorView {
-    /// Stable, e.g. `provider_rate_limited`.
-    code: String,
-    /// What, where, why and what to do.
-    message: String,
-    /// The node, if one failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
-    /// The provider, if a model call failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    provider: Option<String>,
-    /// The model, if a model call failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<String>,
-}
-
-/// Tokens, each counted once.
-#[derive(Serialize, ToSchema)]
-#[allow(clippy::struct_field_names, reason = "units stand last in the JSON")]
-struct UsageView {
-    /// Prompt tokens, cached ones included.
-    input_tokens: u64,
-    /// Of these, read from the provider's cache.
-    cached_tokens: u64,
-    /// Completion tokens, reasoning included.
-    output_tokens: u64,
-    /// Of these, spent on reasoning.
-    reasoning_tokens: u64,
-}
-
-impl From<RunError> for ErrorView {
-    fn from(error: RunError) -> Self {
-        let RunError { code, message, node, provider, model } = error;
-        Self { code, message, node, provider, model }
-    }
-}
-
-impl From<Usage> for UsageView {
-    fn from(usage: Usage) -> Self {
-        Self {
-            input_tokens: usage.input,
-            cached_tokens: usage.cached,
-            output_tokens: usage.output,
-            reasoning_tokens: usage.reasoning,
-        }
-    }
-}
-
-impl From<RunRow> for RunView {
-    fn from(row: RunRow) -> Self {
-        Self {
-            id: row.id,
-            graph: row.graph,
-            bundle: row.bundle.0.to_string(),
-            conversation_id: row.conversation,
-            status: row.status.as_str(),
-            error: row.error.map(Into::into),
-            usage: row.usage.into(),
-            numbers: [row.first, row.last],
-            created_at: row.created_at,
-            started_at: row.started_at,
-            ended_at: row.ended_at,
-            trace_id: row.trace_id,
-        }
-    }
-}
-
-/// The values of a run's channels.
-#[derive(Serialize, ToSchema)]
-struct StateView {
-    /// Channel → value, after the run's last record.
-    #[schema(value_type = Object)]
-    values: Map<String, Value>,
 }
 
 /// One event of a run.
@@ -161,18 +48,6 @@ struct EventView {
     data: Arc<Value>,
 }
 
-/// The run, if it is the caller's.
-pub(super) async fn owned(app: &App, caller: &Caller, id: &RunId) -> Result<RunRow, Problem> {
-    app.store.run(caller.id(), id).await?.ok_or(Problem::NotFound)
-}
-
-/// What a run that was asked for, or asked to stop, is answered with.
-pub(super) async fn accepted(app: &App, caller: &Caller, run: &RunId) -> Result<Response, Problem> {
-    let body: RunView = owned(app, caller, run).await?.into();
-    let accepted = Accepted { location: format!("/api/runs/{run}"), body };
-    Ok(([(RUN_HEADER, run.to_string())], accepted).into_response())
-}
-
 /// One run.
 #[utoipa::path(
     get, path = "/api/runs/{id}", tag = "runs",
@@ -184,22 +59,7 @@ async fn read(
     caller: Caller,
     Path(id): Path<RunId>,
 ) -> Result<Json<RunView>, Problem> {
-    Ok(Json(owned(&app, &caller, &id).await?.into()))
-}
-
-/// The values of the channels as the run left them; as they stand now if it has not ended.
-#[utoipa::path(
-    get, path = "/api/runs/{id}/state", tag = "runs",
-    params(("id" = String, Path)),
-    responses((status = 200, body = StateView)),
-)]
-async fn state(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    Path(id): Path<RunId>,
-) -> Result<Json<StateView>, Problem> {
-    let row = owned(&app, &caller, &id).await?;
-    Ok(Json(StateView { values: app.engine.state_of(&row.id).await? }))
+    Ok(Json(RunView::of(&app, owned(&app, &caller, &id).await?).await?))
 }
 
 /// What happened so far: nodes, calls, tokens, milliseconds.
@@ -233,7 +93,16 @@ struct WatchQuery {
     after: Option<Number>,
 }
 
-/// The run's events, those that happened and those that happen, until it ends.
+/// The run's events, those that happened and those that happen, until it ends or waits.
+///
+/// `run.started`, `step.started`, `node.started`, `node.retried`, `node.finished`, `tool.call`,
+/// `tool.result`, `model.finished`, `state.update`; text as it is written in `message.delta`,
+/// `reasoning.delta` and, where it goes to no user, `node.delta`; `message.finished`.
+/// `message.reset`: what was written of this message is void, it is written again.
+/// `stream.reset`: so is all that was written since the last other event.
+/// The last one is `run.finished`, `run.failed`, `run.cancelled` or `run.waiting`, whose
+/// `interrupts` (or `attention` and `open_calls`) say what is waited for; after an answer the
+/// stream goes on beyond that event's number.
 #[utoipa::path(
     get, path = "/api/runs/{id}/stream", tag = "runs",
     params(

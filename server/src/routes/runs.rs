@@ -7,7 +7,8 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use exile_engine::id::{ConversationId, RunId};
-use exile_engine::run::record::RunOptions;
+use exile_engine::journal::IfActive;
+use exile_engine::run::record::{Durability, RunOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
@@ -15,8 +16,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::conversations::business;
-use super::run::{RunView, accepted, owned};
+use super::openapi::{durability, if_active};
+use super::run_view::{RunView, accepted, owned};
 use crate::access::Caller;
+use crate::answers;
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::idempotency::Once;
@@ -27,6 +30,7 @@ use crate::start::{self, Wish};
 use crate::store::{RunFilter, RunStatus};
 use crate::trace::Trace;
 use crate::url::Query;
+use crate::waiting::InterruptView;
 
 /// This file's routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -46,9 +50,16 @@ struct RunBody {
     /// A conversation of the caller's, whose history the run goes on with.
     #[schema(value_type = Option<String>)]
     conversation_id: Option<ConversationId>,
-    /// When steps are stored: `sync`.
+    /// When the run's records are stored: before they are shown and before the next step
+    /// (`sync`), before they are shown (`async`), or at its end (`exit`); nothing: as the graph
+    /// says.
+    #[schema(schema_with = durability, required = false)]
+    durability: Option<Durability>,
+    /// In a conversation: what becomes of the run while another one goes on; see
+    /// `POST /api/conversations/{id}/messages`.
     #[serde(default)]
-    durability: Durability,
+    #[schema(schema_with = if_active)]
+    if_active: IfActive,
     /// For nodes without a skill of their own; the conversation's if nothing is said.
     skill: Option<String>,
     /// For nodes without a model of their own; the conversation's if nothing is said.
@@ -59,27 +70,16 @@ struct RunBody {
     system_prompt: Option<String>,
 }
 
-/// When a run's steps are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Durability {
-    /// Before they are shown and before the next step.
-    #[default]
-    Sync,
-    /// Not in this version.
-    Async,
-    /// Not in this version.
-    Exit,
-}
-
-/// A run that ended well, and what it gave.
+/// A run that ended well or waits, and what it gave.
 #[derive(Serialize, ToSchema)]
 struct DoneView {
     /// The run.
     run: RunView,
-    /// The graph's output channels.
+    /// The graph's output channels; as they stand if the run waits.
     #[schema(value_type = Object)]
     output: Map<String, Value>,
+    /// Questions that the run waits for answers to.
+    interrupts: Vec<InterruptView>,
 }
 
 /// Runs a graph: answers at once, the run goes on.
@@ -107,12 +107,14 @@ async fn begin(
     headers: &HeaderMap,
     body: RunBody,
 ) -> Result<RunId, Problem> {
-    if body.durability != Durability::Sync {
-        return Err(Problem::NotSupported("durability other than `sync`".into()));
-    }
     let business = business(body.business, headers)?;
     let (graph, options) = if let Some(id) = &body.conversation_id {
         let row = app.store.conversation(caller.id(), id).await?.ok_or(Problem::NotFound)?;
+        if body.if_active == IfActive::Enqueue
+            && let Some(waits) = start::waiting_in(app, caller.id(), id).await?
+        {
+            answers::refuse_behind(app, request.1, &waits).await?;
+        }
         let options = RunOptions {
             skill: body.skill.or(row.skill),
             model: body.model.or(row.model),
@@ -125,11 +127,18 @@ async fn begin(
         let graph = body.graph.unwrap_or_else(|| app.settings.default_graph.clone());
         (graph, RunOptions { skill, model, business, system_prompt })
     };
-    let wish = Wish { graph, conversation: body.conversation_id, options, input: body.input };
+    let wish = Wish {
+        graph,
+        conversation: body.conversation_id,
+        options,
+        input: body.input,
+        if_active: body.if_active,
+        durability: body.durability,
+    };
     start::start(app, caller.id(), request, wish).await
 }
 
-/// Runs a graph and waits until the run has ended.
+/// Runs a graph and waits until the run has ended or waits for answers.
 #[utoipa::path(
     post, path = "/api/runs/wait", tag = "runs",
     request_body = RunBody,
@@ -144,11 +153,12 @@ async fn wait(
     JsonBody(body): JsonBody<RunBody>,
 ) -> Result<Response, Problem> {
     let run = begin(&app, &caller, (&trace, &once), &headers, body).await?;
-    let ended = start::finished(&app, &run).await?;
-    let row = owned(&app, &caller, &run).await?;
-    let mut values = app.engine.state_of(&run).await?;
-    values.retain(|name, _| ended.output.iter().any(|output| **output == *name));
-    let view = DoneView { run: row.into(), output: values };
+    start::stopped(&app, &run, 0).await?;
+    let view = RunView::of(&app, owned(&app, &caller, &run).await?).await?;
+    let at = app.engine.run_at(&run, None).await?;
+    let output = at.map(|at| at.output()).unwrap_or_default();
+    let interrupts = view.interrupts().to_vec();
+    let view = DoneView { run: view, output, interrupts };
     Ok(([(RUN_HEADER, run.to_string())], Json(view)).into_response())
 }
 
@@ -178,7 +188,7 @@ struct RunsQuery {
     /// Turns of this conversation only.
     #[param(value_type = Option<String>)]
     conversation_id: Option<ConversationId>,
-    /// Only those that are `queued`, `running`, `finished`, …
+    /// Only those that are `queued`, `running`, `waiting`, …
     status: Option<String>,
     /// Only those of this graph.
     graph: Option<String>,
@@ -212,5 +222,6 @@ async fn list(
         graph: query.graph,
     };
     let page = page::page(query.after, query.limit);
-    Ok(Json(List::of(app.store.list_runs(caller.id(), filter, page).await?)))
+    let listed = app.store.list_runs(caller.id(), filter, page).await?;
+    Ok(Json(List { items: RunView::all(&app, listed.items).await?, next: listed.next }))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use exile_engine::tool::{Effect, ToolAnswer, ToolCx, ToolSpec};
+use exile_engine::tool::{Effect, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -105,10 +105,15 @@ async fn call(
         user: caller.user.id,
         run: None,
         env: app.env.clone(),
+        resumed: None,
     };
     let began = app.env.monotonic();
     match app.catalog.tools.call(&cx, &name, Value::Object(body.arguments)).await {
         ToolAnswer::Failed(error) => Err(error.into()),
+        ToolAnswer::Ask(question) => {
+            let why = format!("outside a run nobody answers what it asks: {}", question.text);
+            Err(ToolError::new(ToolErrorKind::Denied, why).into())
+        }
         ToolAnswer::Done(result) => {
             let took = app.env.monotonic().saturating_sub(began).as_millis();
             let took_ms = u64::try_from(took).unwrap_or(u64::MAX);

@@ -171,7 +171,7 @@ impl Store {
         let mut write = self.begin().await?;
         let active: Option<bool> = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM exile_run r WHERE r.conversation = c.id
-                            AND r.status IN ('queued', 'running', 'waiting'))
+                            AND r.ended_at IS NULL)
              FROM exile_llm_conversation c WHERE c.id = ?1 AND c.owner = ?2",
         )
         .bind(id.as_str())
@@ -187,11 +187,23 @@ impl Store {
             write.rollback().await?;
             return Ok(refused);
         }
-        // Records, inputs, messages and runs go with their log.
-        sqlx::query("DELETE FROM exile_log WHERE id = ?1")
-            .bind(LogId::from(id).as_str())
-            .execute(write.connection())
-            .await?;
+        // Records, inputs, messages and runs go with their log, which stays (and belongs to nobody)
+        // as long as a fork outside the conversation reads it.
+        sqlx::query(
+            "WITH RECURSIVE gone (key) AS (
+                 SELECT key FROM exile_log WHERE id = ?1
+                 UNION SELECT log FROM exile_run WHERE conversation = ?2
+             ), needed (key) AS (
+                 SELECT parent FROM exile_log WHERE parent IS NOT NULL AND key NOT IN gone
+                 UNION SELECT l.parent FROM needed JOIN exile_log l ON l.key = needed.key
+                 WHERE l.parent IS NOT NULL
+             )
+             DELETE FROM exile_log WHERE key IN gone AND key NOT IN needed",
+        )
+        .bind(LogId::from(id).as_str())
+        .bind(id.as_str())
+        .execute(write.connection())
+        .await?;
         sqlx::query("DELETE FROM exile_llm_conversation WHERE id = ?1")
             .bind(id.as_str())
             .execute(write.connection())

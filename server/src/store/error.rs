@@ -1,5 +1,6 @@
 //! What can go wrong with the rows, by what the caller can do about it.
 
+use exile_engine::id::LogId;
 use exile_engine::journal::JournalError;
 use exile_engine::model::Retry;
 use sqlx::migrate::MigrateError;
@@ -34,6 +35,9 @@ pub enum StoreError {
     /// A name that must be unique is in use.
     #[error("the name `{0}` is taken")]
     Taken(String),
+    /// Records that the answer needs were removed, as the retention says.
+    #[error("records of {0} that this needs were removed, because they were old")]
+    Purged(LogId),
     /// A cursor that no list gave out.
     #[error("the cursor is not one that a list gave out")]
     Cursor,
@@ -49,6 +53,7 @@ impl StoreError {
             | Self::Foreign { .. }
             | Self::TooOld { .. }
             | Self::Taken(_)
+            | Self::Purged(_)
             | Self::Cursor => Retry::Never,
         }
     }
@@ -109,6 +114,7 @@ impl From<StoreError> for JournalError {
             StoreError::Full(why) => Self::Full(why),
             StoreError::Unavailable(why) => Self::Unavailable(why),
             StoreError::Corrupt(why) => Self::Corrupt(why),
+            StoreError::Purged(log) => Self::Purged(log),
             StoreError::Foreign { .. }
             | StoreError::TooOld { .. }
             | StoreError::Taken(_)

@@ -1,23 +1,35 @@
-//! The engine's journal on SQLite.
+//! The engine's journal on SQLite: what is sent, leases, and blobs.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `append.rs` | appends, many logs to a transaction |
+//! | `project.rs` | run rows and log rows made from inputs and records |
+//! | `history.rs` | reading records and the messages they name |
+//! | `large.rs` | large values of records, kept apart |
+//! | `points.rs` | places at which a test may end the process |
 //!
 //! Invariants:
 //! - `append` is one transaction; it checks epoch and head with the statement that moves the head.
 //! - Leases use SQLite's clock, epochs rise with every claim, and a released lease is void.
-//! - A log is in the queue (`due`) while it has unread inputs or a run that has not ended; its
-//!   place is that of the input that brought it there.
+//! - A log is in the queue (`due`) while it has unread inputs or a run that goes on; its place is
+//!   that of the input that brought it there. A log that waits may have a wake-up (`wake`), which
+//!   stands until it is given back or goes on.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use exile_engine::id::{InputId, LogId, RunId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, History, Input, Journal, JournalError, Lease, Place, Sent,
+    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place, Sent,
 };
-use exile_engine::run::record::{Number, Numbered, VERSION};
+use exile_engine::run::record::Number;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::{Store, StoreError, column, messages, project};
+use super::history::Lineage;
+use super::points::{self, Point};
+use super::project::Queued;
+use super::{Store, StoreError, append, column};
 
 #[async_trait]
 impl Journal for Store {
@@ -26,7 +38,10 @@ impl Journal for Store {
     }
 
     async fn send(&self, log: &LogId, id: &InputId, input: &Input) -> Result<Sent, JournalError> {
-        Ok(self.send_input(log, id, input).await?)
+        points::hit(Point::SendBefore);
+        let sent = self.send_input(log, id, input).await?;
+        points::hit(Point::SendAfter);
+        Ok(sent)
     }
 
     async fn claim(
@@ -34,7 +49,9 @@ impl Journal for Store {
         worker: &WorkerId,
         lease: Duration,
     ) -> Result<Option<Lease>, JournalError> {
-        Ok(self.claim_due(worker, lease).await?)
+        let claimed = self.claim_due(worker, lease).await?;
+        points::hit(Point::ClaimAfter);
+        Ok(claimed)
     }
 
     async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError> {
@@ -44,18 +61,19 @@ impl Journal for Store {
                 "UPDATE exile_log
                  SET lease_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?3
                  WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
-                Some(by),
+                Some(millis(by)),
             )
             .await?;
         if held { Ok(()) } else { Err(JournalError::Fenced(lease.log.clone())) }
     }
 
-    async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
+    async fn release(&self, lease: &Lease, wake_ms: Option<i64>) -> Result<(), JournalError> {
         // Somebody else's by now: nothing is left to give back.
         self.set_lease(
             lease,
-            "UPDATE exile_log SET lease_until = ?3, worker = NULL WHERE id = ?1 AND epoch = ?2",
-            None,
+            "UPDATE exile_log SET lease_until = NULL, worker = NULL, wake = iif(parked, ?3, NULL)
+             WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
+            wake_ms,
         )
         .await?;
         Ok(())
@@ -66,29 +84,22 @@ impl Journal for Store {
     }
 
     async fn append(&self, lease: &Lease, batch: &Batch) -> Result<(), JournalError> {
-        let head = batch.head(&lease.log)?;
-        let mut write = self.write().await?;
-        let Some(key) = move_head(write.transaction(), lease, batch, head).await? else {
-            let refused = refusal(write.connection(), lease, batch.after).await?;
-            write.rollback().await?;
-            return Err(refused);
-        };
-        let now_ms = self.now().as_millisecond();
-        put(write.connection(), key, batch, now_ms).await?;
-        Ok(write.commit().await?)
+        self.append_batch(lease, batch).await
     }
 
-    async fn load(&self, log: &LogId) -> Result<History, JournalError> {
-        Ok(self.history(log, None).await?)
+    async fn load(&self, log: &LogId, at: Option<Number>) -> Result<History, JournalError> {
+        Ok(self.load_history(log, at).await?)
     }
 
     async fn read(&self, log: &LogId, from: Number, limit: usize) -> Result<History, JournalError> {
-        Ok(self.history(log, Some((from, limit))).await?)
+        Ok(self.read_history(log, from, limit).await?)
     }
 
     async fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError> {
         let id = BlobId::of(bytes);
-        self.insert_blob(&id, bytes).await?;
+        let now_ms = self.now().as_millisecond();
+        append::put_blob(self.write().await?.connection(), &id, bytes, now_ms).await?;
+        points::hit(Point::BlobAfter);
         Ok(id)
     }
 
@@ -127,41 +138,41 @@ impl Store {
         log: &LogId,
         id: &InputId,
         input: &Input,
-    ) -> Result<Sent, StoreError> {
-        let mut write = self.begin().await?;
-        let key: i64 = sqlx::query_scalar(
-            "INSERT INTO exile_log (id) VALUES (?1)
-             ON CONFLICT (id) DO UPDATE SET id = excluded.id RETURNING key",
-        )
-        .bind(log.as_str())
-        .fetch_one(write.connection())
-        .await?;
-        let seq: Option<i64> = sqlx::query_scalar(
-            "INSERT INTO exile_input (log, id, body) VALUES (?1, ?2, ?3)
-             ON CONFLICT (log, id) DO NOTHING RETURNING seq",
-        )
-        .bind(key)
-        .bind(id.as_str())
-        .bind(column::json(input)?)
-        .fetch_optional(write.connection())
-        .await?;
-        let known = match (seq, input) {
-            (None, _) => true,
-            (Some(_), Input::Start(start)) => {
-                let now_ms = self.now().as_millisecond();
-                !project::queued(write.connection(), key, now_ms, start).await?
+    ) -> Result<Sent, JournalError> {
+        let mut write = self.write().await?;
+        let found = look(write.transaction(), log, id, input).await?;
+        let refused = match (&found, input) {
+            (Found { known: true, .. }, _) => Some(Ok(Sent::Known)),
+            (Found { busy: true, .. }, _) => Some(Ok(Sent::Busy)),
+            (Found { purged: true, .. }, _) => Some(Err(JournalError::Purged(log.clone()))),
+            (Found { log: Some((_, head)), .. }, Input::Fork(fork)) if fork.log != *log => {
+                Some(Err(JournalError::Conflict { log: log.clone(), expected: 0, found: *head }))
             }
-            (Some(_), Input::Cancel { .. }) => false,
+            _ => None,
         };
-        if known {
+        if let Some(refused) = refused {
             write.rollback().await?;
-            return Ok(Sent::Known);
+            return refused;
         }
-        sqlx::query("UPDATE exile_log SET due = coalesce(due, ?2) WHERE key = ?1")
-            .bind(key)
-            .bind(seq)
-            .execute(write.connection())
-            .await?;
+        let connection = write.connection();
+        let key = match (found.log, input) {
+            (Some((key, _)), _) => key,
+            (None, Input::Fork(fork)) if fork.log != *log => {
+                begin_fork(connection, log, fork).await?
+            }
+            (None, _) => begin_log(connection, log).await?,
+        };
+        let now_ms = self.now().as_millisecond();
+        match input {
+            Input::Start(start) => Queued::start(start)?.insert(connection, key, now_ms).await?,
+            Input::Fork(fork) => Queued::fork(fork).insert(connection, key, now_ms).await?,
+            Input::Cancel { .. }
+            | Input::Resume(_)
+            | Input::Resolve(_)
+            | Input::Edit(_)
+            | Input::Migrate { .. } => {}
+        }
+        enqueue(connection, key, id, input).await?;
         write.commit().await?;
         Ok(Sent::New)
     }
@@ -172,14 +183,18 @@ impl Store {
         lease: Duration,
     ) -> Result<Option<Lease>, StoreError> {
         let row = sqlx::query(
-            "UPDATE exile_log SET epoch = epoch + 1, worker = ?1,
-                 lease_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?2
-             WHERE key = (
-                 SELECT key FROM exile_log
-                 WHERE due IS NOT NULL
-                   AND (lease_until IS NULL
-                        OR lease_until <= CAST(unixepoch('subsec') * 1000 AS INTEGER))
-                 ORDER BY due LIMIT 1)
+            "WITH clock (now) AS (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER))
+             UPDATE exile_log SET epoch = epoch + 1, worker = ?1,
+                 lease_until = (SELECT now FROM clock) + ?2
+             WHERE key = coalesce(
+                 (SELECT key FROM exile_log
+                  WHERE due IS NOT NULL
+                    AND (lease_until IS NULL OR lease_until <= (SELECT now FROM clock))
+                  ORDER BY due LIMIT 1),
+                 (SELECT key FROM exile_log
+                  WHERE wake <= (SELECT now FROM clock)
+                    AND (lease_until IS NULL OR lease_until <= (SELECT now FROM clock))
+                  ORDER BY wake LIMIT 1))
              RETURNING id, epoch",
         )
         .bind(worker.as_str())
@@ -198,12 +213,12 @@ impl Store {
         &self,
         lease: &Lease,
         update: &'static str,
-        by: Option<Duration>,
+        value: Option<i64>,
     ) -> Result<bool, StoreError> {
         let done = sqlx::query(update)
             .bind(lease.log.as_str())
             .bind(column::integer(lease.epoch)?)
-            .bind(by.map(millis))
+            .bind(value)
             .execute(self.write().await?.connection())
             .await?;
         Ok(done.rows_affected() > 0)
@@ -224,160 +239,104 @@ impl Store {
         rows.iter().map(input).collect()
     }
 
-    /// The whole history, or a part (`from`, `limit`) of it, as of one moment.
-    async fn history(
-        &self,
-        log: &LogId,
-        part: Option<(Number, usize)>,
-    ) -> Result<History, StoreError> {
-        let mut read = self.readers().begin().await?;
-        let row = sqlx::query("SELECT key, reserved, snapshot FROM exile_log WHERE id = ?1")
-            .bind(log.as_str())
-            .fetch_optional(&mut *read)
-            .await?;
-        let Some(row) = row else { return Ok(History::default()) };
-        let key: i64 = row.try_get("key")?;
-        let snapshot = column::number(&row, "snapshot")?;
-        let (from, limit) = part.unwrap_or((snapshot, usize::MAX));
-        let rows = sqlx::query(
-            "SELECT number, version, body FROM exile_record
-             WHERE log = ?1 AND number >= ?2 ORDER BY number LIMIT ?3",
-        )
-        .bind(key)
-        .bind(i64::try_from(from).unwrap_or(i64::MAX))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *read)
-        .await?;
-        let records: Vec<Numbered> = rows.iter().map(to_record).collect::<Result<_, _>>()?;
-        let messages = if part.is_none() && snapshot == 0 {
-            messages::of_log(&mut read, key).await?
-        } else {
-            let ids: Vec<&str> = records.iter().flat_map(|r| r.record.names()).collect();
-            messages::named(&mut read, key, &ids).await?
-        };
-        read.rollback().await?;
-        Ok(History { reserved: column::number(&row, "reserved")?, records, messages })
-    }
-
-    async fn insert_blob(&self, id: &BlobId, bytes: &[u8]) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO exile_blob (id, body) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
-            .bind(&*id.0)
-            .bind(bytes)
-            .execute(self.write().await?.connection())
-            .await?;
-        Ok(())
-    }
-
     async fn blob(&self, id: &BlobId) -> Result<Option<Vec<u8>>, StoreError> {
         let query = sqlx::query_scalar("SELECT body FROM exile_blob WHERE id = ?1").bind(&*id.0);
         Ok(query.fetch_optional(self.readers()).await?)
     }
 }
 
-/// Begins the transaction (in one trip to the connection's thread, of which a step makes few) and
-/// moves the log's head if the lease holds and the writer knows the head; gives the log's key.
-async fn move_head(
+/// What decides whether an input is taken.
+struct Found {
+    /// The log's key and head.
+    log: Option<(i64, Number)>,
+    known: bool,
+    busy: bool,
+    /// All its records were removed: nothing can go on there.
+    purged: bool,
+}
+
+/// Begins the transaction and looks at what an input meets.
+async fn look(
     connection: &mut SqliteConnection,
-    lease: &Lease,
-    batch: &Batch,
-    head: Number,
-) -> Result<Option<i64>, StoreError> {
-    let key = sqlx::query_scalar(
+    log: &LogId,
+    id: &InputId,
+    input: &Input,
+) -> Result<Found, StoreError> {
+    let begins = matches!(input, Input::Start(_) | Input::Fork(_)).then(|| input.run().as_str());
+    let rejects = matches!(input, Input::Start(start) if start.if_active == IfActive::Reject);
+    let rows = sqlx::query(
         "BEGIN IMMEDIATE;
-         UPDATE exile_log SET head = ?4, reserved = max(reserved, ?4, ?5)
-         WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL AND head = ?3
+         SELECT l.key, l.head, l.purged > 0 AND l.purged >= l.head AS purged,
+             EXISTS (SELECT 1 FROM exile_input WHERE log = l.key AND id = ?2)
+                 OR EXISTS (SELECT 1 FROM exile_run WHERE id = ?3) AS known,
+             ?4 AND EXISTS (SELECT 1 FROM exile_run
+                            WHERE log = l.key AND ended_at IS NULL) AS busy
+         FROM (SELECT 1) LEFT JOIN exile_log l ON l.id = ?1",
+    )
+    .bind(log.as_str())
+    .bind(id.as_str())
+    .bind(begins)
+    .bind(rejects)
+    .fetch_all(connection)
+    .await?;
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let key: Option<i64> = row.try_get("key")?;
+    let head = column::maybe_number(row, "head")?;
+    let purged: Option<bool> = row.try_get("purged")?;
+    Ok(Found {
+        log: key.zip(head),
+        known: row.try_get("known")?,
+        busy: row.try_get("busy")?,
+        purged: purged.unwrap_or(false),
+    })
+}
+
+async fn begin_log(connection: &mut SqliteConnection, log: &LogId) -> Result<i64, StoreError> {
+    let query = sqlx::query_scalar("INSERT INTO exile_log (id) VALUES (?1) RETURNING key");
+    Ok(query.bind(log.as_str()).fetch_one(connection).await?)
+}
+
+/// Makes a log that begins with the history of another one; its head is the last record of that.
+async fn begin_fork(
+    connection: &mut SqliteConnection,
+    log: &LogId,
+    fork: &ForkRun,
+) -> Result<i64, StoreError> {
+    let parent = Lineage::of(connection, &fork.log).await?.ok_or_else(|| {
+        StoreError::Corrupt(format!("there is no log {} for {log} to be a fork of", fork.log))
+    })?;
+    let (records, _) = parent.records(connection, fork.at).await?;
+    let head = records.last().map_or(0, |record| record.number);
+    let key = sqlx::query_scalar(
+        "INSERT INTO exile_log (id, parent, parent_at, head, reserved)
+         SELECT ?1, key, ?3, ?3, reserved FROM exile_log WHERE key = ?2
          RETURNING key",
     )
-    .bind(lease.log.as_str())
-    .bind(column::integer(lease.epoch)?)
-    .bind(column::integer(batch.after)?)
+    .bind(log.as_str())
+    .bind(parent.keys[0])
     .bind(column::integer(head)?)
-    .bind(column::integer(batch.reserve)?)
-    .fetch_optional(connection)
+    .fetch_one(connection)
     .await?;
     Ok(key)
 }
 
-/// Why the head was not moved.
-async fn refusal(
-    connection: &mut SqliteConnection,
-    lease: &Lease,
-    expected: Number,
-) -> Result<JournalError, StoreError> {
-    let row = sqlx::query(
-        "SELECT head FROM exile_log WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
-    )
-    .bind(lease.log.as_str())
-    .bind(column::integer(lease.epoch)?)
-    .fetch_optional(connection)
-    .await?;
-    let log = lease.log.clone();
-    Ok(match row {
-        None => JournalError::Fenced(log),
-        Some(row) => JournalError::Conflict { log, expected, found: column::number(&row, "head")? },
-    })
-}
-
-/// Writes what a batch holds into the log `key`, whose head has been moved.
-async fn put(
+/// Adds an input, and its log to the queue.
+async fn enqueue(
     connection: &mut SqliteConnection,
     key: i64,
-    batch: &Batch,
-    now_ms: i64,
+    id: &InputId,
+    input: &Input,
 ) -> Result<(), StoreError> {
-    let mut turned = false;
-    for record in &batch.records {
-        sqlx::query(
-            "INSERT INTO exile_record (log, number, version, body) VALUES (?1, ?2, ?3, ?4)",
-        )
-        .bind(key)
-        .bind(column::integer(record.number)?)
-        .bind(VERSION)
-        .bind(column::json(&record.record)?)
-        .execute(&mut *connection)
-        .await?;
-        turned |= project::recorded(&mut *connection, key, record).await?;
-    }
-    let last = batch.records.last();
-    let number = last.map_or(batch.after, |r| r.number);
-    let at_ms = last.map_or(now_ms, |r| r.record.at_ms);
-    for message in &batch.messages {
-        messages::put(&mut *connection, key, number, at_ms, message).await?;
-    }
-    for id in &batch.consumed {
-        sqlx::query("UPDATE exile_input SET body = NULL WHERE log = ?1 AND id = ?2")
-            .bind(key)
-            .bind(id.as_str())
-            .execute(&mut *connection)
-            .await?;
-    }
-    if turned || !batch.consumed.is_empty() {
-        requeue(connection, key).await?;
-    }
-    Ok(())
-}
-
-/// Keeps the log's place in the queue while its run goes on; else that of its oldest input.
-async fn requeue(connection: &mut SqliteConnection, key: i64) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE exile_log SET due = CASE
-             WHEN active IS NOT NULL THEN coalesce(due, 0)
-             ELSE (SELECT min(seq) FROM exile_input WHERE log = ?1 AND body IS NOT NULL)
-         END WHERE key = ?1",
+        "INSERT INTO exile_input (log, id, body) VALUES (?1, ?2, ?3);
+         UPDATE exile_log SET due = coalesce(due, last_insert_rowid()) WHERE key = ?1",
     )
     .bind(key)
+    .bind(id.as_str())
+    .bind(column::json(input)?)
     .execute(connection)
     .await?;
     Ok(())
-}
-
-fn to_record(row: &SqliteRow) -> Result<Numbered, StoreError> {
-    let version: u32 = row.try_get("version")?;
-    if version > VERSION {
-        let why = format!("version {version} was written by a newer exile");
-        return Err(StoreError::unreadable("record", why));
-    }
-    Ok(Numbered { number: column::number(row, "number")?, record: column::parsed(row, "body")? })
 }
 
 fn millis(duration: Duration) -> i64 {

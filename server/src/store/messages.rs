@@ -1,15 +1,18 @@
 //! Message rows: written by the journal with the records that name them, read by their owner.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use exile_engine::id::{ConversationId, MessageId, RunId, UserId};
-use exile_engine::journal::StoredMessage;
+use exile_engine::id::{ConversationId, LogId, MessageId, RunId, UserId};
+use exile_engine::journal::{StoredMessage, lineage};
 use exile_engine::message::{Message, Role};
 use exile_engine::run::record::Number;
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
+use super::history::Lineage;
 use super::page::{Listed, Page};
 use super::{Store, StoreError, column};
 
@@ -24,13 +27,13 @@ pub struct MessageRow {
     pub conversation: Option<ConversationId>,
     /// When it was stored first.
     pub created_at: Timestamp,
-    /// Number of the last record that was stored with it first.
+    /// Number of the record that it was stored with first: of the first one that names it.
     pub number: Number,
 }
 
 impl Store {
-    /// The messages of the owner's conversation that its user sees, oldest first; `None` if the
-    /// owner has no such conversation.
+    /// The messages of the owner's conversation that its user sees, oldest first, without those
+    /// that it went back over; `None` if the owner has no such conversation.
     pub async fn list_messages(
         &self,
         owner: &UserId,
@@ -40,16 +43,22 @@ impl Store {
         if self.conversation(owner, conversation).await?.is_none() {
             return Ok(None);
         }
+        let mut read = self.readers().begin().await?;
+        let Some(lineage) = Lineage::of(&mut read, &LogId::from(conversation)).await? else {
+            return Ok(Some(page.list(Vec::new())));
+        };
         let rows = sqlx::query(
-            "SELECT m.* FROM exile_llm_message m
-             WHERE m.log = (SELECT key FROM exile_log WHERE id = ?1) AND m.seq > ?2 AND m.shown
+            "SELECT m.* FROM json_each(?1) s CROSS JOIN exile_llm_message m
+             WHERE m.log = s.value ->> 0 AND m.number BETWEEN s.value ->> 1 AND s.value ->> 2
+               AND m.seq > ?2 AND m.shown AND m.covers IS NULL
              ORDER BY m.seq LIMIT ?3",
         )
-        .bind(conversation.as_str())
+        .bind(lineage.bind(&lineage::spans(&lineage.lines, Number::MAX))?)
         .bind(page.after()?.unwrap_or(0))
         .bind(page.rows())
-        .fetch_all(self.readers())
+        .fetch_all(&mut *read)
         .await?;
+        read.rollback().await?;
         let item = |row: &SqliteRow| Ok((row.try_get("seq")?, from_row(row)?));
         Ok(Some(page.list(rows.iter().map(item).collect::<Result<_, StoreError>>()?)))
     }
@@ -85,14 +94,14 @@ pub(super) async fn put(
     sqlx::query(
         "INSERT INTO exile_llm_message
              (id, log, run, conversation, number, shown, role, content, reasoning, tool_calls,
-              tool_call_id, tool_name, model, opaque, created_at)
+              tool_call_id, tool_name, model, opaque, covers, created_at)
          VALUES (?1, ?2, ?3, (SELECT conversation FROM exile_run WHERE id = ?3),
-                 ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                 ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
          ON CONFLICT (id, log) DO UPDATE SET
              shown = excluded.shown, role = excluded.role, content = excluded.content,
              reasoning = excluded.reasoning, tool_calls = excluded.tool_calls,
              tool_call_id = excluded.tool_call_id, tool_name = excluded.tool_name,
-             model = excluded.model, opaque = excluded.opaque",
+             model = excluded.model, opaque = excluded.opaque, covers = excluded.covers",
     )
     .bind(message.id.as_str())
     .bind(key)
@@ -107,6 +116,7 @@ pub(super) async fn put(
     .bind(&message.tool_name)
     .bind(&message.model)
     .bind(message.opaque.as_ref().map(column::json).transpose()?)
+    .bind(message.covers.as_ref().map(MessageId::as_str))
     .bind(at_ms)
     .execute(connection)
     .await?;
@@ -125,21 +135,30 @@ pub(super) async fn of_log(
     rows.iter().map(|row| Ok(Arc::new(to_message(row)?))).collect()
 }
 
-/// Those of the log `key` whose ids are among `ids`.
+/// Those whose ids are among `ids`, of the first of the logs `keys` that has them.
 pub(super) async fn named(
     connection: &mut SqliteConnection,
-    key: i64,
+    keys: &[i64],
     ids: &[&str],
 ) -> Result<Vec<Arc<Message>>, StoreError> {
     let rows = sqlx::query(
-        "SELECT * FROM exile_llm_message
-         WHERE log = ?1 AND id IN (SELECT value FROM json_each(?2)) ORDER BY seq",
+        "SELECT m.* FROM json_each(?1) k CROSS JOIN json_each(?2) i
+         CROSS JOIN exile_llm_message m ON m.id = i.value AND m.log = k.value
+         ORDER BY k.key",
     )
-    .bind(key)
+    .bind(column::json(&keys)?)
     .bind(column::json(&ids)?)
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| Ok(Arc::new(to_message(row)?))).collect()
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        if let Entry::Vacant(place) = found.entry(row.try_get::<&str, _>("id")?) {
+            place.insert((row.try_get::<i64, _>("seq")?, to_message(row)?));
+        }
+    }
+    let mut found: Vec<_> = found.into_values().collect();
+    found.sort_unstable_by_key(|(seq, _)| *seq);
+    Ok(found.into_iter().map(|(_, message)| Arc::new(message)).collect())
 }
 
 fn from_row(row: &SqliteRow) -> Result<MessageRow, StoreError> {
@@ -156,6 +175,7 @@ fn from_row(row: &SqliteRow) -> Result<MessageRow, StoreError> {
 fn to_message(row: &SqliteRow) -> Result<Message, StoreError> {
     let role: &str = row.try_get("role")?;
     let known = [Role::System, Role::User, Role::Assistant, Role::Tool];
+    let covers: Option<&str> = row.try_get("covers")?;
     let role = known
         .into_iter()
         .find(|known| known.as_str() == role)
@@ -170,5 +190,6 @@ fn to_message(row: &SqliteRow) -> Result<Message, StoreError> {
         tool_name: row.try_get("tool_name")?,
         model: row.try_get("model")?,
         opaque: column::maybe_parsed(row, "opaque")?,
+        covers: covers.map(MessageId::from),
     })
 }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `writer.rs` | the one connection that writes, and transactions on it |
 //! | `error.rs` | what can go wrong, and what it means |
-//! | `journal.rs`, `project.rs` | the engine's journal; run rows made from records |
+//! | `journal.rs` | the engine's journal, and a table of the files that it is made of |
+//! | `retention.rs` | removing what is old |
 //! | `column.rs` | how values stand in columns |
 //! | `page.rs` | lists in pages, behind opaque cursors |
 //! | `secret.rs` | tokens of which only a digest is stored |
@@ -17,15 +18,20 @@
 //! - Whoever opens the file holds the home's lock: leases and half-done requests that are found
 //!   there belong to a process that is gone.
 
+mod append;
 mod column;
 mod conversations;
 mod error;
+mod history;
 mod idempotency;
 mod journal;
 mod keys;
+mod large;
 mod messages;
 mod page;
+mod points;
 mod project;
+mod retention;
 mod runs;
 mod secret;
 mod sign_in;
@@ -52,6 +58,7 @@ pub use idempotency::{Idempotent, StoredAnswer};
 pub use keys::ApiKey;
 pub use messages::MessageRow;
 pub use page::{Listed, Page};
+pub use retention::Purged;
 pub use runs::{RunFilter, RunRow, RunStatus};
 pub use skills::SkillRow;
 pub use users::{Role, User};
@@ -77,6 +84,7 @@ pub struct Store {
 
 struct Shared {
     writer: Writer,
+    queue: append::Queue,
     readers: SqlitePool,
     env: Arc<dyn Env>,
 }
@@ -88,6 +96,7 @@ impl Store {
     /// [`StoreError::Foreign`]: the file holds tables named like ours that are not ours.
     /// [`StoreError::TooOld`]: the SQLite library is not safe.
     pub async fn open(path: &Path, env: Arc<dyn Env>) -> Result<Self, StoreError> {
+        points::arm();
         let options = options(path);
         let writer = Writer::new(options.clone());
         let mut write = writer.lock().await?;
@@ -98,7 +107,9 @@ impl Store {
             .max_connections(READERS)
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true).create_if_missing(false));
-        let store = Self { shared: Arc::new(Shared { writer, readers, env }) };
+        let store = Self {
+            shared: Arc::new(Shared { writer, queue: append::Queue::default(), readers, env }),
+        };
         store.clear_leases().await?;
         store.clear_in_flight().await?;
         Ok(store)

@@ -1,43 +1,89 @@
-//! From records to run rows.
+//! From inputs and records to run rows and the row of their log.
 //!
-//! Invariant: a run row says nothing that the inputs and records of its log do not say.
+//! Invariant: these rows say nothing that the inputs and records of the log do not say.
 
-use exile_engine::id::{ConversationId, RunId};
-use exile_engine::journal::StartRun;
-use exile_engine::run::record::{EndStatus, Ended, Fact, Number, Numbered, Started};
-use sqlx::SqliteConnection;
+use exile_engine::id::{ConversationId, InputId, RunId, UserId};
+use exile_engine::journal::{self, BlobId, ForkRun, StartRun};
+use exile_engine::run::record::{
+    EndStatus, Ended, Fact, Forked, Number, Numbered, Started, Waiting,
+};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
 
 use super::runs::RunStatus;
 use super::{StoreError, column};
 
-/// Adds the row of a run that was sent to the log `key`; `false` if the run is known already.
-pub(super) async fn queued(
-    connection: &mut SqliteConnection,
-    key: i64,
-    at_ms: i64,
-    start: &StartRun,
-) -> Result<bool, StoreError> {
-    if let Some(conversation) = &start.conversation {
-        touch(connection, &start.run, conversation, at_ms).await?;
+/// What a run's row begins with.
+pub(super) struct Queued<'i> {
+    run: &'i RunId,
+    owner: &'i UserId,
+    graph: &'i str,
+    bundle: &'i BlobId,
+    conversation: Option<&'i ConversationId>,
+    /// `None`: that of the run `from`.
+    input: Option<String>,
+    from: Option<&'i RunId>,
+    traceparent: Option<&'i str>,
+}
+
+impl<'i> Queued<'i> {
+    pub(super) fn start(start: &'i StartRun) -> Result<Self, StoreError> {
+        Ok(Self {
+            run: &start.run,
+            owner: &start.owner,
+            graph: &start.graph,
+            bundle: &start.bundle,
+            conversation: start.conversation.as_ref(),
+            input: Some(column::json(&start.input)?),
+            from: None,
+            traceparent: start.traceparent.as_deref(),
+        })
     }
-    let done = sqlx::query(
-        "INSERT INTO exile_run
-             (id, owner, log, graph, bundle, conversation, status, input, created_at, trace_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(start.run.as_str())
-    .bind(start.owner.as_str())
-    .bind(key)
-    .bind(&*start.graph)
-    .bind(&*start.bundle.0)
-    .bind(start.conversation.as_ref().map(ConversationId::as_str))
-    .bind(RunStatus::Queued.as_str())
-    .bind(column::json(&start.input)?)
-    .bind(at_ms)
-    .bind(start.traceparent.as_deref().and_then(trace_id))
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() > 0)
+
+    pub(super) fn fork(fork: &'i ForkRun) -> Self {
+        Self {
+            run: &fork.run,
+            owner: &fork.owner,
+            graph: &fork.graph,
+            bundle: &fork.bundle,
+            conversation: fork.conversation.as_ref(),
+            input: None,
+            from: Some(&fork.from),
+            traceparent: fork.traceparent.as_deref(),
+        }
+    }
+
+    /// Adds the row to the log `key`.
+    pub(super) async fn insert(
+        &self,
+        connection: &mut SqliteConnection,
+        key: i64,
+        at_ms: i64,
+    ) -> Result<(), StoreError> {
+        if let Some(conversation) = self.conversation {
+            touch(connection, self.run, conversation, at_ms).await?;
+        }
+        sqlx::query(
+            "INSERT INTO exile_run
+                 (id, owner, log, graph, bundle, conversation, status, input, created_at, trace_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
+                     coalesce(?8, (SELECT input FROM exile_run WHERE id = ?11), '{}'), ?9, ?10)",
+        )
+        .bind(self.run.as_str())
+        .bind(self.owner.as_str())
+        .bind(key)
+        .bind(self.graph)
+        .bind(&*self.bundle.0)
+        .bind(self.conversation.map(ConversationId::as_str))
+        .bind(RunStatus::Queued.as_str())
+        .bind(self.input.as_deref())
+        .bind(at_ms)
+        .bind(self.traceparent.and_then(trace_id))
+        .bind(self.from.map(RunId::as_str))
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
 }
 
 /// Notes when a conversation was last used. One that was deleted in the meantime takes no run.
@@ -59,65 +105,212 @@ async fn touch(
     Ok(())
 }
 
-/// Brings the rows of runs up to date with a record of the log `key`; `true` if a run began or
-/// ended with it.
+/// What of a log's row follows from its records.
+pub(super) struct LogRow {
+    pub(super) key: i64,
+    /// The run that has begun and not ended.
+    active: Option<String>,
+    /// It waits.
+    parked: bool,
+    /// When it has something to do although it waits.
+    wake: Option<i64>,
+}
+
+impl LogRow {
+    pub(super) fn of(row: &SqliteRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            key: row.try_get("key")?,
+            active: row.try_get("active")?,
+            parked: row.try_get("parked")?,
+            wake: row.try_get("wake")?,
+        })
+    }
+
+    /// Consumes inputs and writes the row. The log keeps its place in the queue while its run goes
+    /// on; else it has that of its oldest input.
+    pub(super) async fn requeue(
+        &self,
+        connection: &mut SqliteConnection,
+        consumed: &[InputId],
+        head: Number,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE exile_input SET body = NULL, consumed = ?6
+             WHERE log = ?1 AND id IN (SELECT value FROM json_each(?5));
+             UPDATE exile_log SET active = ?2, parked = ?3, wake = ?4, due = CASE
+                 WHEN ?2 IS NOT NULL AND NOT ?3 THEN coalesce(due, 0)
+                 ELSE (SELECT min(seq) FROM exile_input WHERE log = ?1 AND body IS NOT NULL)
+             END WHERE key = ?1",
+        )
+        .bind(self.key)
+        .bind(self.active.as_deref())
+        .bind(self.parked)
+        .bind(self.wake)
+        .bind(column::json(&consumed)?)
+        .bind(column::integer(head)?)
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Brings run rows up to date with a record; `true` if the row of its log changed too, which is
+/// the caller's to write ([`LogRow::requeue`]).
 pub(super) async fn recorded(
     connection: &mut SqliteConnection,
-    key: i64,
+    log: &mut LogRow,
     record: &Numbered,
 ) -> Result<bool, StoreError> {
     let (number, at_ms) = (record.number, record.record.at_ms);
+    let woke = log.parked;
+    if woke && !matches!(record.record.fact, Fact::Waiting(_)) {
+        goes_on(connection, log).await?;
+    }
     match &record.record.fact {
-        Fact::Started(begun) => started(connection, key, number, at_ms, begun).await?,
-        Fact::Ended(end) => ended(connection, key, number, at_ms, end).await?,
-        Fact::Snapshot { .. } => {
-            sqlx::query("UPDATE exile_log SET snapshot = ?2 WHERE key = ?1")
-                .bind(key)
-                .bind(column::integer(number)?)
-                .execute(connection)
-                .await?;
-            return Ok(false);
+        Fact::Started(begun) => started(connection, log, number, at_ms, begun).await?,
+        Fact::Forked(back) => forked(connection, log, number, at_ms, back).await?,
+        Fact::Waiting(wait) => {
+            waits(connection, number, wait).await?;
+            log.parked = true;
+            log.wake = journal::wake_ms(&record.record.fact);
         }
-        Fact::Resumed { .. }
+        Fact::Ended(end) => ended(connection, log, number, at_ms, end).await?,
+        Fact::Migrated { bundle } => migrated(connection, log, number, bundle).await?,
+        Fact::Snapshot { .. }
+        | Fact::Resumed { .. }
         | Fact::Handed {}
         | Fact::Intent(_)
         | Fact::Called(_)
+        | Fact::Asked(_)
+        | Fact::Answered(_)
+        | Fact::Retried(_)
         | Fact::Done(_)
-        | Fact::Step(_) => return Ok(false),
+        | Fact::Step(_)
+        | Fact::Resolved(_)
+        | Fact::Edited(_) => return Ok(woke),
     }
     Ok(true)
 }
 
+/// The run of the log waited and does so no more.
+async fn goes_on(connection: &mut SqliteConnection, log: &mut LogRow) -> Result<(), StoreError> {
+    (log.parked, log.wake) = (false, None);
+    sqlx::query("UPDATE exile_run SET status = ?2, error = NULL, last = NULL WHERE id = ?1")
+        .bind(log.active.as_deref())
+        .bind(RunStatus::Running.as_str())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 async fn started(
     connection: &mut SqliteConnection,
-    key: i64,
+    log: &mut LogRow,
     number: Number,
     at_ms: i64,
     started: &Started,
+) -> Result<(), StoreError> {
+    let trace = started.traceparent.as_deref().and_then(trace_id);
+    begun(connection, &started.run, number, at_ms, trace).await?;
+    log.active = Some(started.run.to_string());
+    Ok(())
+}
+
+async fn begun(
+    connection: &mut SqliteConnection,
+    run: &RunId,
+    number: Number,
+    at_ms: i64,
+    trace: Option<&str>,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE exile_run SET status = ?2, started_at = ?3, first = ?4,
              trace_id = coalesce(?5, trace_id)
          WHERE id = ?1",
     )
-    .bind(started.run.as_str())
+    .bind(run.as_str())
     .bind(RunStatus::Running.as_str())
     .bind(at_ms)
     .bind(column::integer(number)?)
-    .bind(started.traceparent.as_deref().and_then(trace_id))
+    .bind(trace)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A run that was gone back over while it went on is cancelled by that.
+async fn forked(
+    connection: &mut SqliteConnection,
+    log: &mut LogRow,
+    number: Number,
+    at_ms: i64,
+    forked: &Forked,
+) -> Result<(), StoreError> {
+    let run = forked.run.as_ref();
+    let over = log.active.take().filter(|over| Some(over.as_str()) != run.map(RunId::as_str));
+    sqlx::query(
+        "INSERT INTO exile_cut (log, number, at) VALUES (?1, ?2, ?3);
+         UPDATE exile_run SET status = ?5, ended_at = ?6, last = ?2, error = NULL
+         WHERE id = ?4 AND ended_at IS NULL",
+    )
+    .bind(log.key)
+    .bind(column::integer(number)?)
+    .bind(column::integer(forked.at)?)
+    .bind(over)
+    .bind(RunStatus::Cancelled.as_str())
+    .bind(at_ms)
     .execute(&mut *connection)
     .await?;
-    sqlx::query("UPDATE exile_log SET active = ?2 WHERE key = ?1")
-        .bind(key)
-        .bind(started.run.as_str())
+    if let Some(run) = run {
+        begun(connection, run, number, at_ms, None).await?;
+        log.active = Some(run.to_string());
+    }
+    Ok(())
+}
+
+async fn waits(
+    connection: &mut SqliteConnection,
+    number: Number,
+    waiting: &Waiting,
+) -> Result<(), StoreError> {
+    let status = match waiting.attention {
+        Some(_) => RunStatus::NeedsAttention,
+        None => RunStatus::Waiting,
+    };
+    sqlx::query("UPDATE exile_run SET status = ?2, error = ?3, last = ?4 WHERE id = ?1")
+        .bind(waiting.run.as_str())
+        .bind(status.as_str())
+        .bind(waiting.attention.as_ref().map(column::json).transpose()?)
+        .bind(column::integer(number)?)
         .execute(connection)
         .await?;
     Ok(())
 }
 
+/// The run's earlier records still need the bundle that they were made with.
+async fn migrated(
+    connection: &mut SqliteConnection,
+    log: &LogRow,
+    number: Number,
+    bundle: &BlobId,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO exile_blob_use (log, number, blob)
+         SELECT ?1, ?2, bundle FROM exile_run WHERE id = ?3;
+         UPDATE exile_run SET bundle = ?4 WHERE id = ?3",
+    )
+    .bind(log.key)
+    .bind(column::integer(number)?)
+    .bind(log.active.as_deref())
+    .bind(&*bundle.0)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 async fn ended(
     connection: &mut SqliteConnection,
-    key: i64,
+    log: &mut LogRow,
     number: Number,
     at_ms: i64,
     ended: &Ended,
@@ -126,7 +319,6 @@ async fn ended(
         EndStatus::Finished => RunStatus::Finished,
         EndStatus::Failed => RunStatus::Failed,
         EndStatus::Cancelled => RunStatus::Cancelled,
-        EndStatus::NeedsAttention => RunStatus::NeedsAttention,
     };
     sqlx::query(
         "UPDATE exile_run SET status = ?2, ended_at = ?3, first = coalesce(first, ?4), last = ?4,
@@ -143,14 +335,10 @@ async fn ended(
     .bind(column::integer(ended.usage.cached)?)
     .bind(column::integer(ended.usage.output)?)
     .bind(column::integer(ended.usage.reasoning)?)
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
     // A run that was cancelled while it was queued ends beside the one that is going on.
-    sqlx::query("UPDATE exile_log SET active = NULL WHERE key = ?1 AND active = ?2")
-        .bind(key)
-        .bind(ended.run.as_str())
-        .execute(connection)
-        .await?;
+    log.active.take_if(|active| active.as_str() == ended.run.as_str());
     Ok(())
 }
 

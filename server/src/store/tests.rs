@@ -7,10 +7,12 @@ use std::time::Duration;
 use exile_engine::env::StepEnv;
 use exile_engine::id::{InputId, LogId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, Input, Journal as _, JournalError, Lease, StartRun, StoredMessage,
+    Batch, BlobId, IfActive, Input, Journal as _, JournalError, Lease, StartRun, StoredMessage,
 };
 use exile_engine::message::{Message, Role};
-use exile_engine::run::record::{Fact, Number, Numbered, Record, RunOptions, Step, StepDone};
+use exile_engine::run::record::{
+    Fact, Fired, Number, Numbered, Record, RunOptions, Step, StepDone,
+};
 use exile_engine::state::{Delta, Op};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
@@ -45,6 +47,8 @@ async fn held(store: &Store, run: &str) -> Lease {
         options: RunOptions::default(),
         input: serde_json::Map::new(),
         traceparent: None,
+        if_active: IfActive::Enqueue,
+        durability: None,
     };
     let start = Input::Start(Box::new(start));
     store.send(&LogId::from(run), &InputId::from("in_1"), &start).await.unwrap();
@@ -59,8 +63,8 @@ fn step(number: Number) -> Numbered {
         step: 1,
         done: vec![StepDone { task: format!("count:{number}").into(), took_ms: 0 }],
         delta: Delta::from([("n".into(), Op::Set(number.into()))]),
-        next: vec![format!("count:{}", number + 1)],
-        filled: Vec::new(),
+        recorded: Vec::new(),
+        fired: Fired { next: vec![format!("count:{}", number + 1)], ..Fired::default() },
     };
     let record = Record { at_ms: 1_767_225_700_000, fact: Fact::Step(step) };
     Numbered { number, record: Arc::new(record) }
@@ -163,7 +167,7 @@ async fn a_full_disk_refuses_whole_appends_and_room_heals_it() {
         let refused = store.append(&lease, &large).await;
         assert!(matches!(refused, Err(JournalError::Full(_))), "{refused:?}");
         assert!(matches!(store.ping().await, Err(StoreError::Full(_))));
-        let history = store.load(&lease.log).await.unwrap();
+        let history = store.load(&lease.log, None).await.unwrap();
         assert_eq!((history.records.len(), history.messages.len(), history.reserved), (1, 0, 1));
         assert_eq!(store.inbox(&lease.log).await.unwrap().len(), 1);
     }
@@ -173,7 +177,7 @@ async fn a_full_disk_refuses_whole_appends_and_room_heals_it() {
     store.limit_pages(0).await.unwrap();
     store.ping().await.unwrap();
     store.append(&lease, &large).await.unwrap();
-    assert_eq!(store.load(&lease.log).await.unwrap().messages.len(), 1);
+    assert_eq!(store.load(&lease.log, None).await.unwrap().messages.len(), 1);
 }
 
 #[test]
@@ -196,7 +200,7 @@ async fn a_record_of_a_newer_exile_is_refused_and_not_misread() {
     store.append(&lease, &batch(0)).await.unwrap();
     let mut other = connect(&path).await;
     sqlx::query("UPDATE exile_record SET version = 99").execute(&mut other).await.unwrap();
-    let error = store.load(&lease.log).await.unwrap_err();
+    let error = store.load(&lease.log, None).await.unwrap_err();
     assert!(matches!(&error, JournalError::Corrupt(why) if why.contains("newer")), "{error}");
 }
 
@@ -222,4 +226,122 @@ async fn pages(path: &Path) -> u32 {
     let pages = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut other).await.unwrap();
     other.close().await.unwrap();
     pages
+}
+
+/// 64 logs at once: fewer commits than appends, one refusal alone, and a full disk for one alone.
+#[tokio::test]
+async fn appends_of_many_logs_share_commits_and_fail_each_for_its_own_reason() {
+    const LOGS: usize = 64;
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let mut leases = Vec::new();
+    for n in 0..LOGS {
+        leases.push(held(&store, &format!("run_{n}")).await);
+    }
+    leases[7].epoch += 1;
+    let other = frames(&path);
+    let batches: Vec<Batch> = (0..LOGS).map(|n| batch(if n == 9 { 5 } else { 0 })).collect();
+    let appends = leases.iter().zip(&batches).map(|(lease, batch)| store.append(lease, batch));
+    let outcomes = futures_util::future::join_all(appends).await;
+    for (n, outcome) in outcomes.iter().enumerate() {
+        match n {
+            7 => assert!(matches!(outcome, Err(JournalError::Fenced(_))), "{outcome:?}"),
+            9 => assert!(matches!(outcome, Err(JournalError::Conflict { found: 0, .. }))),
+            _ => assert!(outcome.is_ok(), "{n}: {outcome:?}"),
+        }
+        let stored = store.load(&leases[n].log, None).await.unwrap().records.len();
+        assert_eq!(stored, usize::from(outcome.is_ok()));
+    }
+    let written = frames(&path) - other;
+    assert!(written < LOGS, "{written} pages were written for {LOGS} appends");
+}
+
+/// Pages in the write-ahead log.
+fn frames(path: &Path) -> usize {
+    let wal = path.with_extension("db-wal");
+    usize::try_from(std::fs::metadata(wal).unwrap().len()).unwrap() / 4120
+}
+
+#[tokio::test]
+async fn of_a_group_that_does_not_fit_each_append_succeeds_or_fails_by_itself() {
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let mut leases = Vec::new();
+    for n in 0..8 {
+        leases.push(held(&store, &format!("run_{n}")).await);
+    }
+    let pages: u32 = {
+        let mut write = store.write().await.unwrap();
+        sqlx::query_scalar("PRAGMA page_count").fetch_one(write.connection()).await.unwrap()
+    };
+    store.limit_pages(pages).await.unwrap();
+    let large = Message::text("msg_1".into(), Role::User, "x".repeat(100_000));
+    let stored = StoredMessage { message: Arc::new(large), run: "run_3".into(), shown: true };
+    let mut batches = vec![batch(0); 8];
+    batches[3].messages.push(stored);
+    let appends = leases.iter().zip(&batches).map(|(lease, batch)| store.append(lease, batch));
+    for (n, outcome) in futures_util::future::join_all(appends).await.into_iter().enumerate() {
+        let stored = store.load(&leases[n].log, None).await.unwrap().records.len();
+        assert_eq!((outcome.is_ok(), stored), (n != 3, usize::from(n != 3)), "{n}: {outcome:?}");
+    }
+    let mut other = connect(&path).await;
+    let check = sqlx::query_scalar("PRAGMA integrity_check");
+    assert_eq!(check.fetch_one(&mut other).await.map(|s: String| s).unwrap(), "ok");
+    store.limit_pages(0).await.unwrap();
+    store.append(&leases[3], &batches[3]).await.unwrap();
+}
+
+#[tokio::test]
+async fn equal_large_values_are_stored_once() {
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let text = "0123456789".repeat(10_000);
+    let mut logs = Vec::new();
+    for name in ["run_1", "run_2"] {
+        let lease = held(&store, name).await;
+        let mut records = Vec::new();
+        for number in 1..=20 {
+            let delta = Delta::from([("n".into(), Op::Set(serde_json::json!({ "text": text })))]);
+            let Fact::Step(small) = step(number).record.fact.clone() else { panic!("no step") };
+            let fact = Fact::Step(Step { delta, ..small });
+            records.push(Numbered { number, record: Arc::new(Record { at_ms: 1, fact }) });
+        }
+        store.append(&lease, &Batch { records: records.clone(), ..batch(0) }).await.unwrap();
+        logs.push((lease.log, records));
+    }
+    for (log, records) in logs {
+        assert_eq!(store.load(&log, None).await.unwrap().records, records);
+    }
+    let size = pages(&path).await * 4096;
+    assert!(size < 400_000, "{size} bytes for 100,000 that are forty times the same");
+}
+
+#[tokio::test]
+async fn turn_501_of_a_conversation_is_small_on_disk() {
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let lease = held(&store, "run_1").await;
+    let before = pages(&path).await;
+    for turn in 0..500_u64 {
+        let run = format!("run_{turn:032}");
+        let ids = [format!("msg_{turn:032}"), format!("msg_9{turn:031}")];
+        let mut ask = step(turn * 4 + 1);
+        let Fact::Step(small) = ask.record.fact.clone() else { panic!("no step") };
+        let named = ids.iter().map(|id| id.as_str().into()).collect();
+        let delta = Delta::from([("messages".into(), Op::Messages(named))]);
+        let fact = Fact::Step(Step { delta, ..small });
+        ask.record = Arc::new(Record { at_ms: 1_767_225_700_000, fact });
+        let message = |id: &String| StoredMessage {
+            message: Arc::new(Message::text(id.as_str().into(), Role::User, "x".repeat(400))),
+            run: run.as_str().into(),
+            shown: true,
+        };
+        let (after, reserve) = ((turn * 4).saturating_sub(2), turn * 4 + 2);
+        let records = vec![ask, step(turn * 4 + 2)];
+        let messages = ids.iter().map(message).collect();
+        let batch = Batch { after, records, reserve, messages, consumed: Vec::new() };
+        store.append(&lease, &batch).await.unwrap();
+    }
+    let bytes = (pages(&path).await - before) * 4096;
+    assert!(bytes < 2_000_000, "{bytes} bytes for 500 turns of 0.8 KB");
 }

@@ -7,6 +7,7 @@
 )]
 
 mod cli;
+mod durable;
 mod http;
 mod schema;
 mod store;

@@ -25,6 +25,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("wasmtime*", "plugins"),
     ("rmcp", "plugins"),
     ("sqlx", "server"),
+    ("notify", "server"),
     ("axum*", "server"),
     ("clap", "server"),
     ("opentelemetry*", "server"),
@@ -75,6 +76,20 @@ pub(crate) fn lints(tree: &Tree) -> Vec<String> {
     let loose =
         loose.map(|(_, file)| format!("{}: does not take the workspace's lints", file.path));
     silent.chain(loose).collect()
+}
+
+/// Every crate is under the one licence, which lets anyone host it.
+pub(crate) fn licence(tree: &Tree) -> Vec<String> {
+    let own = tree.manifests().filter(|(folder, file)| {
+        ARROWS.iter().any(|(name, _)| name == folder)
+            && !section(&file.text, "[package]").any(|l| l == "license.workspace = true")
+    });
+    let own = own.map(|(_, file)| format!("{}: does not take the workspace's licence", file.path));
+    let root = tree.files.iter().filter(|f| f.path == "Cargo.toml");
+    let other = root.filter(|f| {
+        !section(&f.text, "[workspace.package]").any(|l| l == "license = \"Apache-2.0\"")
+    });
+    own.chain(other.map(|f| format!("{}: the licence is not Apache-2.0", f.path))).collect()
 }
 
 /// Calls `complain(folder, dependency, its line)` for every dependency of the four crates.

@@ -15,13 +15,13 @@ use crate::journal::{Batch, BlobId, History, Journal, JournalError, Lease, Place
 use crate::run::record::{EndStatus, Number};
 
 /// Longer than any test.
-const LONG: Duration = Duration::from_hours(1);
+pub(super) const LONG: Duration = Duration::from_hours(1);
 
 /// Lapsed as soon as it begins.
-const LAPSED: Duration = Duration::ZERO;
+pub(super) const LAPSED: Duration = Duration::ZERO;
 
 /// Every law.
-pub(super) const ALL: [(&str, Law); 19] = [
+pub(super) const ALL: &[(&str, Law)] = &[
     ("what is unknown is empty", |j| Box::pin(unknown_is_empty(j))),
     ("an id sent twice is sent once, even after it was consumed", |j| Box::pin(sent_once(j))),
     ("a run is sent once, under whatever input id", |j| Box::pin(run_sent_once(j))),
@@ -41,10 +41,11 @@ pub(super) const ALL: [(&str, Law); 19] = [
     ("a run cancelled in the queue leaves the running one alone", |j| Box::pin(queued_end(j))),
     ("reserved numbers never fall", |j| Box::pin(reserved(j))),
     ("any text comes back as it was, and a message may be replaced", |j| Box::pin(any_text(j))),
+    ("a value of any size comes back as it was", |j| Box::pin(any_size(j))),
 ];
 
 async fn unknown_is_empty(journal: &dyn Journal) -> Held {
-    let history = journal.load(&log("nobody")).await?;
+    let history = journal.load(&log("nobody"), None).await?;
     same(&history, &History::default())?;
     same(&journal.read(&log("nobody"), 0, 10).await?, &History::default())?;
     same(&journal.inbox(&log("nobody")).await?, &Vec::new())?;
@@ -126,19 +127,19 @@ async fn stale_changes_nothing(journal: &dyn Journal) -> Held {
     whole.reserve = 50;
     fenced(&journal.append(&old, &whole).await)?;
     fenced(&journal.renew(&old, LONG).await)?;
-    journal.release(&old).await?;
+    journal.release(&old, None).await?;
     same(&journal.claim(&worker(), LONG).await?, &None)?;
-    same(&journal.load(&log("run_1")).await?, &History::default())?;
+    same(&journal.load(&log("run_1"), None).await?, &History::default())?;
     same(&journal.inbox(&log("run_1")).await?.len(), &1)?;
     journal.append(&new, &whole).await?;
-    same(&journal.load(&log("run_1")).await?.records, &whole.records)
+    same(&journal.load(&log("run_1"), None).await?.records, &whole.records)
 }
 
 async fn released(journal: &dyn Journal) -> Held {
     send_start(journal, "run_1").await?;
     let lease = claimed(journal, LONG).await?;
     begin(journal, &lease, "run_1").await?;
-    journal.release(&lease).await?;
+    journal.release(&lease, None).await?;
     fenced(&journal.append(&lease, &batch(1, vec![step(2, json!(1), &[])])).await)?;
     fenced(&journal.renew(&lease, LONG).await)?;
     let next = claimed(journal, LONG).await?;
@@ -163,7 +164,7 @@ async fn wrong_head(journal: &dyn Journal) -> Held {
     let falling = vec![step(3, json!(1), &[]), step(2, json!(2), &[])];
     conflict(journal, &lease, &batch(1, falling), 3).await?;
     conflict(journal, &lease, &batch(1, vec![step(1, json!(1), &[])]), 1).await?;
-    let history = journal.load(&log("run_1")).await?;
+    let history = journal.load(&log("run_1"), None).await?;
     same(&history.records, &vec![started(1, "run_1")])?;
     same(&history.reserved, &1)
 }
@@ -183,7 +184,7 @@ async fn whole(journal: &dyn Journal) -> Held {
     both.messages = vec![message("msg_1", "run_1", "one"), message("msg_2", "run_1", "two")];
     both.consumed = vec![input("in_run_1")];
     journal.append(&lease, &both).await?;
-    let history = journal.load(&log("run_1")).await?;
+    let history = journal.load(&log("run_1"), None).await?;
     same(&history.records, &both.records)?;
     let stored: Vec<_> = both.messages.iter().map(|m| m.message.clone()).collect();
     same(&history.messages, &stored)?;
@@ -232,7 +233,7 @@ async fn pages(journal: &dyn Journal) -> Held {
 async fn load_is_read(journal: &dyn Journal) -> Held {
     ten(journal).await?;
     let all = journal.read(&log("run_1"), 0, usize::MAX).await?;
-    same(&journal.load(&log("run_1")).await?, &all)
+    same(&journal.load(&log("run_1"), None).await?, &all)
 }
 
 async fn load_from_snapshot(journal: &dyn Journal) -> Held {
@@ -246,7 +247,7 @@ async fn load_from_snapshot(journal: &dyn Journal) -> Held {
     let rest = journal.read(&log("run_1"), 7, usize::MAX).await?;
     let named: Vec<&str> = rest.messages.iter().map(|m| m.id.as_str()).collect();
     same(&named, &vec!["msg_2"])?;
-    same(&journal.load(&log("run_1")).await?, &rest)
+    same(&journal.load(&log("run_1"), None).await?, &rest)
 }
 
 async fn blobs(journal: &dyn Journal) -> Held {
@@ -266,14 +267,14 @@ async fn idle(journal: &dyn Journal) -> Held {
     begin(journal, &lease, "run_1").await?;
     let end = batch(1, vec![ended(2, "run_1", EndStatus::Finished)]);
     journal.append(&lease, &end).await?;
-    journal.release(&lease).await?;
+    journal.release(&lease, None).await?;
     same(&journal.claim(&worker(), LONG).await?, &None)?;
     journal.send(&log("run_1"), &input("in_2"), &start("run_2")).await?;
     let again = claimed(journal, LONG).await?;
     same(&again.log, &log("run_1"))?;
     let both = batch(2, vec![started(3, "run_2"), ended(4, "run_2", EndStatus::Failed)]);
     journal.append(&again, &Batch { consumed: vec![input("in_2")], ..both }).await?;
-    journal.release(&again).await?;
+    journal.release(&again, None).await?;
     same(&journal.claim(&worker(), LONG).await?, &None)
 }
 
@@ -286,7 +287,7 @@ async fn queued_end(journal: &dyn Journal) -> Held {
     let mut end = batch(1, vec![ended(2, "run_2", EndStatus::Cancelled)]);
     end.consumed = vec![input("in_2"), input("in_3")];
     journal.append(&lease, &end).await?;
-    journal.release(&lease).await?;
+    journal.release(&lease, None).await?;
     same(&claimed(journal, LONG).await?.log, &log("run_1"))?;
     let place = Place { log: log("run_1"), first: Some(2), last: Some(2) };
     same(&journal.find(&RunId::from("run_2")).await?, &Some(place))
@@ -299,7 +300,7 @@ async fn reserved(journal: &dyn Journal) -> Held {
     journal.append(&lease, &Batch { reserve: 50, ..first }).await?;
     let second = batch(1, vec![step(7, json!(1), &[])]);
     journal.append(&lease, &Batch { reserve: 10, ..second }).await?;
-    same(&journal.load(&log("run_1")).await?.reserved, &50)?;
+    same(&journal.load(&log("run_1"), None).await?.reserved, &50)?;
     let third = batch(7, vec![step(60, json!(1), &[])]);
     journal.append(&lease, &Batch { reserve: 0, ..third }).await?;
     same(&journal.read(&log("run_1"), 1, 1).await?.reserved, &60)
@@ -321,5 +322,19 @@ async fn any_text(journal: &dyn Journal) -> Held {
         same(&part.messages, &vec![Arc::clone(&one.messages[0].message)])?;
         after = number;
     }
-    same(&journal.load(&log("run_1")).await?.messages.len(), &1)
+    same(&journal.load(&log("run_1"), None).await?.messages.len(), &1)
+}
+
+async fn any_size(journal: &dyn Journal) -> Held {
+    send_start(journal, "run_1").await?;
+    let lease = claimed(journal, LONG).await?;
+    begin(journal, &lease, "run_1").await?;
+    let text = "0123456789abcdef".repeat(2_000);
+    let many: Vec<String> = (0..2_000).map(|n| format!("item {n}")).collect();
+    let own = json!({ "$blob": "sha256:00", "$$blob": { "$blob": 1 } });
+    let values = [json!(text), json!([text, { "k": text }]), json!(many), own, json!([many, text])];
+    let records: Vec<_> = (2..).zip(values).map(|(n, value)| step(n, value, &[])).collect();
+    journal.append(&lease, &batch(1, records.clone())).await?;
+    same(&journal.read(&log("run_1"), 2, 10).await?.records, &records)?;
+    same(&journal.load(&log("run_1"), None).await?.records[1..].to_vec(), &records)
 }

@@ -5,15 +5,23 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::id::{InputId, LogId, MessageId, RunId, UserId, WorkerId};
-use crate::journal::{Batch, BlobId, Input, Journal, JournalError, Lease, StartRun, StoredMessage};
+use crate::journal::{
+    Batch, BlobId, ForkRun, IfActive, Input, Journal, JournalError, Lease, ResumeRun, StartRun,
+    StoredMessage,
+};
 use crate::message::{Message, Role, ToolCall};
 use crate::model::Usage;
 use crate::run::record::{
-    EndStatus, Ended, Fact, Number, Numbered, Record, RunOptions, Started, Step,
+    AskReason, Asked, Durability, EndStatus, Ended, Fact, Fired, Forked, Number, Numbered,
+    Question, Record, RunOptions, Started, Step, Waiting,
 };
 use crate::state::{Delta, Op};
 
 pub(super) fn start(run: &str) -> Input {
+    start_if(run, IfActive::Enqueue)
+}
+
+pub(super) fn start_if(run: &str, if_active: IfActive) -> Input {
     Input::Start(Box::new(StartRun {
         run: RunId::from(run),
         graph: "sample".into(),
@@ -23,7 +31,31 @@ pub(super) fn start(run: &str) -> Input {
         options: RunOptions::default(),
         input: serde_json::Map::from_iter([("n".to_owned(), json!(1))]),
         traceparent: None,
+        if_active,
+        durability: None,
     }))
+}
+
+/// A fork of the run `from`, of the log `of`, as the run `run`.
+pub(super) fn fork(run: &str, from: &str, of: &str, at: Number) -> Input {
+    Input::Fork(Box::new(ForkRun {
+        run: RunId::from(run),
+        from: RunId::from(from),
+        log: log(of),
+        at,
+        graph: "sample".into(),
+        bundle: BlobId::of(b"sample"),
+        owner: UserId::from("user_sample"),
+        conversation: None,
+        edit: None,
+        traceparent: None,
+    }))
+}
+
+pub(super) fn resume(run: &str) -> Input {
+    let by = UserId::from("user_sample");
+    let answers = std::collections::BTreeMap::from([("int_1".into(), json!("yes"))]);
+    Input::Resume(Box::new(ResumeRun { run: RunId::from(run), answers, by, message: None }))
 }
 
 pub(super) fn cancel(run: &str) -> Input {
@@ -45,9 +77,9 @@ pub(super) fn started(number: Number, run: &str) -> Numbered {
         options: RunOptions::default(),
         delta: Delta::new(),
         base: std::collections::BTreeMap::new(),
-        next: vec!["work:1".to_owned()],
-        filled: Vec::new(),
+        fired: Fired { next: vec!["work:1".to_owned()], ..Fired::default() },
         traceparent: None,
+        durability: Durability::Sync,
     };
     record(number, Fact::Started(Box::new(started)))
 }
@@ -57,14 +89,39 @@ pub(super) fn step(number: Number, value: Value, messages: &[&str]) -> Numbered 
     let ids = messages.iter().map(|id| MessageId::from(*id)).collect();
     let delta =
         Delta::from([("value".into(), Op::Set(value)), ("messages".into(), Op::Messages(ids))]);
-    let (done, next, filled) = (Vec::new(), Vec::new(), Vec::new());
-    record(number, Fact::Step(Step { path: "".into(), step: 1, done, delta, next, filled }))
+    let (done, recorded, fired) = (Vec::new(), Vec::new(), Fired::default());
+    record(number, Fact::Step(Step { path: "".into(), step: 1, done, recorded, delta, fired }))
+}
+
+/// A wait for the answer to one question.
+pub(super) fn waiting(number: Number, run: &str, expires_ms: Option<i64>) -> Numbered {
+    let question = Question {
+        reason: AskReason::Human,
+        text: "Go on?".to_owned(),
+        choices: Vec::new(),
+        schema: None,
+        tool: None,
+        args: None,
+    };
+    let (id, task, call) = ("int_1".into(), "ask:1".into(), "ask".into());
+    let asked = vec![Asked { id, task, call, question, expires_ms, otherwise: None }];
+    let (run, attention, open) = (RunId::from(run), None, Vec::new());
+    record(number, Fact::Waiting(Box::new(Waiting { run, asked, attention, open })))
+}
+
+/// The beginning of a fork as the run `run`, or of none.
+pub(super) fn forked(number: Number, run: Option<&str>, from: &str, at: Number) -> Numbered {
+    let (run, from) = (run.map(RunId::from), RunId::from(from));
+    record(number, Fact::Forked(Box::new(Forked { run, from, at })))
 }
 
 pub(super) fn ended(number: Number, run: &str, status: EndStatus) -> Numbered {
     let usage = Usage { input: 3, cached: 1, output: 2, reasoning: 1 };
     let (run, delta, output) = (RunId::from(run), Delta::new(), Vec::new());
-    record(number, Fact::Ended(Box::new(Ended { run, status, error: None, delta, usage, output })))
+    record(
+        number,
+        Fact::Ended(Box::new(Ended { run, status, error: None, by: None, delta, usage, output })),
+    )
 }
 
 pub(super) fn snapshot(number: Number, messages: &[&str]) -> Numbered {
@@ -85,6 +142,7 @@ pub(super) fn message(id: &str, run: &str, content: &str) -> StoredMessage {
         tool_calls: vec![call],
         model: Some("mock/m".to_owned()),
         opaque: Some(json!([1, null])),
+        covers: Some(MessageId::from("msg_covered")),
         ..text
     };
     StoredMessage { message: Arc::new(message), run: RunId::from(run), shown: true }

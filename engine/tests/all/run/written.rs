@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use exile_engine::graph::build::{Known, Names};
 use exile_engine::graph::compile;
+use exile_engine::graph::nesting::Graphs;
 use exile_engine::id::{LogId, RunId};
 use exile_engine::run::record::Ended;
 use exile_engine::yaml;
@@ -16,7 +17,8 @@ use crate::kinds;
 /// Runs a graph once per input, in one log: how the last run ended, and the state after each.
 async fn turns(text: &str, inputs: &[Value]) -> (Ended, Vec<Value>) {
     let (catalog, skills) = (kinds::catalog(), BTreeMap::new());
-    let known = Known { catalog: &catalog, skills: &skills, names: Names::Checked };
+    let known =
+        Known { catalog: &catalog, skills: &skills, graphs: Graphs::none(), names: Names::Checked };
     let compiled = compile::compile(&yaml::parse("g.yaml", text).unwrap(), known);
     let graph = compiled.graph.unwrap_or_else(|| panic!("{:?}", compiled.findings));
     let bench = Bench::new(graph).await;
@@ -26,7 +28,7 @@ async fn turns(text: &str, inputs: &[Value]) -> (Ended, Vec<Value>) {
     for (n, input) in inputs.iter().enumerate() {
         let run = RunId::from(format!("run_{n}"));
         bench.start(&log, &run, input.as_object().unwrap().clone()).await;
-        last = Some(bench.engine.wait(&run).await.unwrap());
+        last = Some(bench.ended(&run).await);
         states.push(Value::Object(bench.engine.state(&log).await.unwrap()));
     }
     (last.unwrap(), states)

@@ -15,6 +15,7 @@ use super::web::{Answer, ask};
 pub(crate) struct Installation {
     folder: TempDir,
     variables: Vec<(String, String)>,
+    held_to_permissions: bool,
 }
 
 /// What a command left.
@@ -28,7 +29,8 @@ pub(crate) struct Ended {
 impl Installation {
     /// Without any file: defaults, shipped graphs, the mock.
     pub(crate) fn bare() -> Self {
-        Self { folder: TempDir::new().unwrap(), variables: Vec::new() }
+        let folder = TempDir::new().unwrap();
+        Self { folder, variables: Vec::new(), held_to_permissions: false }
     }
 
     /// With a file; folders on the way are made.
@@ -45,6 +47,12 @@ impl Installation {
         self
     }
 
+    /// Files' permissions hold for the binary even if root runs it.
+    pub(crate) fn held_to_permissions(mut self) -> Self {
+        self.held_to_permissions = true;
+        self
+    }
+
     /// A path inside.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
@@ -56,7 +64,11 @@ impl Installation {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_exile"));
+        let exile = env!("CARGO_BIN_EXE_exile");
+        let mut command = Command::new(if self.held_to_permissions { "setpriv" } else { exile });
+        if self.held_to_permissions {
+            command.args(["--bounding-set", "-dac_override,-dac_read_search", exile]);
+        }
         command.args(arguments).current_dir(self.folder.path());
         // What the developer has set must not change a test.
         command.env_clear().envs(self.variables.iter().map(|(k, v)| (k, v)));
@@ -169,6 +181,19 @@ impl Serving {
     /// Asks as the administrator.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
         ask(&self.url, method, path, Some(&self.key), body)
+    }
+
+    /// A header line that says that the administrator asks.
+    pub(crate) fn authorization(&self) -> String {
+        format!("authorization: Bearer {}\r\n", self.key)
+    }
+
+    /// Resident memory in kilobytes, by the kernel's own count.
+    pub(crate) fn memory_kb(&self) -> u64 {
+        let pid = self.child.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// `kill -9`.

@@ -1,7 +1,8 @@
-//! `kill -9` at many random moments, with runs in flight: every run ends right, every step is
-//! there once, and no call is made again but those that were open.
+//! `kill -9` of the whole server at random moments, with runs in flight: every run ends right,
+//! every step is there once, and no call is made again but those that were open.
 //!
-//! `EXILE_KILLS` sets how many kills (20 without it), `EXILE_SEED` which moments.
+//! `EXILE_SEED` sets which moments. Many more kills, at named points of the store's work and over
+//! every kind of effect: `durable/kills.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,6 +11,10 @@ use serde_json::{Value, json};
 
 use super::installation::{Installation, Serving};
 use super::upstream::{Say, Upstream};
+use crate::durable::{Seeded, number};
+
+/// How often the server is killed.
+const KILLS: u64 = 20;
 
 /// Runs that are in flight when the server dies.
 const RUNS: usize = 6;
@@ -42,26 +47,9 @@ edges:
   - { from: last, to: END }
 "#;
 
-/// Numbers from a seed (splitmix64, as published by Steele, Lea and Flood, 2014).
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().map_or(default, |n| n.parse().unwrap())
-}
-
 #[test]
 fn every_run_ends_right_however_often_the_process_is_killed() {
-    let (kills, seed) = (number("EXILE_KILLS", 20), number("EXILE_SEED", 1));
+    let seed = number("EXILE_SEED", 1);
     let mut random = Seeded(seed);
     let upstream = Upstream::start(|_| Say::Text("fine"));
     let config = format!(
@@ -70,7 +58,7 @@ fn every_run_ends_right_however_often_the_process_is_killed() {
     );
     let place = Installation::bare().with("exile.yaml", &config).with("graphs/steps.yaml", GRAPH);
     let mut runs: BTreeMap<String, String> = BTreeMap::new();
-    for kill in 0..kills {
+    for kill in 0..KILLS {
         let server = place.serve();
         for n in 0..RUNS {
             let name = format!("r{kill}-{n}");

@@ -2,9 +2,11 @@
 //! process. Nothing here reaches beyond the loopback interface.
 
 mod branches;
+mod cancels;
 mod commands;
 mod conversations;
 mod disk;
+mod edits;
 mod hostile;
 mod installation;
 mod kills;
@@ -15,5 +17,7 @@ mod secrets;
 mod serving;
 mod shipped;
 mod spans;
+mod streams;
 mod upstream;
+mod waiting;
 mod web;

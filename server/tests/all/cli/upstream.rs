@@ -35,6 +35,8 @@ impl Asked {
 pub(crate) enum Say {
     /// An answer of a model, streamed.
     Text(&'static str),
+    /// An answer of a model, streamed in these pieces, each when it is there.
+    Pieces(Receiver<String>),
     /// Any answer: status and body.
     Plain(u16, String),
     /// Nothing, with the connection open.
@@ -123,6 +125,16 @@ fn answer(
     let (status, kind, body) = match say {
         Say::Text(text) => (200, "text/event-stream", streamed(text)),
         Say::Plain(status, body) => (status, "application/json", body),
+        Say::Pieces(pieces) => {
+            let _ = stream.write_all(HEAD.as_bytes());
+            for piece in pieces {
+                let _ = stream
+                    .write_all(data(&chunk(&json!({ "content": piece }), &Value::Null)).as_bytes());
+            }
+            let end = data(&chunk(&json!({}), &json!("stop"))) + "data: [DONE]\n\n";
+            let _ = stream.write_all(end.as_bytes());
+            return None;
+        }
         Say::Nothing => return Some(until_left(stream)),
         Say::Half(text) => {
             let _ = stream.write_all(begun(text).as_bytes());
@@ -152,10 +164,16 @@ fn until_left(mut stream: TcpStream) -> Left {
     Left
 }
 
+/// The head of a streamed answer that ends with its connection.
+const HEAD: &str = "HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+
 /// The head of a streamed answer and its first words.
 fn begun(text: &str) -> String {
-    let head = "HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
-    format!("{head}\r\ndata: {}\n\n", chunk(&json!({ "content": text }), &Value::Null))
+    HEAD.to_owned() + &data(&chunk(&json!({ "content": text }), &Value::Null))
+}
+
+fn data(chunk: &Value) -> String {
+    format!("data: {chunk}\n\n")
 }
 
 fn chunk(delta: &Value, finish: &Value) -> Value {

@@ -14,6 +14,8 @@ fn body(method: &str, path: &str) -> Option<Value> {
     let message = json!({ "content": "hi" });
     match (method, path) {
         ("post", "/api/conversations/{id}/messages") => Some(message),
+        ("post", "/api/runs/{id}/resume") => Some(json!({ "answers": { "int_1": "yes" } })),
+        ("post", "/api/runs/{id}/resolve") => Some(json!({ "action": "retry" })),
         ("post" | "patch", _) => Some(json!({})),
         _ => None,
     }

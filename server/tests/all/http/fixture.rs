@@ -25,6 +25,7 @@ use exile_engine::tool::{
 use exile_nodes::providers::mock::{Mock, Script};
 use exile_server::app::{App, Settings};
 use exile_server::config::Environment;
+use exile_server::library::Current;
 use exile_server::routes;
 use exile_server::store::{Role, Store};
 use schemars::JsonSchema;
@@ -79,7 +80,7 @@ pub(super) struct Exile {
     /// Lets `gate/any` answer.
     pub(super) gate: Arc<Semaphore>,
     stop: CancellationToken,
-    home: TempDir,
+    home: Arc<TempDir>,
 }
 
 impl Exile {
@@ -90,9 +91,23 @@ impl Exile {
     pub(super) async fn in_environment(environment: Environment) -> Self {
         let home = tempfile::tempdir().unwrap();
         write_graphs(&home);
+        Self::in_home(home, environment).await
+    }
+
+    /// With more graphs, by file name.
+    pub(super) async fn serving(graphs: &[(&str, &str)]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        write_graphs(&home);
+        for (name, text) in graphs {
+            std::fs::write(home.path().join(format!("graphs/{name}.yaml")), text).unwrap();
+        }
+        Self::in_home(home, Environment::Development).await
+    }
+
+    async fn in_home(home: TempDir, environment: Environment) -> Self {
         let gate = Arc::new(Semaphore::new(0));
         let catalog = catalog(gate.clone());
-        let library = Arc::new(Library::load(&home.path().join("graphs"), &catalog));
+        let library = Current::new(Library::load(&home.path().join("graphs"), &catalog));
         let env = Arc::new(SystemEnv::new());
         let store = Store::open(&home.path().join("exile.db"), env.clone()).await.unwrap();
         let services = Services {
@@ -106,6 +121,7 @@ impl Exile {
         let stop = CancellationToken::new();
         tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
         let settings = Settings { environment, default_graph: "chat".into() };
+        let home = Arc::new(home);
         let [admin, alice, bob] = [
             key(&store, "admin", Role::Admin).await,
             key(&store, "alice", Role::User).await,
@@ -114,6 +130,29 @@ impl Exile {
         let trace = Arc::new(NoTrace);
         let app = Arc::new(App { store, engine, library, catalog, env, trace, settings });
         let router = routes::router(app.clone());
+        Self { app, router, admin, alice, bob, gate, stop, home }
+    }
+
+    /// The same rows, served by another process with another text of a graph.
+    pub(super) async fn with_graph(&self, name: &str, text: &str) -> Self {
+        std::fs::write(self.home.path().join(format!("graphs/{name}.yaml")), text).unwrap();
+        let catalog = self.app.catalog.clone();
+        let library = Arc::new(Library::load(&self.home.path().join("graphs"), &catalog));
+        let app = Arc::new(App {
+            store: self.app.store.clone(),
+            engine: self.app.engine.clone(),
+            library,
+            catalog,
+            env: self.app.env.clone(),
+            trace: self.app.trace.clone(),
+            settings: Settings {
+                environment: Environment::Development,
+                default_graph: "chat".into(),
+            },
+        });
+        let router = routes::router(app.clone());
+        let [admin, alice, bob] = [&self.admin, &self.alice, &self.bob].map(Clone::clone);
+        let (gate, stop, home) = (self.gate.clone(), self.stop.clone(), self.home.clone());
         Self { app, router, admin, alice, bob, gate, stop, home }
     }
 
@@ -162,6 +201,21 @@ impl Exile {
         let accepted = self.call("POST", "/api/runs", Some(body)).await;
         assert_eq!(accepted.status, 202, "{}", accepted.text);
         accepted.header("location").to_owned()
+    }
+
+    /// Runs a graph of Alice's until it ends or waits: the whole answer of `/api/runs/wait`.
+    pub(super) async fn run(&self, graph: &str, input: Value) -> Value {
+        let body = json!({ "graph": graph, "input": input });
+        let answer = self.call("POST", "/api/runs/wait", Some(body)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    }
+
+    /// Reads a stream of Alice's to its end.
+    pub(super) async fn watch(&self, path: &str) -> Vec<Sent> {
+        let answer = self.call("GET", path, None).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.events()
     }
 
     pub(super) fn database(&self) -> std::path::PathBuf {

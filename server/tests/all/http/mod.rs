@@ -2,10 +2,13 @@
 
 mod access;
 mod bodies;
+mod checkpoints;
 mod conversations;
 mod document;
 mod fixture;
 mod health;
 mod idempotency;
 mod runs;
+mod second;
 mod socket;
+mod waiting;

@@ -144,15 +144,14 @@ async fn whoever_waits_for_a_run_that_is_cancelled_is_told() {
 #[tokio::test]
 async fn what_does_not_fit_the_graph_is_refused_before_anything_is_stored() {
     let exile = Exile::start().await;
-    let cases: [(Value, &str, &str); 10] = [
+    let cases: [(Value, &str, &str); 9] = [
         (json!({ "input": { "messages": [["user", "hi"]] } }), "invalid_field", "got a list"),
         (json!({ "graph": "add", "input": { "m": 1 } }), "unknown_channel", "`m`; there are: n"),
         (json!({ "graph": "add", "input": { "total": 1 } }), "unknown_channel", "total"),
         (json!({ "graph": "add", "input": { "n": "1" } }), "invalid_input", "`n` takes number"),
         (json!({ "graph": "broken" }), "graph_broken", "graphs/broken.yaml"),
-        (json!({ "graph": "add", "durability": "async" }), "not_supported", "durability"),
-        (json!({ "graph": "add", "durability": "exit" }), "not_supported", "durability"),
         (json!({ "graph": "add", "durability": "soon" }), "invalid_field", "unknown variant"),
+        (json!({ "graph": "add", "if_active": "wait" }), "invalid_field", "unknown variant"),
         (
             json!({ "input": { "messages": [{ "role": "user", "model": "x" }] } }),
             "invalid_field",
@@ -209,13 +208,13 @@ async fn graphs_and_skills_are_shown_with_what_is_wrong_with_them() {
         list["items"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["add", "broken", "chat"]);
     let add = exile.call("GET", "/api/graphs/add", None).await.json();
-    assert_eq!((&add["loads"], &add["input"]), (&json!(true), &json!(["n"])));
+    assert_eq!((&add["serves"], &add["input"]), (&json!(true), &json!(["n"])));
     assert_eq!(add["nodes"], json!([{ "name": "add", "kind": "set" }]));
     assert_eq!(add["channels"][0]["type"], "number");
     assert!(add["mermaid"].as_str().unwrap().starts_with("flowchart"));
     assert!(add["source"].as_str().unwrap().contains("graph: add"));
     let broken = exile.call("GET", "/api/graphs/broken", None).await.json();
-    assert_eq!((&broken["loads"], &broken["mermaid"]), (&json!(false), &Value::Null));
+    assert_eq!((&broken["serves"], &broken["mermaid"]), (&json!(false), &Value::Null));
     let findings = broken["findings"].as_array().unwrap();
     let unknown = findings.iter().find(|f| f["code"] == "unknown_kind").unwrap();
     assert_eq!((&unknown["line"], &unknown["severity"]), (&json!(3), &json!("error")));

@@ -1,8 +1,10 @@
 //! What the store promises, over a database file of its own per test.
 
 mod access;
+mod forks;
 mod idempotency;
 mod journal;
+mod retention;
 mod rows;
 mod write;
 

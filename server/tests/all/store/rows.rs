@@ -157,7 +157,6 @@ async fn every_end_has_its_status() {
         ("run_1", EndStatus::Finished, RunStatus::Finished),
         ("run_2", EndStatus::Failed, RunStatus::Failed),
         ("run_3", EndStatus::Cancelled, RunStatus::Cancelled),
-        ("run_4", EndStatus::NeedsAttention, RunStatus::NeedsAttention),
     ] {
         send(&store, "ann", run, None).await;
         let lease = claim(&store).await;
@@ -207,7 +206,7 @@ async fn deleting_a_conversation_takes_all_of_it_and_waits_for_its_runs() {
     assert_eq!(store.delete_conversation(&owner, &id).await.unwrap(), Deletion::Unknown);
 
     assert!(store.conversation(&owner, &id).await.unwrap().is_none());
-    assert!(store.load(&log).await.unwrap().records.is_empty());
+    assert!(store.load(&log, None).await.unwrap().records.is_empty());
     assert!(store.run(&owner, &RunId::from("run_1")).await.unwrap().is_none());
     assert!(store.find(&RunId::from("run_2")).await.unwrap().is_none());
     let asked = MessageId::from("msg_run_1_asked");
@@ -230,6 +229,8 @@ async fn a_run_in_a_conversation_that_is_gone_is_refused_whole() {
         options: exile_engine::run::record::RunOptions::default(),
         input: serde_json::Map::new(),
         traceparent: None,
+        if_active: exile_engine::journal::IfActive::Enqueue,
+        durability: None,
     };
     let input = exile_engine::journal::Input::Start(Box::new(start));
     let log = exile_engine::id::LogId::from(&gone);

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use exile_engine::id::{ConversationId, InputId, LogId, MessageId, RunId, UserId, WorkerId};
-use exile_engine::journal::{Batch, BlobId, Input, Journal as _, Lease, StartRun, StoredMessage};
+use exile_engine::journal::{
+    Batch, BlobId, ForkRun, IfActive, Input, Journal as _, Lease, StartRun, StoredMessage,
+};
 use exile_engine::message::{Message, Role};
 use exile_engine::model::Usage;
 use exile_engine::run::record::{
-    EndStatus, Ended, Fact, Number, Numbered, Record, RunError, RunOptions, Started,
+    Durability, EndStatus, Ended, Fact, Fired, Forked, Number, Numbered, Record, RunError,
+    RunOptions, Started, Step, Waiting,
 };
 use exile_engine::state::{Delta, Op};
 use exile_server::store::{NewConversation, Store};
@@ -52,6 +55,8 @@ pub(crate) async fn send(
         options: RunOptions::default(),
         input: serde_json::Map::from_iter([("n".to_owned(), 1.into())]),
         traceparent: Some(format!("00-{TRACE}-00f067aa0ba902b7-01")),
+        if_active: IfActive::Enqueue,
+        durability: None,
     };
     let id = InputId::from(format!("in_{run}"));
     store.send(&log, &id, &Input::Start(Box::new(start))).await.unwrap();
@@ -83,9 +88,9 @@ pub(crate) fn started(
         options: RunOptions::default(),
         delta: Delta::from([("messages".into(), Op::Messages(ids))]),
         base: BTreeMap::new(),
-        next: vec!["answer:1".to_owned()],
-        filled: Vec::new(),
+        fired: Fired { next: vec!["answer:1".to_owned()], ..Fired::default() },
         traceparent: None,
+        durability: Durability::Sync,
     };
     record(number, 1_767_225_700_000, Fact::Started(Box::new(started)))
 }
@@ -102,6 +107,7 @@ pub(crate) fn ended(number: Number, run: &str, status: EndStatus) -> Numbered {
         run: RunId::from(run),
         status,
         error,
+        by: None,
         delta: Delta::new(),
         usage: Usage { input: 30, cached: 10, output: 20, reasoning: 5 },
         output: Vec::new(),
@@ -151,5 +157,67 @@ pub(crate) async fn turn(
         consumed: Vec::new(),
     };
     store.append(&lease, &end).await.unwrap();
-    store.release(&lease).await.unwrap();
+    store.release(&lease, None).await.unwrap();
+}
+
+/// Sends a fork of the run `from` at a number, to the log of a conversation or to one of its own.
+pub(crate) async fn send_fork(
+    store: &Store,
+    (run, from): (&str, &str),
+    log: &LogId,
+    at: Number,
+    of: Option<&ConversationId>,
+) -> LogId {
+    let fork = ForkRun {
+        run: RunId::from(run),
+        from: RunId::from(from),
+        log: log.clone(),
+        at,
+        graph: "chat".into(),
+        bundle: BlobId::of(b"bundle"),
+        owner: user("ann"),
+        conversation: of.cloned(),
+        edit: None,
+        traceparent: None,
+    };
+    let to = of.map_or_else(|| LogId::from(run), LogId::from);
+    let id = InputId::from(format!("in_{run}"));
+    store.send(&to, &id, &Input::Fork(Box::new(fork))).await.unwrap();
+    to
+}
+
+pub(crate) fn forked(number: Number, run: Option<&str>, from: &str, at: Number) -> Numbered {
+    let forked = Forked { run: run.map(RunId::from), from: RunId::from(from), at };
+    record(number, 1_767_225_750_000, Fact::Forked(Box::new(forked)))
+}
+
+pub(crate) fn waiting(number: Number, run: &str, attention: Option<RunError>) -> Numbered {
+    let (run, asked, open) = (RunId::from(run), Vec::new(), Vec::new());
+    let waiting = Waiting { run, asked, attention, open };
+    record(number, 1_767_225_750_000, Fact::Waiting(Box::new(waiting)))
+}
+
+/// The log's channels: its messages.
+pub(crate) fn snapshot(number: Number, messages: &[&str]) -> Numbered {
+    let ids = messages.iter().map(|id| MessageId::from(*id)).collect();
+    let values = Delta::from([("messages".into(), Op::Messages(ids))]);
+    record(number, 1_767_225_750_000, Fact::Snapshot { values })
+}
+
+/// A step that names a message.
+pub(crate) fn step(number: Number, message: &str) -> Numbered {
+    let ids = vec![MessageId::from(message)];
+    let step = Step {
+        path: "".into(),
+        step: 1,
+        done: Vec::new(),
+        recorded: Vec::new(),
+        delta: Delta::from([("messages".into(), Op::Messages(ids))]),
+        fired: Fired::default(),
+    };
+    record(number, 1_767_225_750_000, Fact::Step(step))
+}
+
+pub(crate) fn cancel(run: &str) -> Input {
+    Input::Cancel { run: RunId::from(run) }
 }

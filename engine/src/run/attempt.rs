@@ -1,0 +1,103 @@
+//! One attempt of a task: the node's work, within its time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::Notify;
+
+use crate::graph::Policy;
+use crate::node::{Node, NodeError, Outcome};
+use crate::run::context::Cx;
+use crate::state::State;
+
+/// A task whose attempt came to its end.
+pub(super) struct Finished {
+    pub path: Arc<str>,
+    pub took: Duration,
+    pub outcome: Result<Outcome, NodeError>,
+}
+
+/// How long an attempt may take, and be silent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Time {
+    pub timeout: Option<Duration>,
+    pub idle: Option<Duration>,
+}
+
+impl Time {
+    pub(super) fn of(policy: &Policy) -> Self {
+        Self { timeout: policy.timeout, idle: policy.idle_timeout }
+    }
+
+    pub(super) fn limited(self) -> bool {
+        self.timeout.is_some() || self.idle.is_some()
+    }
+
+    /// Until the time is over; each sign of life begins the silence anew.
+    pub(super) async fn over(self, pulse: Arc<Notify>) -> NodeError {
+        let after = |period: Option<Duration>| async move {
+            match period {
+                Some(period) => tokio::time::sleep(period).await,
+                None => std::future::pending().await,
+            }
+        };
+        let silence = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = pulse.notified() => {}
+                    () = after(self.idle) => return,
+                }
+            }
+        };
+        let (key, period) = tokio::select! {
+            () = after(self.timeout) => ("timeout", self.timeout),
+            () = silence => ("idle_timeout", self.idle),
+        };
+        let after_ms = u64::try_from(period.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+        NodeError::Timeout { key: key.to_owned(), after_ms }
+    }
+}
+
+/// Runs one attempt, after a pause. A panic in it is a failure of the task, not of the process.
+pub(super) async fn run(
+    node: Arc<dyn Node>,
+    cx: Cx,
+    state: Arc<State>,
+    time: Time,
+    (pause, pulse): (Duration, Arc<Notify>),
+) -> Finished {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    let env = cx.services.env.clone();
+    let path = cx.task.clone();
+    let began = env.monotonic();
+    let work = std::panic::AssertUnwindSafe(async { node.run(&cx, &state).await }).catch_unwind();
+    let work =
+        async { work.await.unwrap_or_else(|panic| Err(NodeError::Internal(words(&*panic)))) };
+    let outcome = if time.limited() {
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            error = time.over(pulse) => Err(error),
+        }
+    } else {
+        work.await
+    };
+    Finished { path, took: env.monotonic().saturating_sub(began), outcome }
+}
+
+/// Ends with a failure once the time of a task with a graph inside is over.
+pub(super) async fn watch(path: Arc<str>, time: Time, pulse: Arc<Notify>) -> Finished {
+    let error = time.over(pulse).await;
+    let took = time.timeout.unwrap_or_default();
+    Finished { path, took, outcome: Err(error) }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".into())
+}

@@ -1,0 +1,103 @@
+//! Results of nodes with `cache`, kept in the process.
+//!
+//! The key is what the node is (its YAML and its skill), what it reads, and whose run it is: a
+//! result never serves another user. Absent on purpose: other processes and restarts, where the
+//! node simply runs.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::env::Env;
+use crate::graph::{self, Graph};
+use crate::id::{MessageId, UserId};
+use crate::node::Done;
+use crate::run::frame::holds_messages;
+use crate::state::State;
+
+/// Results kept at most; the ones that have passed go first, then any.
+const RESULTS_MAX: usize = 10_000;
+/// Largest result that is kept, in bytes of JSON.
+const BYTES_MAX: usize = 256 * 1024;
+
+/// The results of one process.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    results: Mutex<HashMap<Key, Kept>>,
+}
+
+/// What a result stands for: a SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key([u8; 32]);
+
+#[derive(Debug)]
+struct Kept {
+    done: Done,
+    /// On the monotonic clock.
+    until: Duration,
+}
+
+impl Key {
+    /// The key of a node's result over this state.
+    pub(crate) fn new(cache: &graph::Cache, state: &State, owner: &UserId) -> Self {
+        let mut hash = Sha256::new();
+        let mut add = |part: &[u8]| {
+            hash.update(part.len().to_le_bytes());
+            hash.update(part);
+        };
+        add(cache.node.as_bytes());
+        add(owner.as_str().as_bytes());
+        for name in &cache.reads {
+            let value = state.get(name).map(|value| value.to_string()).unwrap_or_default();
+            add(name.as_bytes());
+            add(value.as_bytes());
+        }
+        Self(hash.finalize().into())
+    }
+}
+
+impl Cache {
+    /// A result that may still be taken. Its messages get ids of their own: the same id would
+    /// replace the message that was written before.
+    pub(crate) fn get(&self, key: &Key, graph: &Graph, env: &dyn Env) -> Option<Done> {
+        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = results.get(key).filter(|kept| env.monotonic() < kept.until)?;
+        let mut done = kept.done.clone();
+        for (name, value) in &mut done.writes {
+            if holds_messages(graph, name) {
+                rename(value, env);
+            }
+        }
+        Some(done)
+    }
+
+    /// Keeps a result.
+    pub(crate) fn put(&self, key: Key, done: &Done, keep: Duration, env: &dyn Env) {
+        let bytes: usize = done.writes.values().map(|value| value.to_string().len()).sum();
+        if bytes > BYTES_MAX {
+            return;
+        }
+        let now = env.monotonic();
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        if results.len() >= RESULTS_MAX {
+            results.retain(|_, kept| now < kept.until);
+        }
+        if results.len() >= RESULTS_MAX {
+            results.clear();
+        }
+        results.insert(key, Kept { done: done.clone(), until: now.saturating_add(keep) });
+    }
+}
+
+fn rename(value: &mut Value, env: &dyn Env) {
+    match value {
+        Value::Array(messages) => messages.iter_mut().for_each(|message| rename(message, env)),
+        Value::Object(message) => {
+            message.insert("id".into(), MessageId::new(env).as_str().into());
+        }
+        _ => {}
+    }
+}

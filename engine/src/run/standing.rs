@@ -1,0 +1,192 @@
+//! A run as it stood at a number of its log: values and tasks of its graph and of all inside it.
+//!
+//! Absent on purpose: how it is found out (`replay.rs`).
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::bundle::Program;
+use crate::graph::Graph;
+use crate::run::checkpoint::{CheckpointKind, Standing};
+use crate::run::frame::{Frame, Task};
+use crate::run::migrate::{self, Problem};
+use crate::run::record::{Answered, Asked, Number, RunOptions, Waiting};
+
+/// A run as it stood at a number.
+#[derive(Debug)]
+pub struct RunAt {
+    /// The last record up to there.
+    pub number: Number,
+    /// What it is, if it is a checkpoint.
+    pub kind: Option<CheckpointKind>,
+    /// How far it had come.
+    pub status: Standing,
+    /// Steps that had begun.
+    pub steps: u32,
+    /// What it was pinned to; `None` if that cannot be compiled here any more.
+    pub program: Option<Arc<Program>>,
+    /// Its graph; `None` once it has ended.
+    pub root: Option<Frame>,
+    /// What the caller set for the whole run.
+    pub options: RunOptions,
+    /// The values of its log's channels.
+    pub values: Map<String, Value>,
+    /// Answers so far, of this run.
+    pub answered: Vec<Answered>,
+    /// What it waited for, if it did.
+    pub waiting: Option<Waiting>,
+}
+
+/// A graph at a number: the run's own, one inside a task, or the items of a map.
+#[derive(Clone, Debug)]
+pub struct GraphAt {
+    /// Path of the task that it is inside; empty for the run's own.
+    pub path: Arc<str>,
+    /// Which.
+    pub graph: Arc<Graph>,
+    /// Channel → value; none of the items of a map, which have values of their own.
+    pub values: Map<String, Value>,
+    /// Its live tasks, in task-path order.
+    pub tasks: Vec<TaskAt>,
+}
+
+/// A task at a number.
+#[derive(Clone, Debug)]
+pub struct TaskAt {
+    /// Its whole path.
+    pub path: Arc<str>,
+    /// The node.
+    pub node: Arc<str>,
+    /// The node's kind.
+    pub kind: &'static str,
+    /// How far it had come.
+    pub status: TaskStatus,
+    /// Of an item of a map: channel → value.
+    pub values: Option<Map<String, Value>>,
+    /// Its questions without an answer.
+    pub open: Vec<Asked>,
+}
+
+/// How far a task had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskStatus {
+    /// It had not ended.
+    Running,
+    /// It, or all that went on inside it, waited for answers.
+    Suspended,
+    /// It had ended.
+    Done,
+    /// It had failed.
+    Failed,
+}
+
+impl TaskStatus {
+    /// As the API spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Suspended => "suspended",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl RunAt {
+    /// The run's graph and all that go on inside it, each after the one that it is inside. Of a
+    /// run that has ended: its own, as it left it.
+    #[must_use]
+    pub fn graphs(&self) -> Vec<GraphAt> {
+        let mut all = Vec::new();
+        match (&self.root, &self.program) {
+            (Some(root), _) => collect(root, &mut all),
+            (None, Some(program)) => {
+                let graph = program.graph.clone();
+                let own = |(name, _): &(&String, &Value)| graph.channels.get(name).is_some();
+                let kept = self.values.iter().filter(own);
+                let values = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+                all.push(GraphAt { path: "".into(), graph, values, tasks: Vec::new() });
+            }
+            (None, None) => {}
+        }
+        all
+    }
+
+    /// The values of the channels that a caller receives.
+    #[must_use]
+    pub fn output(&self) -> Map<String, Value> {
+        let Some(own) = self.graphs().into_iter().next() else { return Map::new() };
+        let GraphAt { graph, mut values, .. } = own;
+        values.retain(|name, _| graph.output.iter().any(|output| **output == *name));
+        values
+    }
+
+    /// What of the run does not fit another version of its graph.
+    #[must_use]
+    pub fn misfits(&self, graph: &Graph) -> Vec<Problem> {
+        let unreadable = || Problem {
+            path: "".into(),
+            node: None,
+            channel: None,
+            message: "the graph that the run stands on cannot be compiled here any more, so \
+                      nothing is known of its tasks"
+                .into(),
+        };
+        self.root.as_ref().map_or_else(|| vec![unreadable()], |root| migrate::check(root, graph))
+    }
+
+    /// Questions without an answer, in task-path order.
+    #[must_use]
+    pub fn open(&self) -> Vec<Asked> {
+        let tasks = self.graphs().into_iter().flat_map(|graph| graph.tasks);
+        tasks.flat_map(|task| task.open).collect()
+    }
+}
+
+fn collect(frame: &Frame, all: &mut Vec<GraphAt>) {
+    let items = frame.items.is_some();
+    all.push(GraphAt {
+        path: frame.path.clone(),
+        graph: frame.graph.clone(),
+        values: if items { Map::new() } else { frame.state.to_json() },
+        tasks: frame.tasks.iter().map(|task| task_at(frame, task, items)).collect(),
+    });
+    for inner in frame.tasks.iter().filter_map(|task| task.inner.as_deref()) {
+        collect(inner, all);
+    }
+}
+
+fn task_at(frame: &Frame, task: &Task, item: bool) -> TaskAt {
+    let node = &frame.graph.nodes[task.node];
+    TaskAt {
+        path: task.path.clone(),
+        node: node.name.clone(),
+        kind: node.kind,
+        status: status(task),
+        values: item.then(|| task.state.to_json()),
+        open: unanswered(task).map(|asked| Asked::clone(asked)).collect(),
+    }
+}
+
+/// What a task asked and got no answer to; none once it has ended.
+fn unanswered(task: &Task) -> impl Iterator<Item = &Arc<Asked>> {
+    task.open_questions().filter(|_| task.result.is_none())
+}
+
+fn status(task: &Task) -> TaskStatus {
+    match &task.result {
+        Some(result) if result.error.is_some() => TaskStatus::Failed,
+        Some(_) => TaskStatus::Done,
+        None if unanswered(task).next().is_some() || waits_inside(task) => TaskStatus::Suspended,
+        None => TaskStatus::Running,
+    }
+}
+
+/// Whether something goes on inside a task and all of it waits.
+fn waits_inside(task: &Task) -> bool {
+    let inside = || task.inner.iter().flat_map(|frame| &frame.tasks);
+    let live = || inside().filter(|task| task.result.is_none());
+    live().next().is_some() && live().all(|task| status(task) == TaskStatus::Suspended)
+}

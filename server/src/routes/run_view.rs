@@ -1,0 +1,172 @@
+//! A run as its owner sees it, wherever an answer shows one.
+
+use axum::response::{IntoResponse as _, Response};
+use exile_engine::id::{ConversationId, RunId};
+use exile_engine::model::Usage;
+use exile_engine::run::record::{Number, RunError, Waiting};
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::access::Caller;
+use crate::app::App;
+use crate::problem::{Accepted, Problem, RUN_HEADER};
+use crate::store::{RunRow, RunStatus};
+use crate::waiting::{InterruptView, OpenCallView};
+
+/// A run.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RunView {
+    /// Its id.
+    #[schema(value_type = String)]
+    id: RunId,
+    /// What it runs.
+    graph: String,
+    /// The hash of everything that it is pinned to.
+    bundle: String,
+    /// The conversation it is a turn of.
+    #[schema(value_type = Option<String>)]
+    conversation_id: Option<ConversationId>,
+    /// `queued`, `running`, `waiting`, `finished`, `failed`, `cancelled` or `needs_attention`.
+    status: &'static str,
+    /// Why it failed, or why it needs attention.
+    error: Option<ErrorView>,
+    /// Questions that it waits for answers to.
+    interrupts: Vec<InterruptView>,
+    /// If it needs attention: calls that may or may not have happened.
+    open_calls: Vec<OpenCallView>,
+    /// Tokens of all its model calls.
+    usage: UsageView,
+    /// Its place in the log: the first number and the last one so far.
+    numbers: [Number; 2],
+    /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// When it began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    ended_at: Option<Timestamp>,
+    /// Its trace.
+    trace_id: Option<String>,
+}
+
+/// Why a run failed.
+#[derive(Serialize, ToSchema)]
+struct ErrorView {
+    /// Stable, e.g. `provider_rate_limited`.
+    code: String,
+    /// What, where, why and what to do.
+    message: String,
+    /// The node, if one failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    /// The provider, if a model call failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    /// The model, if a model call failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+}
+
+/// Tokens, each counted once.
+#[derive(Serialize, ToSchema)]
+#[allow(clippy::struct_field_names, reason = "units stand last in the JSON")]
+struct UsageView {
+    /// Prompt tokens, cached ones included.
+    input_tokens: u64,
+    /// Of these, read from the provider's cache.
+    cached_tokens: u64,
+    /// Completion tokens, reasoning included.
+    output_tokens: u64,
+    /// Of these, spent on reasoning.
+    reasoning_tokens: u64,
+}
+
+impl From<RunError> for ErrorView {
+    fn from(error: RunError) -> Self {
+        let RunError { code, message, node, provider, model } = error;
+        Self { code, message, node, provider, model }
+    }
+}
+
+impl From<Usage> for UsageView {
+    fn from(usage: Usage) -> Self {
+        Self {
+            input_tokens: usage.input,
+            cached_tokens: usage.cached,
+            output_tokens: usage.output,
+            reasoning_tokens: usage.reasoning,
+        }
+    }
+}
+
+impl RunView {
+    /// The row, and what the run waits for.
+    pub(super) async fn of(app: &App, row: RunRow) -> Result<Self, Problem> {
+        let waiting = waiting(app, &row).await?;
+        Ok(Self::new(row, waiting))
+    }
+
+    /// Several rows, in their order.
+    pub(super) async fn all(app: &App, rows: Vec<RunRow>) -> Result<Vec<Self>, Problem> {
+        let mut views = Vec::with_capacity(rows.len());
+        for row in rows {
+            views.push(Self::of(app, row).await?);
+        }
+        Ok(views)
+    }
+
+    /// Its questions.
+    pub(super) fn interrupts(&self) -> &[InterruptView] {
+        &self.interrupts
+    }
+
+    fn new(row: RunRow, waiting: Option<Waiting>) -> Self {
+        let waiting = waiting.map(|w| (w.asked, w.attention, w.open));
+        let (asked, attention, open) = waiting.unwrap_or_default();
+        Self {
+            id: row.id,
+            graph: row.graph,
+            bundle: row.bundle.0.to_string(),
+            conversation_id: row.conversation,
+            status: row.status.as_str(),
+            error: row.error.or(attention).map(Into::into),
+            interrupts: asked.into_iter().map(Into::into).collect(),
+            open_calls: open.into_iter().map(Into::into).collect(),
+            usage: row.usage.into(),
+            numbers: [row.first, row.last],
+            created_at: row.created_at,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+            trace_id: row.trace_id,
+        }
+    }
+}
+
+/// What the run waits for, if it does.
+pub(super) async fn waiting(app: &App, row: &RunRow) -> Result<Option<Waiting>, Problem> {
+    match row.status {
+        RunStatus::Waiting | RunStatus::NeedsAttention => {
+            Ok(app.engine.waiting_at(&row.log, row.last).await?)
+        }
+        RunStatus::Queued
+        | RunStatus::Running
+        | RunStatus::Finished
+        | RunStatus::Failed
+        | RunStatus::Cancelled => Ok(None),
+    }
+}
+
+/// The run, if it is the caller's.
+pub(super) async fn owned(app: &App, caller: &Caller, id: &RunId) -> Result<RunRow, Problem> {
+    app.store.run(caller.id(), id).await?.ok_or(Problem::NotFound)
+}
+
+/// What a run that was asked for something is answered with.
+pub(super) async fn accepted(app: &App, caller: &Caller, run: &RunId) -> Result<Response, Problem> {
+    let body = RunView::of(app, owned(app, caller, run).await?).await?;
+    let accepted = Accepted { location: format!("/api/runs/{run}"), body };
+    Ok(([(RUN_HEADER, run.to_string())], accepted).into_response())
+}

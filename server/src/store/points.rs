@@ -1,0 +1,72 @@
+//! Named places at which a test may end the process, and what is stored there.
+//!
+//! Armed only by the cargo feature `failpoints`; without it nothing of this is compiled in. The
+//! variable `FAILPOINTS`, read when a store is first opened, says what happens where, in the
+//! syntax of the crate `fail`: `append.head=5*off->return` ends the process (as a crash does, by
+//! a signal) when the sixth append gets there; `pause` and `sleep(ms)` leave the ending to others.
+
+/// Where.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Point {
+    /// Nothing of the append is written.
+    AppendBegin,
+    /// Records and the log's head are written, inside the open transaction.
+    AppendHead,
+    /// Everything is written, inside the open transaction: rows, inputs and blobs as well.
+    AppendRecords,
+    /// The next thing is the commit.
+    CommitBefore,
+    /// Everything is durable; nobody was told.
+    CommitAfter,
+    /// The writer of the log is about to be told.
+    Acknowledged,
+    /// Nothing of the input is written.
+    SendBefore,
+    /// The input is durable; its sender was not told.
+    SendAfter,
+    /// The lease is durable; the worker was not told.
+    ClaimAfter,
+    /// The blob is durable; who put it was not told.
+    BlobAfter,
+}
+
+impl Point {
+    /// As `FAILPOINTS` spells it.
+    #[cfg(feature = "failpoints")]
+    fn name(self) -> &'static str {
+        match self {
+            Self::AppendBegin => "append.begin",
+            Self::AppendHead => "append.head",
+            Self::AppendRecords => "append.records",
+            Self::CommitBefore => "append.commit.before",
+            Self::CommitAfter => "append.commit.after",
+            Self::Acknowledged => "append.acknowledged",
+            Self::SendBefore => "send.before",
+            Self::SendAfter => "send.after",
+            Self::ClaimAfter => "claim.after",
+            Self::BlobAfter => "put_blob.after",
+        }
+    }
+}
+
+/// Reads what the environment says of the points, once.
+#[cfg(feature = "failpoints")]
+pub(super) fn arm() {
+    static ARMED: std::sync::Once = std::sync::Once::new();
+    // Kept for as long as the process lives: dropping it would disarm the points.
+    ARMED.call_once(|| std::mem::forget(fail::FailScenario::setup()));
+}
+
+/// Does nothing: there are no points.
+#[cfg(not(feature = "failpoints"))]
+pub(super) fn arm() {}
+
+/// Comes by a point.
+#[cfg(feature = "failpoints")]
+pub(super) fn hit(point: Point) {
+    fail::fail_point!(point.name(), |_| std::process::abort());
+}
+
+/// Does nothing: there are no points.
+#[cfg(not(feature = "failpoints"))]
+pub(super) fn hit(_: Point) {}

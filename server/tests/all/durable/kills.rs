@@ -1,0 +1,80 @@
+//! `kill -9` at named points of the store's work and at random moments, while six runs go on.
+//!
+//! `EXILE_KILLS` sets how many kills, `EXILE_SEED` the first round's seed. A round has a file, an
+//! upstream and a seed of its own; a seed that fails is printed and can be run alone.
+
+use exile_engine::env::{Env as _, SystemEnv};
+use exile_engine::id::RunId;
+use exile_engine::run::record::Durability;
+
+use super::check::{self, Expected, Findings};
+use super::field::Field;
+use super::graphs::GRAPHS;
+use super::plan::number;
+
+/// Kills without `EXILE_KILLS`.
+const KILLS: u64 = 25;
+/// Kills over one file.
+const ROUND: u64 = 25;
+
+#[test]
+fn no_kill_loses_what_was_acknowledged_or_repeats_what_was_recorded() {
+    let (kills, first) = (number("EXILE_KILLS", KILLS), number("EXILE_SEED", 1));
+    let clock = SystemEnv::new();
+    let expected = undisturbed();
+    let (mut total, mut at_points) = (Findings::default(), 0);
+    for round in 0..kills.div_ceil(ROUND) {
+        let kills = ROUND.min(kills - round * ROUND);
+        let named = Named { seed: first + round, kills };
+        let mut field = Field::new(named.seed);
+        at_points += (0..kills).filter(|_| field.life(true)).count();
+        field.life(false);
+        let found = field.check(&expected);
+        assert!(found.complaints.is_empty(), "{}", found.complaints.join("\n"));
+        total.records += found.records;
+        total.calls += found.calls;
+        total.attended += found.attended;
+        total.again += found.again;
+    }
+    println!(
+        "{kills} kills, {at_points} of them at named points, in {:.0} s: {} records, {} calls; \
+         {} interrupted calls made again, {} unsafe ones put before a person; 0 acknowledged \
+         records lost, 0 recorded calls made again, 0 unsafe effects doubled",
+        clock.monotonic().as_secs_f64(),
+        total.records,
+        total.calls,
+        total.again,
+        total.attended,
+    );
+}
+
+/// Says which seed failed.
+struct Named {
+    seed: u64,
+    kills: u64,
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("to run it alone: make kills KILLS={} SEED={}", self.kills, self.seed);
+        }
+    }
+}
+
+/// How every graph ends if nothing happens to it.
+fn undisturbed() -> Expected {
+    let mut field = Field::new(0);
+    let runs: Vec<RunId> =
+        GRAPHS.iter().map(|(name, _)| field.plan.want(name, Durability::Sync)).collect();
+    field.life(false);
+    let histories = field.histories();
+    let state = |id: &RunId| {
+        let run = &field.plan.runs[id];
+        (run.graph, check::final_state(run, &histories[id]).unwrap())
+    };
+    let expected = runs.iter().map(state).collect();
+    let found = field.check(&expected);
+    assert!(found.complaints.is_empty(), "without a kill: {}", found.complaints.join("\n"));
+    expected
+}

@@ -1,0 +1,235 @@
+//! What a purge removes, and above all what it leaves.
+
+use std::time::Duration;
+
+use exile_engine::env::Env as _;
+use exile_engine::id::{InputId, LogId, RunId};
+use exile_engine::journal::{Batch, BlobId, Journal as _, JournalError};
+use exile_engine::message::Role;
+use exile_engine::run::record::{EndStatus, Number, Numbered};
+use exile_server::store::{Page, Purged, RunStatus, Store};
+use jiff::Timestamp;
+
+use super::Home;
+use super::write::{
+    claim, conversation, ended, forked, message, send, send_fork, snapshot, started, turn, user,
+    waiting,
+};
+
+/// Later than all that `write.rs` writes.
+fn later() -> Timestamp {
+    Timestamp::from_millisecond(1_767_225_900_000).unwrap()
+}
+
+async fn append(store: &Store, log: &str, after: Number, records: Vec<Numbered>) {
+    let lease = claim(store).await;
+    assert_eq!(lease.log.as_str(), log);
+    let messages = records.iter().flat_map(|r| r.record.names()).map(str::to_owned);
+    let run = log.to_owned();
+    let messages = messages.map(|id| message(&id, &run, Role::User, "text", false)).collect();
+    let consumed = vec![InputId::from(format!("in_{log}"))];
+    let batch = Batch { after, records, messages, consumed, ..Batch::default() };
+    store.append(&lease, &batch).await.unwrap();
+    store.release(&lease, None).await.unwrap();
+}
+
+fn gone<T: std::fmt::Debug>(read: Result<T, JournalError>) {
+    assert!(matches!(read, Err(JournalError::Purged(_))), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_run_that_ended_long_ago_keeps_its_row_alone() {
+    let Home { store, env, folder: _folder, .. } = Home::new().await;
+    let bundle = store.put_blob(b"bundle").await.unwrap();
+    let log = send(&store, "ann", "run_1", None).await;
+    let records = vec![started(1, "ann", "run_1", None), ended(2, "run_1", EndStatus::Finished)];
+    append(&store, "run_1", 0, records).await;
+    let early = Timestamp::from_millisecond(1_767_225_800_000).unwrap();
+    assert_eq!(store.purge(early).await.unwrap(), Purged::default());
+    env.advance(Duration::from_hours(48));
+    let purged = store.purge(later()).await.unwrap();
+    assert_eq!(purged, Purged { logs: 1, records: 2, messages: 1, blobs: 1 });
+    let row = store.run(&user("ann"), &RunId::from("run_1")).await.unwrap().unwrap();
+    assert_eq!((row.status, row.first, row.last), (RunStatus::Finished, 1, 2));
+    gone(store.load(&log, None).await);
+    gone(store.load(&log, Some(1)).await);
+    gone(store.read(&log, 1, 10).await);
+    assert_eq!(store.get_blob(&bundle).await.unwrap(), None);
+    gone(store.send(&log, &"in_late".into(), &super::write::cancel("run_1")).await);
+    assert_eq!(store.purge(later()).await.unwrap(), Purged::default());
+}
+
+#[tokio::test]
+async fn a_run_that_waits_goes_on_or_is_queued_keeps_everything() {
+    let Home { store, env, folder: _folder, .. } = Home::new().await;
+    let bundle = store.put_blob(b"bundle").await.unwrap();
+    send(&store, "ann", "run_1", None).await;
+    let begin = || started(1, "ann", "run_1", None);
+    append(&store, "run_1", 0, vec![begin(), waiting(2, "run_1", None)]).await;
+    send(&store, "ann", "run_2", None).await;
+    env.advance(Duration::from_hours(48));
+    assert_eq!(store.purge(later()).await.unwrap(), Purged::default());
+    let log = LogId::from("run_1");
+    assert_eq!(store.load(&log, None).await.unwrap().records.len(), 2);
+    assert_eq!(store.load(&log, None).await.unwrap().messages.len(), 1);
+    assert!(store.get_blob(&bundle).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_conversation_keeps_what_its_user_sees_and_what_its_next_turn_reads() {
+    let Home { store, env, folder: _folder, .. } = Home::new().await;
+    let id = conversation(&store, "ann").await;
+    let log = LogId::from(&id);
+    turn(&store, "ann", "run_1", &id, 0).await;
+    send(&store, "ann", "run_x", Some(&id)).await;
+    let lease = claim(&store).await;
+    let consumed = vec![InputId::from("in_run_x")];
+    let snapshot = snapshot(7, &["msg_run_1_asked", "msg_run_1_answered"]);
+    let records = vec![ended(6, "run_x", EndStatus::Cancelled), snapshot];
+    store.append(&lease, &Batch { after: 5, records, consumed, ..Batch::default() }).await.unwrap();
+    store.release(&lease, None).await.unwrap();
+    turn(&store, "ann", "run_2", &id, 7).await;
+    let before = store.load(&log, None).await.unwrap();
+    let seen = store.list_messages(&user("ann"), &id, Page::default()).await.unwrap();
+    env.advance(Duration::from_hours(48));
+    let purged = store.purge(later()).await.unwrap();
+    assert_eq!(purged, Purged { logs: 1, records: 3, messages: 1, blobs: 0 });
+    assert_eq!(store.load(&log, None).await.unwrap(), before);
+    let after = store.list_messages(&user("ann"), &id, Page::default()).await.unwrap();
+    assert_eq!(after, seen);
+    gone(store.read(&log, 1, 10).await);
+    gone(store.load(&log, Some(5)).await);
+    assert_eq!(store.read(&log, 7, 10).await.unwrap().records.len(), 3);
+    assert_eq!(store.purge(later()).await.unwrap(), Purged::default());
+}
+
+#[tokio::test]
+async fn a_fork_keeps_what_it_reads_until_it_has_ended_too() {
+    let Home { store, env, folder: _folder, .. } = Home::new().await;
+    send(&store, "ann", "run_1", None).await;
+    let records = vec![started(1, "ann", "run_1", None), ended(2, "run_1", EndStatus::Finished)];
+    append(&store, "run_1", 0, records).await;
+    let child = send_fork(&store, ("run_2", "run_1"), &LogId::from("run_1"), 1, None).await;
+    env.advance(Duration::from_hours(48));
+    let before = store.load(&child, None).await.unwrap();
+    assert_eq!((before.records.len(), before.messages.len()), (1, 1));
+    assert_eq!(store.purge(later()).await.unwrap(), Purged::default());
+    assert_eq!(store.load(&child, None).await.unwrap(), before);
+    let own = vec![forked(9, Some("run_2"), "run_1", 1), ended(10, "run_2", EndStatus::Finished)];
+    append(&store, "run_2", 1, own).await;
+    let purged = store.purge(later()).await.unwrap();
+    assert_eq!((purged.logs, purged.records), (2, 4));
+    gone(store.load(&child, None).await);
+    gone(store.load(&LogId::from("run_1"), None).await);
+}
+
+#[tokio::test]
+async fn a_blob_that_was_put_again_just_now_stays() {
+    let Home { store, env, folder: _folder, .. } = Home::new().await;
+    let old = store.put_blob(b"old").await.unwrap();
+    let new = store.put_blob(b"new").await.unwrap();
+    env.advance(Duration::from_hours(48));
+    store.put_blob(b"new").await.unwrap();
+    assert_eq!(store.purge(env.now()).await.unwrap(), Purged { blobs: 1, ..Purged::default() });
+    assert_eq!(store.get_blob(&old).await.unwrap(), None);
+    assert_eq!(store.get_blob(&BlobId::of(b"new")).await.unwrap(), Some(b"new".to_vec()));
+    assert_eq!(new, BlobId::of(b"new"));
+}
+
+/// Numbers that repeat from a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// A log that a random story made.
+struct Told {
+    log: LogId,
+    /// Its last run has not ended.
+    open: bool,
+    /// What its numbers may be forked at: those that the log held itself.
+    own: Vec<Number>,
+}
+
+/// Random logs of steps, snapshots, runs that end or do not, cuts and forks: whatever a log that
+/// is still to go on, or a conversation, loads at its head is the same after a purge.
+#[tokio::test]
+async fn nothing_that_goes_on_is_ever_touched() {
+    for seed in 0..24 {
+        let Home { store, folder: _folder, .. } = Home::new().await;
+        let mut dice = Dice(seed);
+        let mut told: Vec<Told> = Vec::new();
+        for n in 0..8 {
+            let run = format!("run_{n}");
+            let parent = told.len().checked_sub(1).filter(|_| dice.roll(2) == 0);
+            let log = match parent {
+                Some(parent) => {
+                    let parent = &told[parent];
+                    let at =
+                        parent.own[usize::try_from(dice.roll(parent.own.len() as u64)).unwrap()];
+                    send_fork(&store, (&run, parent.log.as_str()), &parent.log, at, None).await
+                }
+                None => send(&store, "ann", &run, None).await,
+            };
+            told.push(tell(&store, &mut dice, log, parent.is_some()).await);
+        }
+        let mut before = Vec::new();
+        for log in &told {
+            before.push(store.load(&log.log, None).await.unwrap());
+        }
+        store.purge(later()).await.unwrap();
+        for (log, before) in told.iter().zip(before) {
+            match store.load(&log.log, None).await {
+                Ok(after) => assert_eq!(after, before, "seed {seed}, {}", log.log),
+                Err(JournalError::Purged(_)) => assert!(!log.open, "seed {seed}, {}", log.log),
+                Err(error) => panic!("seed {seed}, {}: {error}", log.log),
+            }
+        }
+    }
+}
+
+/// Appends a random story to a log that was just sent.
+async fn tell(store: &Store, dice: &mut Dice, log: LogId, fork: bool) -> Told {
+    let lease = claim(store).await;
+    assert_eq!(lease.log, log);
+    let history = store.load(&log, None).await.unwrap();
+    let mut head = history.records.last().map_or(0, |r| r.number);
+    let run = log.as_str();
+    let mut next = history.reserved.max(head) + 1;
+    let first = match fork {
+        true => forked(next, Some(run), "run_0", head),
+        false => started(next, "ann", run, None),
+    };
+    let mut own = Vec::new();
+    let mut records = vec![first];
+    for _ in 0..dice.roll(12) {
+        next += 1 + dice.roll(2);
+        let id = format!("msg_{run}_{next}");
+        let back = own.get(usize::try_from(dice.roll(20)).unwrap()).copied();
+        records.push(match (dice.roll(3), back) {
+            (0, _) => snapshot(next, &[&id]),
+            (1, Some(at)) => forked(next, Some(run), run, at),
+            _ => super::write::step(next, &id),
+        });
+        own.push(next);
+    }
+    let open = dice.roll(3) == 0;
+    next += 1;
+    records.push(if open { waiting(next, run, None) } else { ended(next, run, EndStatus::Failed) });
+    own.push(next);
+    for record in records {
+        let named = record.record.names();
+        let messages = named.iter().map(|id| message(id, run, Role::Tool, "text", false)).collect();
+        let consumed = vec![InputId::from(format!("in_{run}"))];
+        let (after, reserve) = (head, next);
+        head = record.number;
+        let batch = Batch { after, records: vec![record], reserve, messages, consumed };
+        store.append(&lease, &batch).await.unwrap();
+    }
+    store.release(&lease, None).await.unwrap();
+    Told { log, open, own }
+}
