@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use exile_engine::id::RunId;
 use exile_engine::journal::History;
-use exile_engine::run::fold::LogState;
+use exile_engine::run::fold::{LogState, Programs};
 use exile_engine::run::record::{Called, Callee, EndStatus, Fact, Intent, Record};
 use exile_engine::tool::Effect;
 use serde_json::Value;
@@ -225,7 +225,7 @@ fn is_unsafe(intent: &Intent) -> bool {
 
 /// The values of all channels at the end, as any run of the graph would have them.
 pub(super) fn final_state(run: &Run, history: &History) -> Result<Value, String> {
-    let state = LogState::replay(&history.records, history.messages.clone(), None)
+    let state = LogState::replay(&history.records, history.messages.clone(), &Programs::default())
         .map_err(|illegal| illegal.to_string())?;
     let text = Value::Object(state.values()).to_string().replace(&run.name, "NAME");
     let mut values: Value = serde_json::from_str(&text).unwrap();
