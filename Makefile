@@ -20,11 +20,15 @@ DEBUG := $(or $(EXILE),$(TARGET)/debug/exile)
 
 LITELLM := litellm[proxy]==1.106.2
 PHOENIX := arize-phoenix==20.26.1
+LANGGRAPH := langgraph==1.2.24 langgraph-checkpoint-sqlite==3.1.2 'langgraph-cli[inmem]==0.4.40'
 
 KILLS ?= 500
 SEED ?= 1
 
-.PHONY: help run build test kills lint litellm phoenix examples figures binary
+# Both packages at once, so that their dependencies are built with one set of features.
+BENCHES := -p exile-engine -p exile-server --bench engine --bench journal --bench bytes
+
+.PHONY: help run build test kills lint litellm phoenix examples figures compare binary
 
 help: ## This list.
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -66,11 +70,20 @@ examples: binary ## Run examples/requests against a fresh server.
 	@.ci/need curl
 	examples/requests/fresh.sh $(DEBUG)
 
-figures: ## Measure what README.md states.
+figures: ## Measure what README.md states, a cold release build included.
 	@.ci/need cargo compiler
-	cargo bench --locked -p exile-engine --bench engine
-	cargo build --release --locked -p exile-server --bin exile
-	python3 server/tests/outside/figures.py --exile $(RELEASE)
+	cargo bench --locked $(BENCHES)
+	@rm -rf $(TARGET)/cold
+	@SECONDS=0; \
+		CARGO_TARGET_DIR=$(TARGET)/cold cargo build --release --locked -p exile-server --bin exile; \
+		echo "a cold release build: $$((SECONDS / 60)) min $$((SECONDS % 60)) s"
+	python3 server/tests/outside/figures.py --exile $(TARGET)/cold/release/exile
+	@rm -rf $(TARGET)/cold
+
+compare: ## Measure exile beside LangGraph (PyPI): same work, same machine.
+	@.ci/need cargo compiler
+	@.ci/venv $(CACHE)/langgraph $(LANGGRAPH)
+	python3 server/tests/outside/compare/compare.py --venv $(CACHE)/langgraph
 
 # Built with the tests' features, so that after `make test` there is nothing left to build.
 binary:

@@ -9,14 +9,16 @@ mod hand;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use exile_engine::env::{Env, SystemEnv};
 use exile_engine::graph::Graph;
 use exile_engine::id::{LogId, RunId};
 use exile_engine::journal::MemoryJournal;
 use exile_engine::model::Models;
 use exile_engine::state::Reducer;
+use futures_util::future::join_all;
 use serde_json::{Map, json};
 
 use hand::{Bench, Hand, writes};
@@ -62,9 +64,40 @@ fn run(c: &mut Criterion, name: &str, graph: Graph, steps: u64) {
     group.finish();
 }
 
+/// Many short runs, each on a log of its own, from the first start to the last end.
+fn concurrent(c: &mut Criterion, name: &str, graph: impl Fn() -> Graph, runs: usize) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let env: Arc<dyn Env> = Arc::new(SystemEnv::new());
+    let mut group = c.benchmark_group("engine");
+    group.throughput(Throughput::Elements(runs as u64));
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.bench_function(name, |b| {
+        b.iter_custom(|times| {
+            let mut taken = Duration::ZERO;
+            for _ in 0..times {
+                let journal = Arc::new(MemoryJournal::new(env.clone()));
+                let bench = Bench::over(journal, env.clone(), graph(), Models::default());
+                let bench = runtime.block_on(bench);
+                let began = env.monotonic();
+                runtime.block_on(join_all((0..runs).map(|n| finished(&bench, n))));
+                taken += env.monotonic() - began;
+            }
+            taken
+        });
+    });
+    group.finish();
+}
+
+async fn finished(bench: &Bench, n: usize) {
+    let id = format!("run_{n}");
+    bench.start(&LogId::from(&*id), &RunId::from(&*id), Map::new()).await;
+    bench.engine.wait(&RunId::from(&*id)).await.unwrap();
+}
+
 fn benches(c: &mut Criterion) {
     run(c, "chain_1000", chain(1000), 1000);
     run(c, "fan_out_100_and_join", fan(100), 1);
+    concurrent(c, "2000_runs_of_3_nodes", || chain(3), 2000);
 }
 
 criterion_group!(engine, benches);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use exile_engine::bundle::Catalog;
 use exile_engine::env::Env;
-use exile_engine::library::Library;
 use exile_engine::run::engine::Engine;
 use exile_engine::span::TraceLink;
 
 pub use crate::config::Environment;
+use crate::library::Current;
 use crate::store::Store;
 
 /// The parts of one server.
@@ -22,7 +22,7 @@ pub struct App {
     /// Runs.
     pub engine: Arc<Engine>,
     /// Graphs and skills.
-    pub library: Arc<Library>,
+    pub library: Current,
     /// Node kinds, tools and models.
     pub catalog: Catalog,
     /// Clock, ids, randomness.

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, Settings};
 use crate::config::{Config, ProviderSettings, Secret};
 use crate::home::{Held, HomeError};
+use crate::library::{self, Current};
 use crate::store::{Role, Store, StoreError};
 use crate::{serve, shipped, upkeep};
 
@@ -124,9 +125,8 @@ pub struct Server {
     admin: UserId,
     held: Held,
     stop: CancellationToken,
-    requests: JoinHandle<()>,
-    runs: JoinHandle<()>,
-    upkeep: JoinHandle<()>,
+    /// By name, in the order in which they end.
+    parts: Vec<(&'static str, JoinHandle<()>)>,
 }
 
 impl Server {
@@ -145,10 +145,18 @@ impl Server {
         let url = url(listener.local_addr().map_err(unable)?);
         held.announce(&url)?;
         let stop = CancellationToken::new();
+        let mut parts = Vec::new();
+        if let Some(folder) = config.places.graphs.clone() {
+            let (current, catalog) = (app.library.clone(), app.catalog.clone());
+            let following = library::follow(current, folder, catalog, stop.clone());
+            parts.push(("graphs", tokio::spawn(following)));
+        }
         let runs = tokio::spawn(app.engine.clone().serve(stop.clone(), DRAIN));
-        let requests = tokio::spawn(answer(listener, app.clone(), stop.clone()));
-        let upkeep = tokio::spawn(upkeep::serve(app.clone(), config.keep_records, stop.clone()));
-        Ok(Self { url, app, admin, held, stop, requests, runs, upkeep })
+        parts.push(("requests", tokio::spawn(answer(listener, app.clone(), stop.clone()))));
+        parts.push(("runs", runs));
+        let upkeep = upkeep::serve(app.clone(), config.keep_records, stop.clone());
+        parts.push(("upkeep", tokio::spawn(upkeep)));
+        Ok(Self { url, app, admin, held, stop, parts })
     }
 
     /// Where it listens, as this machine reaches it.
@@ -174,7 +182,7 @@ impl Server {
                 "no provider has a key: the mock answers for {mocked}; set e.g. DEEPSEEK_API_KEY"
             );
         }
-        for finding in self.app.library.findings() {
+        for finding in self.app.library.now().findings() {
             tracing::warn!("{finding}");
         }
     }
@@ -187,8 +195,7 @@ impl Server {
     /// Takes nothing new, lets what is in flight go on for at most [`DRAIN`], closes the home.
     pub async fn stop(self) {
         self.stop.cancel();
-        let parts = [("requests", self.requests), ("runs", self.runs), ("upkeep", self.upkeep)];
-        for (part, task) in parts {
+        for (part, task) in self.parts {
             if let Err(error) = task.await {
                 tracing::error!(%error, part, "a part of the server ended badly");
             }
@@ -215,7 +222,7 @@ async fn app(
     env: Arc<dyn Env>,
 ) -> Result<App, ComposeError> {
     let catalog = catalog(config, &trace, &env)?;
-    let library = Arc::new(library(config, &catalog));
+    let library = Current::new(library(config, &catalog));
     let store = Store::open(&held.home().database(), env.clone()).await?;
     let services = Services {
         env: env.clone(),

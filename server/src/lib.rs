@@ -7,6 +7,7 @@
 //! | [`home`] | the folder with the database and the local key, held by one process |
 //! | [`compose`] | the composition root: every part made and put together |
 //! | [`schema`] | JSON Schemas of the files that people write |
+//! | [`library`] | the graphs and skills that serve now, following their files |
 //! | [`shipped`] | the graphs inside the binary |
 //! | [`telemetry`] | logs and exported spans |
 //! | [`store`] | rows |
@@ -31,6 +32,7 @@ pub mod diff;
 pub mod home;
 pub mod idempotency;
 pub mod input;
+pub mod library;
 pub mod page;
 pub mod problem;
 pub mod report;

@@ -42,10 +42,11 @@ pub async fn start(
     (trace, once): (&Trace, &Once),
     wish: Wish,
 ) -> Result<RunId, Problem> {
-    let graph = program(&app.library, &wish.graph)?.graph.clone();
-    names(app, &wish.options)?;
+    let library = app.library.now();
+    let graph = program(&library, &wish.graph)?.graph.clone();
+    names(app, &library, &wish.options)?;
     let input = input::check(&graph, wish.input, &*app.env)?;
-    let (_, bundle) = pinned(app, &wish.graph, wish.options.skill.as_deref()).await?;
+    let (_, bundle) = pinned(app, &library, &wish.graph, wish.options.skill.as_deref()).await?;
     let run = once.run_id(&*app.env);
     let log = wish.conversation.as_ref().map_or_else(|| LogId::from(&run), LogId::from);
     let start = StartRun {
@@ -70,12 +71,13 @@ pub async fn start(
 /// to; the bundle is stored. `skill`: the one for nodes that name none.
 pub async fn pinned(
     app: &App,
+    library: &Library,
     graph: &str,
     skill: Option<&str>,
 ) -> Result<(Arc<Program>, BlobId), Problem> {
-    let program = program(&app.library, graph)?;
+    let program = program(library, graph)?;
     let missing = || Problem::Internal(format!("graph `{graph}` has no bundle"));
-    let bytes = app.library.bundle(graph, skill).ok_or_else(missing)?.to_bytes();
+    let bytes = library.bundle(graph, skill).ok_or_else(missing)?.to_bytes();
     let bundle = if BlobId::of(&bytes) == program.id {
         app.engine.pin(program.clone(), &bytes).await?
     } else {
@@ -106,7 +108,7 @@ pub async fn waiting_in(
     Ok(None)
 }
 
-/// The graph of that name, if it loads.
+/// The graph of that name, if it serves.
 pub fn program(library: &Library, name: &str) -> Result<Arc<Program>, Problem> {
     let Some(graph) = library.graph(name) else {
         let known = library.graphs().iter().map(|g| g.name.clone()).collect();
@@ -121,11 +123,11 @@ pub fn program(library: &Library, name: &str) -> Result<Arc<Program>, Problem> {
 }
 
 /// Checks the names that a conversation or a caller gives for a whole run.
-pub fn names(app: &App, options: &RunOptions) -> Result<(), Problem> {
+pub fn names(app: &App, library: &Library, options: &RunOptions) -> Result<(), Problem> {
     if let Some(name) = &options.skill
-        && app.library.skill(name).is_none_or(|skill| skill.skill.is_none())
+        && library.skill(name).is_none_or(|skill| skill.skill.is_none())
     {
-        let skills = app.library.skills().iter().filter(|skill| skill.skill.is_some());
+        let skills = library.skills().iter().filter(|skill| skill.skill.is_some());
         let known = skills.map(|skill| skill.name.clone()).collect();
         return Err(Problem::UnknownName { what: "skill", name: name.clone(), known });
     }

@@ -273,7 +273,10 @@ fn promise(test: &str) -> String {
 fn a_promise_without_a_test_is_seen() {
     let test = concat!("#[", "test]\nfn nothing_is_lost() {}\n");
     let check = |paper: &str| {
-        promises::tested(&Tree::of(&[(PROMISING, &promise(paper)), ("engine/tests/all/a.rs", test)]))
+        promises::tested(&Tree::of(&[
+            (PROMISING, &promise(paper)),
+            ("engine/tests/all/a.rs", test),
+        ]))
     };
     let place = "engine/GUARANTEES.md:3";
     assert_eq!(check("`nothing_is_lost`"), [""; 0]);

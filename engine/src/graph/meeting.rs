@@ -7,16 +7,18 @@
 //!   other (`when` and `otherwise`, lines and `goto`, anything and `on_error`) begin none.
 //! - `superstep`: the tasks of a pair go on together. `dataflow`: one goes on while the other is
 //!   still running, so that every task of one flow is paired with every task of the other.
-//! - An arrival waits while the other flow can fill another slot of a join that needs it. A join
-//!   that counts can go on before that, and absorbs the other flow when it arrives.
+//! - An arrival waits in a slot of a join while the other flow can still fill another slot that
+//!   the join needs, unless a third flow may have filled that one: there is a pair of such an
+//!   arrival and the same other flow.
+//! - A join that counts goes on before all have come and absorbs the rest. That is believed only
+//!   of joins whose sources run once each (`absorbs`): elsewhere a late arrival counts as new.
 //! - Two flows that fire one node in the same step, or wait in one join, are one from then on: the
 //!   pair ends. So it does at END.
 //!
-//! Two nodes *meet* if some pair holds a task of each. Two that never meet are ordered: in every
-//! run each task of the one ends before a task of the other begins that read what it wrote, or
-//! only one of them runs. They meet *surely* if nothing but lines without conditions leads from
-//! the fork to both. Errs towards meeting: what keeps a third flow from filling a slot is not
-//! looked at.
+//! Two nodes *meet* if some pair holds a task of each. Two that never meet never run side by
+//! side: a line or a join stands between them, or a run takes only one of them. They meet *surely*
+//! if lines without conditions lead from the fork to both. Errs towards meeting, and only where
+//! flows pass joins: pairs may stem from different moments of different runs.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -44,6 +46,15 @@ enum Flow {
     },
 }
 
+impl Flow {
+    /// The node that it is at or comes from.
+    fn node(self) -> NodeIndex {
+        match self {
+            Self::Task(node) | Self::Slot { from: node, .. } => node,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pair {
     a: Flow,
@@ -55,11 +66,11 @@ struct Pair {
 /// Where a flow can go; `None` if it ends there. Whether it always does.
 type Move = (Option<Flow>, bool);
 
-/// Whether an arrival goes on.
+/// Whether an arrival goes on; for certain in all runs that follow such lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Goes {
     Waits,
-    May,
+    May { sure: bool },
     Does,
 }
 
@@ -68,6 +79,8 @@ struct JoinView {
     needs: Needs,
     /// Sources, and from which nodes each can still be reached.
     slots: Vec<(NodeIndex, Vec<bool>)>,
+    /// It counts, and a flow that comes after it has fired is absorbed.
+    absorbs: bool,
 }
 
 struct Explorer {
@@ -75,6 +88,8 @@ struct Explorer {
     moves: Vec<Vec<Move>>,
     joins: Vec<JoinView>,
     seen: HashMap<Pair, bool>,
+    /// Arrivals (join and source) and the other flows of their pairs.
+    arrived: HashMap<(usize, NodeIndex, Flow), bool>,
     fresh: Vec<Pair>,
 }
 
@@ -93,9 +108,9 @@ pub(super) fn both(branch: Branch, a: Take, b: Take) -> bool {
 /// Every two nodes that meet.
 pub(super) fn meetings(checked: &Checked<'_>) -> Meetings {
     let mut explorer = Explorer::of(checked);
-    explorer.forks(checked);
-    while let Some(pair) = explorer.fresh.pop() {
-        explorer.go_on(pair);
+    explorer.explore(checked);
+    if explorer.find_absorbing() {
+        explorer.explore(checked);
     }
     let mut met = Meetings::new();
     for (pair, sure) in explorer.seen {
@@ -120,7 +135,7 @@ impl Explorer {
             let sources = topology.arcs.neighbors_directed(vertex, Direction::Incoming);
             let slots = sources.filter_map(source).map(|from| (from, topology.alive(from, join)));
             let target = topology.arcs.neighbors(vertex).find_map(source)?;
-            Some(JoinView { target, needs: *needs, slots: slots.collect() })
+            Some(JoinView { target, needs: *needs, slots: slots.collect(), absorbs: false })
         };
         let nodes = 0..checked.names.len();
         Self {
@@ -128,8 +143,40 @@ impl Explorer {
             moves: nodes.map(|node| moves(checked, topology.node(node))).collect(),
             joins: checked.needs.iter().enumerate().filter_map(join).collect(),
             seen: HashMap::new(),
+            arrived: HashMap::new(),
             fresh: Vec::new(),
         }
+    }
+
+    fn explore(&mut self, checked: &Checked<'_>) {
+        self.seen.clear();
+        self.arrived.clear();
+        self.forks(checked);
+        while let Some(pair) = self.fresh.pop() {
+            self.go_on(pair);
+        }
+    }
+
+    /// Finds joins that count and no source of which can run again before a late arrival; whether
+    /// there are any. Knows what was explored without them.
+    fn find_absorbing(&mut self) -> bool {
+        let counts = |join: &JoinView| matches!(join.needs, Needs::Count(_));
+        let mut absorbs: Vec<bool> = self.joins.iter().map(counts).collect();
+        for pair in self.seen.keys() {
+            for (one, other) in [(pair.a, pair.b), (pair.b, pair.a)] {
+                let Flow::Task(other) = other else { continue };
+                for (join, absorbs) in self.joins.iter().zip(&mut absorbs) {
+                    let again = |(source, alive): &(NodeIndex, Vec<bool>)| {
+                        one.node() == *source && alive[other]
+                    };
+                    *absorbs &= !join.slots.iter().any(again);
+                }
+            }
+        }
+        for (join, absorbs) in self.joins.iter_mut().zip(&absorbs) {
+            join.absorbs = *absorbs;
+        }
+        absorbs.contains(&true)
     }
 
     fn forks(&mut self, checked: &Checked<'_>) {
@@ -145,7 +192,7 @@ impl Explorer {
                         && both(checked.branch(fork), a.take, b.take)
                     {
                         let pair = Pair { a: to_a, b: to_b, ahead: None };
-                        self.settle(pair, moves[i].1 && moves[j].1);
+                        self.note(pair, moves[i].1 && moves[j].1);
                     }
                 }
             }
@@ -155,6 +202,19 @@ impl Explorer {
     /// What a pair that was seen becomes.
     fn go_on(&mut self, pair: Pair) {
         let sure = self.seen.get(&pair).copied().unwrap_or_default();
+        for (flow, other, by_b) in [(pair.a, pair.b, false), (pair.b, pair.a, true)] {
+            let Flow::Slot { join, from } = flow else { continue };
+            match self.goes(join, from, other) {
+                Goes::Waits => {}
+                Goes::May { sure: also } => {
+                    self.note(self.fired(pair, join, from, by_b), sure && also);
+                }
+                Goes::Does => {
+                    self.note(self.fired(pair, join, from, by_b), sure);
+                    return;
+                }
+            }
+        }
         let (of_a, of_b) = (self.moves(pair.a), self.moves(pair.b));
         match self.schedule {
             Schedule::Superstep => {
@@ -188,7 +248,7 @@ impl Explorer {
         if once && a == b || self.absorbed(pair, a, true) || self.absorbed(pair, b, false) {
             return;
         }
-        self.settle(Pair { a, b, ..pair }, sure);
+        self.note(Pair { a, b, ..pair }, sure);
     }
 
     /// Whether a flow comes to a join that the other one has fired already.
@@ -197,64 +257,52 @@ impl Explorer {
             if join == fired && by_b == fired_by_b)
     }
 
-    /// Lets arrivals go on that need not wait, and notes what comes of it.
-    fn settle(&mut self, pair: Pair, sure: bool) {
-        if let (Flow::Slot { join: a, .. }, Flow::Slot { join: b, .. }) = (pair.a, pair.b)
-            && a == b
-        {
-            return;
+    fn goes(&self, join: usize, from: NodeIndex, other: Flow) -> Goes {
+        let view = &self.joins[join];
+        let mut sure = true;
+        let mut filled = 0;
+        let mut late = false;
+        for (source, alive) in &view.slots {
+            let seen = self.arrived.get(&(join, *source, other));
+            if *source == from {
+                filled += 1;
+            } else if let Some(also) = seen {
+                filled += 1;
+                sure &= *also;
+            } else if let Flow::Task(other) = other {
+                late |= alive[other];
+            }
         }
-        let (mut a, mut b) = (self.goes(pair.a, pair.b), self.goes(pair.b, pair.a));
-        if (a, b) == (Some(Goes::Waits), Some(Goes::Waits)) {
-            // Each waits for what only the other could bring.
-            (a, b) = (Some(Goes::May), Some(Goes::May));
-        }
-        if let Some(does) = a.filter(|goes| *goes != Goes::Waits) {
-            self.settle(self.fired(pair, false), sure && does == Goes::Does);
-        }
-        if let Some(does) = b.filter(|goes| *goes != Goes::Waits) {
-            self.settle(self.fired(pair, true), sure && does == Goes::Does);
-        }
-        if a != Some(Goes::Does) && b != Some(Goes::Does) {
-            self.note(pair, sure);
-        }
-    }
-
-    /// `None` for a task.
-    fn goes(&self, flow: Flow, other: Flow) -> Option<Goes> {
-        let Flow::Slot { join, from } = flow else { return None };
-        let (join, late) = (&self.joins[join], self.late(join, from, other));
-        Some(match join.needs {
+        let alone = filled == 1;
+        match view.needs {
             Needs::Count(1) => Goes::Does,
-            Needs::Count(count) if count < join.slots.len() => Goes::May,
-            Needs::All | Needs::Count(_) if late => Goes::Waits,
-            Needs::All => Goes::Does,
-            Needs::Count(_) => Goes::May,
-        })
-    }
-
-    /// Whether `other` can still fill a slot of the join besides that of `from`.
-    fn late(&self, join: usize, from: NodeIndex, other: Flow) -> bool {
-        let at = match other {
-            Flow::Task(node) => node,
-            Flow::Slot { join, .. } => self.joins[join].target,
-        };
-        self.joins[join].slots.iter().any(|(source, alive)| *source != from && alive[at])
+            Needs::Count(count) if filled >= count => Goes::May { sure },
+            Needs::All if late => Goes::Waits,
+            Needs::All if alone && matches!(other, Flow::Task(_)) => Goes::Does,
+            Needs::All => Goes::May { sure },
+            Needs::Count(_) => Goes::Waits,
+        }
     }
 
     /// The pair after one of its arrivals has fired its join.
-    fn fired(&self, pair: Pair, by_b: bool) -> Pair {
-        let (flow, other) = if by_b { (pair.b, pair.a) } else { (pair.a, pair.b) };
-        let Flow::Slot { join, from } = flow else { return pair };
-        let counts = matches!(self.joins[join].needs, Needs::Count(_));
-        let ahead =
-            if counts && self.late(join, from, other) { Some((join, by_b)) } else { pair.ahead };
-        let task = Flow::Task(self.joins[join].target);
+    fn fired(&self, pair: Pair, join: usize, from: NodeIndex, by_b: bool) -> Pair {
+        let (view, other) = (&self.joins[join], if by_b { pair.a } else { pair.b });
+        let comes = |(source, alive): &(NodeIndex, Vec<bool>)| {
+            *source != from && matches!(other, Flow::Task(other) if alive[other])
+        };
+        let late = view.absorbs && view.slots.iter().any(comes);
+        let ahead = if late { Some((join, by_b)) } else { pair.ahead };
+        let task = Flow::Task(view.target);
         if by_b { Pair { b: task, ahead, ..pair } } else { Pair { a: task, ahead, ..pair } }
     }
 
     fn note(&mut self, pair: Pair, sure: bool) {
         let Pair { a, b, ahead } = pair;
+        if let (Flow::Slot { join: a, .. }, Flow::Slot { join: b, .. }) = (a, b)
+            && a == b
+        {
+            return;
+        }
         let swapped = Pair { a: b, b: a, ahead: ahead.map(|(join, by_b)| (join, !by_b)) };
         let pair = if b < a { swapped } else { pair };
         if self.seen.len() >= PAIR_LIMIT && !self.seen.contains_key(&pair) {
@@ -264,6 +312,11 @@ impl Explorer {
         if known.is_none() || known == Some(false) && sure {
             self.seen.insert(pair, sure);
             self.fresh.push(pair);
+            for (flow, other) in [(pair.a, pair.b), (pair.b, pair.a)] {
+                if let Flow::Slot { join, from } = flow {
+                    *self.arrived.entry((join, from, other)).or_default() |= sure;
+                }
+            }
         }
     }
 }

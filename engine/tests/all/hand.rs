@@ -9,16 +9,17 @@ use exile_engine::bundle::{Catalog, Program};
 use exile_engine::env::{Env, StepEnv};
 use exile_engine::expr::{Expression, Scope};
 use exile_engine::graph::{
-    Branch, Graph, GraphNode, Guard, Join, Limits, Line, Names, Slot, Target,
+    Branch, Graph, GraphNode, Guard, Join, Limits, Line, Names, Needs, Policy, Schedule, Slot,
+    Target,
 };
 use exile_engine::id::{InputId, LogId, RunId, UserId};
-use exile_engine::journal::{BlobId, Journal, MemoryJournal, StartRun};
+use exile_engine::journal::{BlobId, IfActive, Journal, MemoryJournal, StartRun};
 use exile_engine::model::Models;
-use exile_engine::node::{Node, NodeError, NodeKinds, Outcome, Subgraph, Work};
+use exile_engine::node::{Done, Node, NodeError, NodeKinds, Outcome, Subgraph, Work};
 use exile_engine::run::context::{Cx, Services};
-use exile_engine::run::engine::Engine;
+use exile_engine::run::engine::{Engine, Stopped};
 use exile_engine::run::live;
-use exile_engine::run::record::RunOptions;
+use exile_engine::run::record::{Durability, Ended, RunOptions};
 use exile_engine::span::NoTrace;
 use exile_engine::state::{Channel, ChannelType, Channels, Reducer, State, Writes};
 use exile_engine::tool::ToolRegistry;
@@ -40,7 +41,7 @@ impl std::fmt::Debug for Does {
 #[async_trait]
 impl Node for Does {
     async fn run(&self, _: &Cx, state: &State) -> Result<Outcome, NodeError> {
-        Ok(Outcome { writes: (self.0)(state)? })
+        Ok(Outcome::writes((self.0)(state)?))
     }
 }
 
@@ -70,10 +71,10 @@ impl Subgraph for Inner {
         Ok(self.0.channels.iter().filter_map(value).collect())
     }
 
-    fn exit(&self, before: &State, inner: &State) -> Result<Outcome, NodeError> {
+    fn exit(&self, before: &State, inner: &State) -> Result<Done, NodeError> {
         let changed = inner.iter().filter(|(name, value)| before.get(name) != Some(value));
         let writes = changed.map(|(name, value)| (name.clone(), Value::clone(value)));
-        Ok(Outcome { writes: writes.collect() })
+        Ok(Done { writes: writes.collect(), goto: None })
     }
 }
 
@@ -83,7 +84,8 @@ pub struct Hand {
     channels: Vec<Channel>,
     nodes: Vec<(String, Work)>,
     edges: Vec<(String, Guard, String)>,
-    joins: Vec<(Vec<String>, String)>,
+    joins: Vec<(Vec<String>, String, Needs)>,
+    pub schedule: Schedule,
     pub limits: Limits,
 }
 
@@ -120,8 +122,19 @@ impl Hand {
         self
     }
 
-    pub fn join(mut self, from: &[&str], to: &str) -> Self {
-        self.joins.push((from.iter().map(ToString::to_string).collect(), to.into()));
+    pub fn join(self, from: &[&str], to: &str) -> Self {
+        self.join_of(from, to, Needs::All)
+    }
+
+    pub fn join_of(mut self, from: &[&str], to: &str, needs: Needs) -> Self {
+        self.joins.push((from.iter().map(ToString::to_string).collect(), to.into(), needs));
+        self
+    }
+
+    /// Each task is a step of its own.
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub fn flowing(mut self) -> Self {
+        self.schedule = Schedule::Dataflow;
         self
     }
 
@@ -135,7 +148,7 @@ impl Hand {
                 arcs.push((from, to, None));
             }
         }
-        for (j, (from, to)) in self.joins.iter().enumerate() {
+        for (j, (from, to, _)) in self.joins.iter().enumerate() {
             arcs.extend(from.iter().map(|f| (at(f).unwrap(), at(to).unwrap(), Some(j))));
         }
         let alive = |source: usize, join: usize| {
@@ -150,8 +163,9 @@ impl Hand {
         };
         let joins: Vec<Join> = (0..)
             .zip(&self.joins)
-            .map(|(j, (from, to))| Join {
+            .map(|(j, (from, to, needs))| Join {
                 target: at(to).unwrap(),
+                needs: *needs,
                 slots: from
                     .iter()
                     .map(|f| Slot { from: at(f).unwrap(), alive: alive(at(f).unwrap(), j) })
@@ -159,7 +173,7 @@ impl Hand {
             })
             .collect();
         let mut lines: BTreeMap<String, Vec<Line>> = BTreeMap::new();
-        for (j, (from, _)) in self.joins.iter().enumerate() {
+        for (j, (from, ..)) in self.joins.iter().enumerate() {
             for (slot, from) in from.iter().enumerate() {
                 let to = Target::Slot { join: j, slot };
                 lines.entry(from.clone()).or_default().push(Line { guard: Guard::Always, to });
@@ -176,6 +190,7 @@ impl Hand {
             kind: "test",
             work,
             branch: Branch::First,
+            policy: Policy::default(),
         });
         let channels = Channels::new(self.channels);
         let output = channels.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
@@ -186,6 +201,8 @@ impl Hand {
             start,
             start_branch: Branch::First,
             joins,
+            schedule: self.schedule,
+            durability: Durability::Sync,
             limits: self.limits,
             input: output.clone(),
             output,
@@ -208,7 +225,7 @@ impl Bench {
     pub async fn over(
         journal: Arc<dyn Journal>,
         env: Arc<dyn Env>,
-        graph: Graph,
+        graph: impl Into<Arc<Graph>>,
         models: Models,
     ) -> Self {
         let tools = Arc::new(ToolRegistry::default());
@@ -218,7 +235,7 @@ impl Bench {
     pub async fn with(
         journal: Arc<dyn Journal>,
         env: Arc<dyn Env>,
-        graph: Graph,
+        graph: impl Into<Arc<Graph>>,
         models: Models,
         tools: Arc<ToolRegistry>,
     ) -> Self {
@@ -239,10 +256,10 @@ impl Bench {
     }
 
     /// Pins a graph under the address of `bytes`: runs that start from now on run it.
-    pub async fn use_graph(&mut self, graph: Graph, bytes: &[u8]) {
+    pub async fn use_graph(&mut self, graph: impl Into<Arc<Graph>>, bytes: &[u8]) {
         let program = Program {
             id: BlobId::of(bytes),
-            graph: Arc::new(graph),
+            graph: graph.into(),
             skills: BTreeMap::new(),
             aliases: BTreeMap::new(),
         };
@@ -250,7 +267,7 @@ impl Bench {
     }
 
     /// In memory, with the stepping clock.
-    pub async fn new(graph: Graph) -> Self {
+    pub async fn new(graph: impl Into<Arc<Graph>>) -> Self {
         let env: Arc<dyn Env> = Arc::new(StepEnv::new());
         let journal = Arc::new(MemoryJournal::new(env.clone()));
         Self::over(journal, env, graph, Models::default()).await
@@ -266,9 +283,20 @@ impl Bench {
             options: RunOptions::default(),
             input,
             traceparent: None,
+            if_active: IfActive::Enqueue,
+            durability: None,
         };
         let id = InputId::from(format!("start_{run}"));
         self.engine.start(log, &id, start).await.unwrap();
+    }
+
+    /// Waits for a run that does not wait for anybody.
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub async fn ended(&self, run: &RunId) -> Ended {
+        match self.engine.wait(run).await.unwrap() {
+            Stopped::Ended(ended) => ended,
+            Stopped::Waiting(waiting) => panic!("{waiting:?}"),
+        }
     }
 }
 
@@ -325,8 +353,12 @@ macro_rules! journal_over {
                     let $same = self;
                     $renew
                 }
-                async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
-                    self.$store.release(lease).await
+                async fn release(
+                    &self,
+                    lease: &Lease,
+                    wake_ms: Option<i64>,
+                ) -> Result<(), JournalError> {
+                    self.$store.release(lease, wake_ms).await
                 }
                 async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
                     self.$store.inbox(log).await
@@ -335,8 +367,12 @@ macro_rules! journal_over {
                     let $this = self;
                     $append
                 }
-                async fn load(&self, log: &LogId) -> Result<History, JournalError> {
-                    self.$store.load(log).await
+                async fn load(
+                    &self,
+                    log: &LogId,
+                    at: Option<u64>,
+                ) -> Result<History, JournalError> {
+                    self.$store.load(log, at).await
                 }
                 async fn read(
                     &self,

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use exile_engine::diagnostic::Finding;
 use exile_engine::graph::build::{Known, Names};
+use exile_engine::graph::nesting::Graphs;
 use exile_engine::graph::{Graph, Target, compile};
 use exile_engine::yaml;
 use proptest::prelude::*;
 
 use crate::kinds;
 
-fn compiled(text: &str) -> (Option<Graph>, Vec<Finding>) {
+fn compiled(text: &str) -> (Option<Arc<Graph>>, Vec<Finding>) {
     let catalog = kinds::catalog();
     let skills = BTreeMap::new();
     let known =

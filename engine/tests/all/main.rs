@@ -11,6 +11,7 @@ mod lines;
 mod meetings;
 mod mistakes;
 mod pictures;
+mod reloads;
 mod run;
 mod schemas;
 mod scripted;

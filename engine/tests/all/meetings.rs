@@ -203,6 +203,9 @@ impl<'p> Runs<'p> {
                 let all = (0..2).all(|slot| filled[slot] || !live[slot]);
                 join.count.map_or(all && count > 0, |needs| count >= needs)
             });
+            for (owed, live) in moment.owed.iter_mut().zip(&live) {
+                (0..2).for_each(|slot| owed[slot] &= live[slot]);
+            }
             let Some((i, join)) = ready else { break };
             for slot in 0..2 {
                 moment.owed[i][slot] |= live[i][slot] && !moment.filled[i][slot];
@@ -303,7 +306,7 @@ fn found(nodes: &str, edges: &[(&str, &str)]) -> Vec<String> {
 fn dataflow_reads_of_what_may_be_written_meanwhile_are_found_where_they_stand() {
     let nodes = "  a: { kind: set, set: { x: 1 } }\n  b: { kind: probe, text: \"{{ x }}\" }";
     let side = [("START", "a"), ("START", "b"), ("a", "END"), ("b", "END")];
-    assert_eq!(found(nodes, &side), ["parallel_read! 6:27"]);
+    assert_eq!(found(nodes, &side), ["parallel_read! 6:31"]);
     let after = [("START", "a"), ("a", "b"), ("b", "END")];
     assert_eq!(found(nodes, &after), Vec::<String>::new());
     // What is read by a later task of the other flow is a matter of luck too.
@@ -320,21 +323,22 @@ fn dataflow_counts_conditions_gotos_and_reduced_writes_as_reads_and_writes() {
     let nodes = "  a: { kind: set, set: { list: 1 } }\n  b: { kind: probe }";
     let side = [("START", "a"), ("START", "b"), ("a", "END")];
     let when = [&side[..], &[("b", "END, when: list"), ("b", "END, otherwise: true")]].concat();
-    assert_eq!(found(nodes, &when), ["parallel_read! 11:32"]);
+    assert_eq!(found(nodes, &when), ["parallel_read! 11:31"]);
     let nodes = "  a: { kind: set, set: { list: 1 } }\n  b: { kind: probe, goto: { to: list, among: [END] } }";
     assert_eq!(found(nodes, &side), ["parallel_read! 6:33"]);
     // A condition of the whole makes it a warning.
     let nodes = "  a: { kind: set, set: { x: 1 } }\n  b: { kind: probe, goto: { to: y, among: [c] } }\n  c: { kind: probe, reads: x }";
-    assert_eq!(found(nodes, &side), ["parallel_read 7:28"]);
+    let ends = [&side[..], &[("c", "END")]].concat();
+    assert_eq!(found(nodes, &ends), ["parallel_read 7:28"]);
 }
 
 #[test]
 fn dataflow_writes_meet_wherever_two_flows_are_not_joined() {
     let nodes = "  a: { kind: set, set: { x: 1 } }\n  b: { kind: probe }\n  c: { kind: set, set: { x: 2 } }";
     let side = [("START", "a"), ("START", "b"), ("b", "c"), ("a", "END"), ("c", "END")];
-    assert_eq!(found(nodes, &side), ["parallel_write! 7:26"], "in different steps, yet at once");
+    assert_eq!(found(nodes, &side), ["parallel_write! 7:29"], "in different steps, yet at once");
     let first = [("START", "a"), ("START", "b"), ("[a, b]", "c, join: any"), ("c", "END")];
-    assert_eq!(found(nodes, &first), ["parallel_write! 7:26"], "a join of any waits for one");
+    assert_eq!(found(nodes, &first), ["parallel_write! 7:29"], "a join of any waits for one");
     let both = [("START", "a"), ("START", "b"), ("[a, b]", "c, join: 2"), ("c", "END")];
     assert_eq!(found(nodes, &both), Vec::<String>::new());
 }

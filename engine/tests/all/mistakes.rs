@@ -1,6 +1,9 @@
-//! Files with mistakes: each says in its first line what is found, and where.
+//! Files with mistakes, as people make them: each says in its first line what is found, and where;
+//! `mistakes/findings.txt` says of all of them what a person reads. `UPDATE=1` writes both anew,
+//! to be read before they are committed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,8 +54,8 @@ pub fn findings_in(catalog: &Catalog, path: &str, text: &str) -> Vec<Finding> {
     compiled.findings
 }
 
-/// What the first line of a file says, and what is found: `code line:column` each.
-fn check(path: &Path) -> BTreeSet<&'static str> {
+/// Compares what the first line of a file says with what is found: `code line:column` each.
+fn check(path: &Path) -> Vec<Finding> {
     let text = std::fs::read_to_string(path).unwrap();
     let name = path.file_name().unwrap().to_str().unwrap();
     let found = findings(name, &text);
@@ -70,13 +73,17 @@ fn check(path: &Path) -> BTreeSet<&'static str> {
     for finding in &found {
         assert!(!finding.message.is_empty() && !finding.fix.is_empty(), "{finding}");
     }
-    found.iter().map(|finding| finding.code).collect()
+    found
+}
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/all/mistakes")
 }
 
 fn corpus() -> Vec<std::path::PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/all/mistakes");
+    let entries = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.filter(|path| path.extension().is_some_and(|end| end == "yaml")).collect();
     files.sort();
     files
 }
@@ -84,11 +91,18 @@ fn corpus() -> Vec<std::path::PathBuf> {
 #[test]
 fn every_mistake_is_found_where_it_is_and_every_code_has_a_mistake() {
     let mut seen: BTreeSet<&str> = ELSEWHERE.into();
+    let mut said = String::new();
     for file in corpus() {
-        let codes = check(&file);
-        assert!(!codes.is_empty(), "{} holds no mistake", file.display());
-        seen.extend(codes);
+        let found = check(&file);
+        assert!(!found.is_empty(), "{} holds no mistake", file.display());
+        seen.extend(found.iter().map(|finding| finding.code));
+        found.iter().for_each(|finding| writeln!(said, "{finding}").unwrap());
     }
+    let golden = folder().join("findings.txt");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&golden, &said).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(golden).unwrap(), said);
     let all: BTreeSet<&str> = code::ALL.iter().copied().collect();
     let missing: Vec<_> = all.difference(&seen).collect();
     assert!(missing.is_empty(), "no mistake raises {missing:?}");

@@ -1,11 +1,16 @@
 //! What a graph compiles to, and how it is drawn.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use exile_engine::graph::build::{Known, Names};
-use exile_engine::graph::{Branch, Graph, Target, compile, picture};
-use exile_engine::yaml;
+use exile_engine::graph::nesting::Graphs;
+use exile_engine::graph::{
+    Branch, Graph, Needs, OnError, Retry, Schedule, Target, compile, picture,
+};
+use exile_engine::run::record::Durability;
+use exile_engine::{skill, yaml};
 use expect_test::{Expect, expect};
 
 use crate::kinds;
@@ -33,9 +38,14 @@ edges:
   - { from: judge, to: END, otherwise: true }
 "#;
 
-fn graph(text: &str) -> Graph {
+fn graph(text: &str) -> Arc<Graph> {
     let catalog = kinds::catalog();
-    let skills = BTreeMap::new();
+    let support = yaml::parse("support.yaml", "skill: support").unwrap();
+    let none = BTreeMap::new();
+    let known =
+        Known { catalog: &catalog, skills: &none, graphs: Graphs::none(), names: Names::Checked };
+    let support = skill::compile(&support, known).0.map(Arc::new);
+    let skills = BTreeMap::from([("support".to_owned(), support)]);
     let known =
         Known { catalog: &catalog, skills: &skills, graphs: Graphs::none(), names: Names::Checked };
     let compiled = compile::compile(&yaml::parse("g.yaml", text).unwrap(), known);
@@ -189,6 +199,66 @@ fn json_holds_all_of_it() {
           }
         }"#]],
     );
+}
+
+const ERRANDS: &str = r#"
+graph: errands
+schedule: dataflow
+durability: async
+state:
+  next: { type: string }
+nodes:
+  a: { kind: probe, retry: 2, timeout: 5s, idle_timeout: 1s, on_error: c, cache: 1h, text: "{{ next }}", skill: support }
+  b: { kind: probe, retry: { attempts: 1, wait: 100ms, max_wait: 1s }, on_error: continue }
+  c: { kind: probe, goto: { to: next, among: [b, END] } }
+edges:
+  - { from: START, to: a }
+  - { from: START, to: b }
+  - { from: [a, b], to: c, join: any }
+  - { from: [a, b], to: END }
+"#;
+
+#[test]
+fn pictures_show_how_many_a_join_waits_for_and_where_nodes_go_besides() {
+    let graph = graph(ERRANDS);
+    check(&picture::mermaid(&graph), &expect![[]]);
+    let json = picture::json(&graph);
+    let ways: Vec<String> =
+        json["edges"].as_array().unwrap()[4..].iter().map(|e| e.to_string()).collect();
+    check(&ways.join("\n"), &expect![[]]);
+    assert_eq!((&json["schedule"], &json["durability"]), (&"dataflow".into(), &"async".into()));
+}
+
+#[test]
+fn the_keys_that_every_kind_has_become_its_policy() {
+    let graph = graph(ERRANDS);
+    let policy = |node: usize| &graph.nodes[node].policy;
+    let retry = Retry { attempts: 3, ..Retry::default() };
+    assert_eq!((policy(0).retry, policy(0).on_error), (retry, OnError::Node(2)));
+    let times = (policy(0).timeout, policy(0).idle_timeout);
+    assert_eq!(times, (Some(Duration::from_secs(5)), Some(Duration::from_secs(1))));
+    let (wait, wait_max) = (Duration::from_millis(100), Duration::from_secs(1));
+    assert_eq!(policy(1).retry, Retry { attempts: 2, wait, wait_max });
+    assert_eq!(policy(1).on_error, OnError::Continue);
+    assert_eq!((policy(2).retry, policy(2).on_error), (Retry::default(), OnError::Fail));
+    let goto = policy(2).goto.as_ref().unwrap();
+    assert_eq!(goto.among, [Target::Node(1), Target::End]);
+    assert_eq!(goto.names, ["b".into(), "END".into()]);
+    assert_eq!(graph.joins[0].needs, Needs::Count(1));
+    // `c` can fire `b` again by its `goto`, so a task of `c` keeps the slot of `b` alive.
+    assert_eq!(graph.joins[0].slots[1].alive, [false, true, true]);
+    assert_eq!((graph.schedule, graph.durability), (Schedule::Dataflow, Durability::Async));
+}
+
+#[test]
+fn a_cache_knows_the_node_and_what_it_reads() {
+    let cache = |text: &str| graph(text).nodes[0].policy.cache.clone().unwrap();
+    let whole = cache(ERRANDS);
+    assert_eq!((whole.keep, whole.reads), (Duration::from_hours(1), vec!["next".into()]));
+    let same = |text: &str| cache(text).node == whole.node;
+    assert!(same(&ERRANDS.replace("timeout: 5s", "timeout: 6s")), "what it does is the same");
+    assert!(!same(&ERRANDS.replace("{{ next }}", "{{ next }}!")));
+    assert!(!same(&ERRANDS.replace(", skill: support", "")));
 }
 
 #[test]

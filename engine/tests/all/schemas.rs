@@ -45,12 +45,20 @@ fn the_graph_schema_knows_the_keys_of_every_kind() {
     };
     assert!(with("{ kind: set, set: { n: 1 }, branch: all }"));
     assert!(with("{ kind: probe, text: hi }"));
+    assert!(with(
+        "{ kind: probe, retry: 2, timeout: 5s, idle_timeout: 1s, on_error: b, cache: 1h, goto: { to: x, among: [b, END] } }"
+    ));
+    assert!(with("{ kind: probe, retry: { attempts: 2, wait: 100ms, max_wait: 1s } }"));
     for wrong in [
         "{ kind: set }",
         "{ kind: probe, set: {} }",
         "{ text: hi }",
         "{ kind: other }",
-        "{ kind: probe, retry: 2 }",
+        "{ kind: probe, retry: -1 }",
+        "{ kind: probe, retry: { wait: 1s } }",
+        "{ kind: probe, timeout: 5 }",
+        "{ kind: probe, goto: { to: x } }",
+        "{ kind: probe, cache: true }",
     ] {
         assert!(!with(wrong), "{wrong}");
     }

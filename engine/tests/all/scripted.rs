@@ -137,7 +137,16 @@ impl Counting {
     fn make(name: &str, effect: Effect, hangs: Option<Arc<Notify>>) -> Arc<Self> {
         let schema = json!({ "type": "object", "properties": { "n": { "type": "integer" } } });
         let spec = ToolSpec::new(name, "Counts.", schema, effect, "native");
+        // Whether a model may be steered by it is asked elsewhere.
+        let spec = ToolSpec { taints: false, ..spec };
         Arc::new(Self { spec, keys: Mutex::default(), hangs })
+    }
+}
+
+impl Counting {
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub fn name(&self) -> &str {
+        &self.spec.name
     }
 }
 

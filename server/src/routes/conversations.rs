@@ -115,7 +115,8 @@ async fn create(
     JsonBody(body): JsonBody<NewConversationBody>,
 ) -> Result<Created<ConversationView>, Problem> {
     let graph = body.graph.unwrap_or_else(|| app.settings.default_graph.clone());
-    let program = start::program(&app.library, &graph)?;
+    let library = app.library.now();
+    let program = start::program(&library, &graph)?;
     if !program.graph.input.iter().any(|channel| &**channel == "messages") {
         return Err(Problem::NotConversational(graph));
     }
@@ -125,7 +126,7 @@ async fn create(
         business: business(body.business, &headers)?,
         system_prompt: body.system_prompt,
     };
-    start::names(&app, &options)?;
+    start::names(&app, &library, &options)?;
     let resolve = |model: &String| {
         Models::resolve(app.catalog.models.aliases(), model, options.business.as_deref())
     };

@@ -298,7 +298,7 @@ async fn migrate(
         return Err(RunConflict::Over { run: id, status: row.status.as_str() }.into());
     }
     let skill = at.options.skill.as_deref();
-    let (program, bundle) = start::pinned(&app, &row.graph, skill).await?;
+    let (program, bundle) = start::pinned(&app, &app.library.now(), &row.graph, skill).await?;
     let problems = at.misfits(&program.graph);
     let problems: Vec<MisfitView> = problems.into_iter().map(Into::into).collect();
     let view = MigrationView { ok: problems.is_empty(), bundle: bundle.0.to_string(), problems };

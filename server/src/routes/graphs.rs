@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use exile_engine::diagnostic::{Finding, Severity};
 use exile_engine::graph::{Graph, picture};
-use exile_engine::library::LibraryGraph;
+use exile_engine::library::{Library, LibraryGraph};
 use exile_engine::state::Channel;
 use serde::Serialize;
 use serde_json::Value;
@@ -32,8 +32,12 @@ struct GraphView {
     /// What it is for.
     description: String,
     /// Whether it can be run.
-    loads: bool,
-    /// What is wrong with its file.
+    serves: bool,
+    /// Whether what runs is older than the files, its own or a skill's: the newest does not load.
+    stale: bool,
+    /// The content hash that a new run is pinned to; null if it does not serve.
+    bundle: Option<String>,
+    /// What is wrong with the newest files.
     errors: usize,
     /// What is probably not meant.
     warnings: usize,
@@ -44,11 +48,11 @@ struct GraphView {
 struct WholeGraphView {
     #[serde(flatten)]
     graph: GraphView,
-    /// Its YAML.
+    /// The YAML of its newest file, which the findings are about.
     source: String,
-    /// Everything found in the file.
+    /// Everything found in the newest file, and in that of a skill which is older as it serves.
     findings: Vec<FindingView>,
-    /// What its state holds; empty if it does not load.
+    /// What its state holds, as it serves; empty if it does not.
     channels: Vec<ChannelView>,
     /// Channels that a caller may set.
     input: Vec<String>,
@@ -56,7 +60,7 @@ struct WholeGraphView {
     output: Vec<String>,
     /// The names and kinds of its nodes.
     nodes: Vec<NodeView>,
-    /// A Mermaid flowchart; null if it does not load.
+    /// A Mermaid flowchart of what serves; null if nothing does.
     mermaid: Option<String>,
 }
 
@@ -105,17 +109,26 @@ struct NodeView {
     kind: &'static str,
 }
 
-impl From<&LibraryGraph> for GraphView {
-    fn from(graph: &LibraryGraph) -> Self {
-        let count = |severity| graph.findings.iter().filter(|f| f.severity == severity).count();
+impl GraphView {
+    fn of(library: &Library, graph: &LibraryGraph) -> Self {
+        let found = findings(library, graph);
+        let count = |severity| found.iter().filter(|f| f.severity == severity).count();
         Self {
             name: graph.name.clone(),
             description: graph.description.clone(),
-            loads: graph.program.is_some(),
+            serves: graph.program.is_some(),
+            stale: graph.is_stale() || library.stale_skills(graph).next().is_some(),
+            bundle: graph.program.as_ref().map(|program| program.id.0.to_string()),
             errors: count(Severity::Error),
             warnings: count(Severity::Warning),
         }
     }
+}
+
+/// What is wrong with a graph's file, and what keeps an older version of its skills serving.
+fn findings<'l>(library: &'l Library, graph: &'l LibraryGraph) -> Vec<&'l Finding> {
+    let skills = library.stale_skills(graph).flat_map(|skill| &skill.findings);
+    graph.findings.iter().chain(skills).collect()
 }
 
 impl From<&Finding> for FindingView {
@@ -141,13 +154,15 @@ impl From<&Channel> for ChannelView {
     }
 }
 
-/// Every graph, those that do not load included.
+/// Every graph, those that do not serve included.
 #[utoipa::path(
     get, path = "/api/graphs", tag = "graphs",
     responses((status = 200, body = List<GraphView>)),
 )]
 async fn list(State(app): State<Arc<App>>) -> Json<List<GraphView>> {
-    Json(List::whole(app.library.graphs().iter().map(Into::into).collect()))
+    let library = app.library.now();
+    let view = |graph| GraphView::of(&library, graph);
+    Json(List::whole(library.graphs().iter().map(view).collect()))
 }
 
 /// One graph: its file, findings, channels and picture.
@@ -160,15 +175,16 @@ async fn read(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Result<Json<WholeGraphView>, Problem> {
-    let graph = app.library.graph(&name).ok_or(Problem::NotFound)?;
+    let library = app.library.now();
+    let graph = library.graph(&name).ok_or(Problem::NotFound)?;
     let compiled: Option<&Graph> = graph.program.as_deref().map(|program| &*program.graph);
     let names = |list: &[Arc<str>]| list.iter().map(ToString::to_string).collect();
     let node =
         |n: &exile_engine::graph::GraphNode| NodeView { name: n.name.to_string(), kind: n.kind };
     Ok(Json(WholeGraphView {
-        graph: graph.into(),
+        graph: GraphView::of(&library, graph),
         source: graph.source.text.clone(),
-        findings: graph.findings.iter().map(Into::into).collect(),
+        findings: findings(&library, graph).into_iter().map(Into::into).collect(),
         channels: compiled.map(|g| g.channels.iter().map(Into::into).collect()).unwrap_or_default(),
         input: compiled.map(|g| names(&g.input)).unwrap_or_default(),
         output: compiled.map(|g| names(&g.output)).unwrap_or_default(),

@@ -40,7 +40,7 @@ async fn page(
         .replace("{version}", env!("CARGO_PKG_VERSION"))
         .replace("{environment}", app.settings.environment.as_str())
         .replace("{graph}", &escape(&app.settings.default_graph))
-        .replace("{graphs}", &app.library.graphs().len().to_string())
+        .replace("{graphs}", &app.library.now().graphs().len().to_string())
         .replace("{tools}", &app.catalog.tools.specs().count().to_string())
         .replace("{mock}", shown_if(mock))
         .replace("{session}", shown_if(visitor.is_some()))

@@ -21,13 +21,15 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(read))
 }
 
-/// A skill. Where its file does not load, only the name and the findings say something.
+/// A skill. Where it does not serve, only the name and the findings say something.
 #[derive(Serialize, ToSchema)]
 struct SkillView {
     /// Its name.
     name: String,
     /// Whether it can be used.
-    loads: bool,
+    serves: bool,
+    /// Whether what is used is older than the file: the newest does not load.
+    stale: bool,
     /// What it is for.
     description: String,
     /// Goes before a node's own system text.
@@ -40,7 +42,7 @@ struct SkillView {
     tools: Vec<String>,
     /// The file.
     source: String,
-    /// Everything found in it.
+    /// Everything found in the newest file.
     findings: Vec<FindingView>,
 }
 
@@ -49,7 +51,8 @@ impl From<&LibrarySkill> for SkillView {
         let skill = file.skill.as_deref();
         Self {
             name: file.name.clone(),
-            loads: skill.is_some(),
+            serves: skill.is_some(),
+            stale: file.is_stale(),
             description: skill.map(|s| s.description.clone()).unwrap_or_default(),
             system: skill.map(|s| s.system.clone()).unwrap_or_default(),
             model: skill.and_then(|s| s.model.as_ref()).map(ToString::to_string),
@@ -67,7 +70,7 @@ impl From<&LibrarySkill> for SkillView {
     responses((status = 200, body = List<SkillView>)),
 )]
 async fn list(State(app): State<Arc<App>>) -> Json<List<SkillView>> {
-    Json(List::whole(app.library.skills().iter().map(Into::into).collect()))
+    Json(List::whole(app.library.now().skills().iter().map(Into::into).collect()))
 }
 
 /// One skill.
@@ -80,5 +83,5 @@ async fn read(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Result<Json<SkillView>, Problem> {
-    Ok(Json(app.library.skill(&name).ok_or(Problem::NotFound)?.into()))
+    Ok(Json(app.library.now().skill(&name).ok_or(Problem::NotFound)?.into()))
 }

@@ -97,14 +97,7 @@ impl Store {
     /// [`StoreError::TooOld`]: the SQLite library is not safe.
     pub async fn open(path: &Path, env: Arc<dyn Env>) -> Result<Self, StoreError> {
         points::arm();
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY)
-            .disable_statement_logging();
+        let options = options(path);
         let writer = Writer::new(options.clone());
         let mut write = writer.lock().await?;
         check_library(write.connection()).await?;
@@ -168,6 +161,19 @@ impl Store {
     async fn begin(&self) -> Result<writer::Write<'_>, StoreError> {
         self.shared.writer.begin().await
     }
+}
+
+/// How every connection to the file is opened.
+#[must_use]
+pub fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY)
+        .disable_statement_logging()
 }
 
 async fn check_library(connection: &mut SqliteConnection) -> Result<(), StoreError> {

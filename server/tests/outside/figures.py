@@ -3,6 +3,7 @@
 Each figure is the median of several starts; the machine and its load show in the spread."""
 
 import argparse
+import dataclasses
 import pathlib
 import statistics
 import sys
@@ -21,14 +22,23 @@ def spread(values: list[float], unit: str) -> str:
     return f"{middle:.0f} {unit} ({min(values):.0f}–{max(values):.0f})"
 
 
-def resident_mb(server: Exile) -> float:
-    """Resident memory, from the kernel's own count."""
-    status = pathlib.Path(f"/proc/{server.pid}/status").read_text()
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process, from the kernel's own count."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) / 1024
+    return int(line.split()[1]) * 1024 / 1e6
 
 
-def starts(binary: str, folder: pathlib.Path) -> None:
+@dataclasses.dataclass(frozen=True)
+class Starts:
+    """What several starts in empty homes took, one value each."""
+
+    ready_ms: list[float]
+    idle_mb: list[float]
+    answer_ms: list[float]
+
+
+def starts(binary: str, folder: pathlib.Path) -> Starts:
     """Ready time to the moment the ready line can be read, and idle memory a second later."""
     ready, memory, answer = [], [], []
     for n in range(STARTS):
@@ -36,14 +46,12 @@ def starts(binary: str, folder: pathlib.Path) -> None:
         with Exile(binary, folder / f"start{n}", "") as server:
             ready.append((time.monotonic() - began) * 1000)
             time.sleep(1)
-            memory.append(resident_mb(server))
+            memory.append(resident_mb(server.pid))
             conversation = server.conversation()
             began = time.monotonic()
             server.say(conversation, "hello")
             answer.append((time.monotonic() - began) * 1000)
-    print(f"ready after start, empty home: {spread(ready, 'ms')}")
-    print(f"idle memory: {spread(memory, 'MB')}")
-    print(f"first answer of the mock over HTTP: {spread(answer, 'ms')}")
+    return Starts(ready, memory, answer)
 
 
 def turns(binary: str, folder: pathlib.Path) -> None:
@@ -65,7 +73,10 @@ def main() -> int:
     parser.add_argument("--exile", required=True, help="the release binary")
     binary = str(pathlib.Path(parser.parse_args().exile).resolve())
     with tempfile.TemporaryDirectory() as folder:
-        starts(binary, pathlib.Path(folder))
+        measured = starts(binary, pathlib.Path(folder))
+        print(f"ready after start, empty home: {spread(measured.ready_ms, 'ms')}")
+        print(f"idle memory: {spread(measured.idle_mb, 'MB')}")
+        print(f"first answer of the mock over HTTP: {spread(measured.answer_ms, 'ms')}")
         turns(binary, pathlib.Path(folder))
     return 0
 

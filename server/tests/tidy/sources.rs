@@ -20,6 +20,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rmcp", &["plugins/"]),
     ("sqlx", &["server/src/store/"]),
     ("axum", &["server/"]),
+    ("notify", &["server/src/library/"]),
     ("opentelemetry", &["server/src/telemetry.rs"]),
     ("opentelemetry_sdk", &["server/src/telemetry.rs"]),
     ("opentelemetry_otlp", &["server/src/telemetry.rs"]),

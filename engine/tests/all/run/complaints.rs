@@ -13,7 +13,6 @@ use exile_engine::message::{Message, Role, ToolCall};
 use exile_engine::model::Models;
 use exile_engine::node::{Node, NodeError, Outcome, Work};
 use exile_engine::run::context::{Ask, Cx, Reached};
-use exile_engine::run::engine::Stopped;
 use exile_engine::run::event::Event;
 use exile_engine::run::record::{AskReason, EndStatus, Fact, Numbered, Question};
 use exile_engine::state::{Reducer, State};
@@ -70,21 +69,16 @@ impl House {
     }
 }
 
-async fn ends_as(bench: &Bench, run: &RunId, status: EndStatus) {
-    match bench.engine.wait(run).await.unwrap() {
-        Stopped::Ended(ended) => assert_eq!(ended.status, status, "{:?}", ended.error),
-        Stopped::Waiting(waiting) => panic!("it waits: {waiting:?}"),
-    }
-}
-
 async fn finished(bench: &Bench, run: &RunId) {
-    ends_as(bench, run, EndStatus::Finished).await;
+    let ended = bench.ended(run).await;
+    assert_eq!(ended.status, EndStatus::Finished, "{:?}", ended.error);
 }
 
 #[tokio::test]
 async fn storage_grows_with_what_changed() {
     let house = House::new(vec![Line::Say("an answer of a few words")], Vec::new());
-    let bench = house.engine(talk().node("ask", leaf(Asks)).edge("START", "ask").edge("ask", "END"));
+    let bench =
+        house.engine(talk().node("ask", leaf(Asks)).edge("START", "ask").edge("ask", "END"));
     let (bench, log) = (bench.await, LogId::from("conv_1"));
     let mut sizes = Vec::new();
     for turn in 0..100 {
@@ -225,7 +219,7 @@ async fn a_crash_repeats_no_side_effect() {
     drop(bench);
     assert_eq!(open.iter().map(|intent| &*intent.call).collect::<Vec<_>>(), ["c2"]);
     for tool in [quick, slow] {
-        assert_eq!(tool.keys.lock().unwrap().len(), 1);
+        assert_eq!(tool.keys.lock().unwrap().len(), 1, "{}", tool.name());
     }
 }
 
@@ -290,7 +284,7 @@ async fn cancel_ends_what_runs_inside_a_graph_inside_a_graph() {
     begun.notified().await;
     bench.engine.cancel(&log, &run).await.unwrap();
     gone.notified().await;
-    ends_as(&bench, &run, EndStatus::Cancelled).await;
+    assert_eq!(bench.ended(&run).await.status, EndStatus::Cancelled);
 }
 
 #[tokio::test]

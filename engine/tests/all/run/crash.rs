@@ -10,7 +10,8 @@ use exile_engine::id::{LogId, RunId};
 use exile_engine::journal::{Journal, MemoryJournal};
 use exile_engine::message::Role;
 use exile_engine::model::Models;
-use exile_engine::run::record::{EndStatus, Ended, Fact};
+use exile_engine::run::engine::Stopped;
+use exile_engine::run::record::{EndStatus, Fact};
 use exile_engine::tool::{Effect, ToolRegistry};
 use serde_json::json;
 
@@ -36,7 +37,7 @@ journal_over!(Dies, store, append: |this, lease, batch| {
 
 /// One run of a tool loop over a store that dies after `appends`, then over the same store.
 /// `None` once the run ends before the store dies.
-async fn check_crash(appends: usize, effect: Effect) -> Option<Ended> {
+async fn check_crash(appends: usize, effect: Effect) -> Option<Stopped> {
     let env = Arc::new(StepEnv::new());
     let store = Arc::new(MemoryJournal::new(env.clone()));
     let model = Scripted::new(vec![
@@ -87,7 +88,7 @@ async fn check_crash(appends: usize, effect: Effect) -> Option<Ended> {
         }
         assert!(times <= 2, "{key} was made {times} times");
     }
-    if ended.status == EndStatus::Finished {
+    if matches!(&ended, Stopped::Ended(ended) if ended.status == EndStatus::Finished) {
         let state = second.engine.state(&log).await.unwrap();
         let roles: Vec<&str> = state["messages"]
             .as_array()
@@ -110,7 +111,7 @@ fn calls(tools: &[Arc<Counting>]) -> BTreeMap<String, usize> {
 }
 
 async fn recorded_calls(store: &MemoryJournal, log: &LogId) -> Vec<String> {
-    let history = store.load(log).await.unwrap();
+    let history = store.load(log, None).await.unwrap();
     let call = |fact: &Fact| match fact {
         Fact::Called(called) => Some(called.call.to_string()),
         _ => None,
@@ -122,6 +123,7 @@ async fn recorded_calls(store: &MemoryJournal, log: &LogId) -> Vec<String> {
 async fn a_run_resumes_after_a_crash_at_every_append() {
     let mut appends = 0;
     while let Some(ended) = check_crash(appends, Effect::Idempotent).await {
+        let Stopped::Ended(ended) = ended else { panic!("after {appends} appends: {ended:?}") };
         assert_eq!(ended.status, EndStatus::Finished, "after {appends} appends: {ended:?}");
         appends += 1;
     }
@@ -132,12 +134,13 @@ async fn a_run_resumes_after_a_crash_at_every_append() {
 async fn an_open_unsafe_call_is_never_made_twice() {
     let (mut appends, mut attention) = (0, 0);
     while let Some(ended) = check_crash(appends, Effect::Unsafe).await {
-        match ended.status {
-            EndStatus::NeedsAttention => {
-                assert_eq!(ended.error.unwrap().code, "open_call");
+        match ended {
+            Stopped::Waiting(waiting) => {
+                assert_eq!(waiting.attention.unwrap().code, "open_call");
+                assert!(!waiting.open.is_empty());
                 attention += 1;
             }
-            status => assert_eq!(status, EndStatus::Finished),
+            Stopped::Ended(ended) => assert_eq!(ended.status, EndStatus::Finished),
         }
         appends += 1;
     }
@@ -152,7 +155,7 @@ async fn check_poison(appends: usize) {
     let model = Scripted::new(vec![Line::Hang("", Arc::new(tokio::sync::Notify::new()))]);
     let (log, run) = (LogId::from("run_1"), RunId::from("run_1"));
     let mut tries = 0;
-    let ended = loop {
+    let stopped = loop {
         let models = Models::new(vec![model.clone()], BTreeMap::new());
         let env = env.clone();
         let dies = Arc::new(Dies {
@@ -168,15 +171,15 @@ async fn check_poison(appends: usize) {
         if tries == 3 {
             break bench.engine.wait(&run).await.unwrap();
         }
-        while store.load(&log).await.unwrap().records.len() < 2 + tries * appends {
+        while store.load(&log, None).await.unwrap().records.len() < 2 + tries * appends {
             tokio::task::yield_now().await;
         }
         drop(bench);
         env.advance(Duration::from_mins(1));
         tries += 1;
     };
-    assert_eq!(ended.status, EndStatus::NeedsAttention);
-    assert_eq!(ended.error.unwrap().code, "poison");
+    let Stopped::Waiting(waiting) = stopped else { panic!("{stopped:?}") };
+    assert_eq!(waiting.attention.unwrap().code, "poison");
 }
 
 #[tokio::test]
@@ -198,7 +201,7 @@ async fn an_unanswered_message_of_the_user_stays() {
     let bench = Bench::over(store, env, tool_loop().graph(), models).await;
     let (log, run) = (LogId::from("run_1"), RunId::from("run_1"));
     bench.start(&log, &run, user("go")).await;
-    let ended = bench.engine.wait(&run).await.unwrap();
+    let ended = bench.ended(&run).await;
     let error = ended.error.unwrap();
     assert_eq!(error.code, "provider_truncated");
     assert_eq!(

@@ -55,14 +55,14 @@ async fn run(hand: Hand) -> Told {
     let events: Vec<Event> = bench.engine.events(id.clone(), 0).map(Result::unwrap).collect().await;
     let tasks = |e: &Event| serde_json::from_value(e.data["tasks"].clone()).unwrap();
     let steps = events.iter().filter(|e| e.name == "step.started").map(tasks).collect();
-    let records = bench.journal.load(&log).await.unwrap().records;
+    let records = bench.journal.load(&log, None).await.unwrap().records;
     let held = records.iter().rev().find_map(|r| match &r.record.fact {
-        Fact::Step(step) => Some(step.filled.len()),
-        Fact::Started(started) => Some(started.filled.len()),
+        Fact::Step(step) => Some(step.fired.filled.len()),
+        Fact::Started(started) => Some(started.fired.filled.len()),
         _ => None,
     });
     Told {
-        status: bench.engine.wait(&id).await.unwrap().status,
+        status: bench.ended(&id).await.status,
         steps,
         events,
         held: held.unwrap(),
@@ -333,7 +333,7 @@ struct Late(u64, Writes);
 impl Node for Late {
     async fn run(&self, _: &Cx, _: &State) -> Result<Outcome, NodeError> {
         tokio::time::sleep(Duration::from_millis(self.0)).await;
-        Ok(Outcome { writes: self.1.clone() })
+        Ok(Outcome::writes(self.1.clone()))
     }
 }
 

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use exile_engine::message::{Message, Role, pending_tool_calls};
 use exile_engine::model::ToolChoice;
 use exile_engine::node::{Node, NodeError, Outcome};
-use exile_engine::run::context::{Cx, ModelCall};
+use exile_engine::run::context::{Cx, ModelCall, Reached};
 use exile_engine::run::event::Event;
 use exile_engine::state::State;
 use futures_util::future::join_all;
@@ -53,8 +53,18 @@ struct CallsTools;
 impl Node for CallsTools {
     async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError> {
         let calls = pending_tool_calls(&state.messages("messages"));
-        let results = join_all(calls.iter().map(|call| cx.call_tool(call))).await;
-        Ok(Outcome::write(&"messages".into(), json!(results)))
+        let results = join_all(calls.iter().map(|call| cx.call_tool(call, false))).await;
+        let (mut messages, mut asked) = (Vec::new(), Vec::new());
+        for result in results {
+            match result {
+                Reached::Done(message) => messages.push(message),
+                Reached::Asked(id) => asked.push(id),
+            }
+        }
+        if !asked.is_empty() {
+            return Ok(Outcome::Suspend(asked));
+        }
+        Ok(Outcome::write(&"messages".into(), json!(messages)))
     }
 }
 

@@ -23,7 +23,7 @@ async fn run(hand: Hand) -> (Ended, Map<String, Value>) {
     let bench = Bench::new(hand.graph()).await;
     let (log, id) = (LogId::from("run_1"), RunId::from("run_1"));
     bench.start(&log, &id, Map::new()).await;
-    let ended = bench.engine.wait(&id).await.unwrap();
+    let ended = bench.ended(&id).await;
     let state = bench.engine.state(&log).await.unwrap();
     (ended, state)
 }
@@ -227,7 +227,7 @@ struct Waits(Duration);
 impl Node for Waits {
     async fn run(&self, _: &Cx, _: &State) -> Result<Outcome, NodeError> {
         tokio::time::sleep(self.0).await;
-        Ok(Outcome::default())
+        Ok(Outcome::nothing())
     }
 }
 
@@ -297,7 +297,7 @@ async fn a_value_that_a_changed_type_no_longer_admits_gives_way_to_the_default()
     graph.channels = list(&json!([1]));
     bench.use_graph(graph, b"changed").await;
     bench.start(&log, &"run_2".into(), Map::new()).await;
-    assert_eq!(bench.engine.wait(&"run_2".into()).await.unwrap().status, EndStatus::Finished);
+    assert_eq!(bench.ended(&"run_2".into()).await.status, EndStatus::Finished);
     assert_eq!(bench.engine.state(&log).await.unwrap()["x"], json!([1, 2]));
 }
 
@@ -316,9 +316,9 @@ async fn a_long_log_is_read_from_its_newest_snapshot_and_tells_the_same() {
         let message = Message::text(format!("msg_{turn}").as_str().into(), Role::User, "hi");
         let input = [("messages".to_owned(), json!([message]))].into_iter().collect();
         bench.start(&log, &run, input).await;
-        bench.engine.wait(&run).await.unwrap();
+        bench.ended(&run).await;
     }
-    let loaded = bench.journal.load(&log).await.unwrap().records.len();
+    let loaded = bench.journal.load(&log, None).await.unwrap().records.len();
     let all = bench.journal.read(&log, 0, usize::MAX).await.unwrap().records.len();
     assert!(all >= 3 * turns && loaded < turns * 2, "{loaded} of {all} records were read");
     let state = bench.engine.state(&log).await.unwrap();

@@ -44,7 +44,7 @@ async fn cancel_drops_a_model_call_and_calls_nothing_more() {
     bench.start(&log, &run, user("go")).await;
     hangs.notified().await;
     bench.engine.cancel(&log, &run).await.unwrap();
-    let ended = bench.engine.wait(&run).await.unwrap();
+    let ended = bench.ended(&run).await;
     assert_eq!(ended.status, EndStatus::Cancelled);
     assert_eq!(model.calls(), 1);
 }
@@ -75,7 +75,7 @@ async fn every_unanswered_tool_call_gets_an_answer() {
     let again = Message::text("msg_2".into(), exile_engine::message::Role::User, "and now?");
     let input = [("messages".to_owned(), json!([again]))].into_iter().collect();
     bench.start(&log, &"run_2".into(), input).await;
-    let ended = bench.engine.wait(&"run_2".into()).await.unwrap();
+    let ended = bench.ended(&"run_2".into()).await;
     assert_eq!(ended.status, EndStatus::Finished);
     let sent = model.asked.lock().unwrap().last().unwrap().messages.clone();
     let roles: Vec<&str> = sent.iter().map(|m| m.role.as_str()).collect();
@@ -91,7 +91,7 @@ async fn a_run_that_finishes_without_making_a_call_answers_it_too() {
     let log = LogId::from("conv_1");
     for run in ["run_1", "run_2"] {
         bench.start(&log, &run.into(), user("go")).await;
-        let ended = bench.engine.wait(&run.into()).await.unwrap();
+        let ended = bench.ended(&run.into()).await;
         assert_eq!(ended.status, EndStatus::Finished);
     }
     let sent = model.asked.lock().unwrap().last().unwrap().messages.clone();
@@ -112,7 +112,7 @@ async fn a_queued_run_can_be_cancelled_before_it_begins() {
     bench.engine.cancel(&log, &"run_2".into()).await.unwrap();
     bench.engine.cancel(&log, &"run_1".into()).await.unwrap();
     for run in ["run_1", "run_2"] {
-        let ended = bench.engine.wait(&run.into()).await.unwrap();
+        let ended = bench.ended(&run.into()).await;
         assert_eq!(ended.status, EndStatus::Cancelled, "{run}");
     }
     assert_eq!(model.calls(), 1, "the second run never asked");
@@ -123,12 +123,12 @@ async fn a_run_that_has_ended_is_not_changed_by_a_late_cancel() {
     let bench = bench(Scripted::new(vec![Line::Say("done")]), Vec::new()).await;
     let (log, run) = (LogId::from("run_1"), RunId::from("run_1"));
     bench.start(&log, &run, user("go")).await;
-    assert_eq!(bench.engine.wait(&run).await.unwrap().status, EndStatus::Finished);
+    assert_eq!(bench.ended(&run).await.status, EndStatus::Finished);
     bench.engine.cancel(&log, &run).await.unwrap();
     while !bench.journal.inbox(&log).await.unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(bench.engine.wait(&run).await.unwrap().status, EndStatus::Finished);
+    assert_eq!(bench.ended(&run).await.status, EndStatus::Finished);
 }
 
 #[tokio::test]
@@ -137,10 +137,10 @@ async fn a_wrong_input_fails_the_run_and_keeps_the_log_usable() {
     let log = LogId::from("conv_1");
     let wrong = [("nowhere".to_owned(), json!(1))].into_iter().collect();
     bench.start(&log, &"run_1".into(), wrong).await;
-    let ended = bench.engine.wait(&"run_1".into()).await.unwrap();
+    let ended = bench.ended(&"run_1".into()).await;
     assert_eq!(ended.error.unwrap().message, "channel `nowhere` is not declared");
     bench.start(&log, &"run_2".into(), user("hi")).await;
-    assert_eq!(bench.engine.wait(&"run_2".into()).await.unwrap().status, EndStatus::Finished);
+    assert_eq!(bench.ended(&"run_2".into()).await.status, EndStatus::Finished);
 }
 
 /// A store that takes no renewal: its disk is full.
@@ -171,6 +171,6 @@ async fn a_run_outlasts_a_store_that_has_no_room_for_its_renewals() {
         assert!(renewal.await.is_ok(), "the run is no longer driven");
     }
     bench.engine.cancel(&log, &run).await.unwrap();
-    let ended = bench.engine.wait(&run).await.unwrap();
+    let ended = bench.ended(&run).await;
     assert_eq!((ended.status, model.calls()), (EndStatus::Cancelled, 1));
 }

@@ -28,7 +28,7 @@ async fn turns(text: &str, inputs: &[Value]) -> (Ended, Vec<Value>) {
     for (n, input) in inputs.iter().enumerate() {
         let run = RunId::from(format!("run_{n}"));
         bench.start(&log, &run, input.as_object().unwrap().clone()).await;
-        last = Some(bench.engine.wait(&run).await.unwrap());
+        last = Some(bench.ended(&run).await);
         states.push(Value::Object(bench.engine.state(&log).await.unwrap()));
     }
     (last.unwrap(), states)

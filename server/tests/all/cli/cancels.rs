@@ -18,7 +18,11 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("head", "head", "call: { kind: llm, prompt: head, into: a }"),
     ("body", "body", "call: { kind: llm, prompt: body, into: a }"),
     ("inside", "inside", "call: { kind: agent, prompt: inside, tools: [http_get] }"),
-    ("page", "GET /page", "call: { kind: tool, tool: http_get, args: { url: \"URL/page\" }, into: a }"),
+    (
+        "page",
+        "GET /page",
+        "call: { kind: tool, tool: http_get, args: { url: \"URL/page\" }, into: a }",
+    ),
 ];
 
 fn installation(upstream: &Upstream) -> Installation {

@@ -6,6 +6,7 @@ mod cancels;
 mod commands;
 mod conversations;
 mod disk;
+mod edits;
 mod hostile;
 mod installation;
 mod kills;

@@ -39,7 +39,8 @@ impl Talk {
             "models: {{ default: lab/m }}\nproviders: {{ lab: {{ base_url: {}/v1 }} }}\n",
             upstream.url
         );
-        let place = Installation::bare().with("exile.yaml", &config).with("graphs/says.yaml", GRAPH);
+        let place =
+            Installation::bare().with("exile.yaml", &config).with("graphs/says.yaml", GRAPH);
         let server = place.serve();
         let started = server.ask("POST", "/api/runs", r#"{"graph": "says", "input": {}}"#);
         assert_eq!(started.status, 202, "{started:?}");

@@ -128,7 +128,8 @@ fn answer(
         Say::Pieces(pieces) => {
             let _ = stream.write_all(HEAD.as_bytes());
             for piece in pieces {
-                let _ = stream.write_all(data(&chunk(&json!({ "content": piece }), &Value::Null)).as_bytes());
+                let _ = stream
+                    .write_all(data(&chunk(&json!({ "content": piece }), &Value::Null)).as_bytes());
             }
             let end = data(&chunk(&json!({}), &json!("stop"))) + "data: [DONE]\n\n";
             let _ = stream.write_all(end.as_bytes());
@@ -164,8 +165,7 @@ fn until_left(mut stream: TcpStream) -> Left {
 }
 
 /// The head of a streamed answer that ends with its connection.
-const HEAD: &str =
-    "HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+const HEAD: &str = "HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
 
 /// The head of a streamed answer and its first words.
 fn begun(text: &str) -> String {

@@ -59,8 +59,12 @@ pub(super) fn check(
     for (id, run) in &plan.runs {
         let case = Case { id, run, history: &histories[id], came: &came, numbered: &numbered };
         findings.records += case.history.records.len();
-        let complaints =
-            [case.stored(), case.calls_once(), case.unsafe_calls(&mut findings), case.ends(expected)];
+        let complaints = [
+            case.stored(),
+            case.calls_once(),
+            case.unsafe_calls(&mut findings),
+            case.ends(expected),
+        ];
         let named = |complaint| format!("{id} ({}): {complaint}", run.graph);
         findings.complaints.extend(complaints.into_iter().flatten().map(named));
     }
@@ -100,7 +104,8 @@ impl Case<'_> {
         });
         let mut complaints = Vec::new();
         for (called, life) in called {
-            let Some(calls) = self.key_of(called).and_then(|key| self.came.get(key.as_str())) else {
+            let Some(calls) = self.key_of(called).and_then(|key| self.came.get(key.as_str()))
+            else {
                 continue;
             };
             if calls.iter().any(|call| call.life > life) {
@@ -137,7 +142,8 @@ impl Case<'_> {
                 }
                 Fact::Waiting(waiting) => {
                     for intent in &waiting.open {
-                        watched.entry(self.key(&intent.task, &intent.call)).or_default().seen = true;
+                        watched.entry(self.key(&intent.task, &intent.call)).or_default().seen =
+                            true;
                     }
                 }
                 Fact::Resolved(resolved) if !resolved.call.is_empty() => {

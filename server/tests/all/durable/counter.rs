@@ -64,11 +64,13 @@ impl Counter {
 
     /// Every call that arrived so far.
     pub(super) fn calls(&self) -> Vec<Call> {
-        self.lines().into_iter().filter_map(|line| match line {
-            Line::Came(call) => Some(call),
-            Line::Answered(_) => None,
-        })
-        .collect()
+        self.lines()
+            .into_iter()
+            .filter_map(|line| match line {
+                Line::Came(call) => Some(call),
+                Line::Answered(_) => None,
+            })
+            .collect()
     }
 
     /// How many of them were answered to the end.

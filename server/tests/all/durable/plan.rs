@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use exile_engine::id::{InputId, LogId, RunId};
 use exile_engine::journal::Resolution;
-use exile_engine::run::record::{
-    Callee, Durability, Fact, Intent, Number, Record, Waiting,
-};
+use exile_engine::run::record::{Callee, Durability, Fact, Intent, Number, Record, Waiting};
 use serde_json::json;
 
 use super::graphs::{self, GRAPHS};

@@ -73,11 +73,13 @@ impl DynTool for CountedTool {
         };
         let answer = async {
             let response = self.http.send(request).await?;
-            response.body.try_fold(Vec::new(), |mut all, piece| async move {
-                all.extend_from_slice(&piece);
-                Ok(all)
-            })
-            .await
+            response
+                .body
+                .try_fold(Vec::new(), |mut all, piece| async move {
+                    all.extend_from_slice(&piece);
+                    Ok(all)
+                })
+                .await
         };
         match answer.await {
             Ok(bytes) => ToolAnswer::Done(serde_json::from_slice(&bytes).unwrap()),

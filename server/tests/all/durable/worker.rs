@@ -145,7 +145,8 @@ fn catalog(worker: &Worker, env: &Arc<dyn Env>) -> Catalog {
     };
     let provider = providers::provider(lab, trace.clone(), env.clone()).unwrap();
     let model = ModelRef::parse("lab/m").unwrap();
-    let aliases: Aliases = [("default".to_owned(), ModelAlias { model, business: BTreeMap::new() })].into();
+    let aliases: Aliases =
+        [("default".to_owned(), ModelAlias { model, business: BTreeMap::new() })].into();
     let allow = vec![Allow::parse(worker.upstream.strip_prefix("http://").unwrap())];
     let http = Client::new(Outbound { allow, proxy: None }, trace).unwrap();
     let tools = Counted { upstream: worker.upstream.clone(), life: worker.life, http };

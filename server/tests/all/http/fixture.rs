@@ -25,6 +25,7 @@ use exile_engine::tool::{
 use exile_nodes::providers::mock::{Mock, Script};
 use exile_server::app::{App, Settings};
 use exile_server::config::Environment;
+use exile_server::library::Current;
 use exile_server::routes;
 use exile_server::store::{Role, Store};
 use schemars::JsonSchema;
@@ -106,7 +107,7 @@ impl Exile {
     async fn in_home(home: TempDir, environment: Environment) -> Self {
         let gate = Arc::new(Semaphore::new(0));
         let catalog = catalog(gate.clone());
-        let library = Arc::new(Library::load(&home.path().join("graphs"), &catalog));
+        let library = Current::new(Library::load(&home.path().join("graphs"), &catalog));
         let env = Arc::new(SystemEnv::new());
         let store = Store::open(&home.path().join("exile.db"), env.clone()).await.unwrap();
         let services = Services {

@@ -208,13 +208,13 @@ async fn graphs_and_skills_are_shown_with_what_is_wrong_with_them() {
         list["items"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["add", "broken", "chat"]);
     let add = exile.call("GET", "/api/graphs/add", None).await.json();
-    assert_eq!((&add["loads"], &add["input"]), (&json!(true), &json!(["n"])));
+    assert_eq!((&add["serves"], &add["input"]), (&json!(true), &json!(["n"])));
     assert_eq!(add["nodes"], json!([{ "name": "add", "kind": "set" }]));
     assert_eq!(add["channels"][0]["type"], "number");
     assert!(add["mermaid"].as_str().unwrap().starts_with("flowchart"));
     assert!(add["source"].as_str().unwrap().contains("graph: add"));
     let broken = exile.call("GET", "/api/graphs/broken", None).await.json();
-    assert_eq!((&broken["loads"], &broken["mermaid"]), (&json!(false), &Value::Null));
+    assert_eq!((&broken["serves"], &broken["mermaid"]), (&json!(false), &Value::Null));
     let findings = broken["findings"].as_array().unwrap();
     let unknown = findings.iter().find(|f| f["code"] == "unknown_kind").unwrap();
     assert_eq!((&unknown["line"], &unknown["severity"]), (&json!(3), &json!("error")));

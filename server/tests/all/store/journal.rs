@@ -68,7 +68,8 @@ async fn an_append_is_whole_although_its_caller_leaves() {
             () = yields(patience) => {}
         }
         // What follows stands behind it, if it was taken up at all.
-        let next = Batch { after: 20, records: vec![ended(21, "run_1", EndStatus::Failed)], ..batch };
+        let next =
+            Batch { after: 20, records: vec![ended(21, "run_1", EndStatus::Failed)], ..batch };
         home.store.append(&lease, &next).await.unwrap();
         assert_eq!(home.store.load(&lease.log, None).await.unwrap().records.len(), 21);
     }

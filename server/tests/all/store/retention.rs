@@ -169,7 +169,8 @@ async fn nothing_that_goes_on_is_ever_touched() {
             let log = match parent {
                 Some(parent) => {
                     let parent = &told[parent];
-                    let at = parent.own[usize::try_from(dice.roll(parent.own.len() as u64)).unwrap()];
+                    let at =
+                        parent.own[usize::try_from(dice.roll(parent.own.len() as u64)).unwrap()];
                     send_fork(&store, (&run, parent.log.as_str()), &parent.log, at, None).await
                 }
                 None => send(&store, "ann", &run, None).await,
