@@ -65,7 +65,7 @@ impl Pair {
     /// The second worker takes the log over and brings the run to its end.
     fn take_over(&mut self) {
         self.second.order(&Order::Serve);
-        self.second.hear_until(|told| match dbg!(told) {
+        self.second.hear_until(|told| match told {
             Told::Stored { records, .. } => {
                 records.iter().any(|(_, r)| matches!(r.fact, Fact::Ended(_))).then_some(())
             }
