@@ -61,7 +61,7 @@ fn step(number: Number) -> Numbered {
     let step = Step {
         path: "".into(),
         step: 1,
-        done: vec![StepDone { task: format!("count:{number}").into(), took_ms: 0 }],
+        done: vec![StepDone { task: format!("count:{number}").into(), took_ms: 0, cached: false }],
         delta: Delta::from([("n".into(), Op::Set(number.into()))]),
         recorded: Vec::new(),
         fired: Fired { next: vec![format!("count:{}", number + 1)], ..Fired::default() },

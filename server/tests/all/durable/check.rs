@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use exile_engine::id::RunId;
 use exile_engine::journal::History;
-use exile_engine::run::fold::LogState;
+use exile_engine::run::fold::{LogState, Programs};
 use exile_engine::run::record::{Called, Callee, EndStatus, Fact, Intent, Record};
 use exile_engine::tool::Effect;
 use serde_json::Value;
@@ -165,7 +165,8 @@ impl Case<'_> {
             let came = self.came.get(key.as_str()).map_or(0, Vec::len);
             findings.attended += usize::from(call.seen);
             if came > call.intended {
-                complaints.push(format!("{key} came {came} times, intended {}", call.intended));
+                let story = self.story(key);
+                complaints.push(format!("{key} came {came} times, intended {}: {story}", call.intended));
             }
             if call.intended > 1 + call.allowed {
                 complaints.push(format!("{key} was begun {} times without leave", call.intended));
@@ -180,6 +181,24 @@ impl Case<'_> {
         });
         complaints.extend(stray.map(|(key, _)| format!("{key} came without being intended")));
         complaints
+    }
+
+    /// What the log says of one call, and when it came, each with the life.
+    fn story(&self, key: &str) -> String {
+        let about = |task: &str, call: &str| self.key(task, call) == key;
+        let told = self.records().filter_map(|(record, life)| match &record.fact {
+            Fact::Intent(i) if about(&i.task, &i.call) => Some(format!("{life}: intended")),
+            Fact::Called(c) if about(&c.task, &c.call) => {
+                Some(format!("{life}: called {:?}", c.reply))
+            }
+            Fact::Resolved(r) if about(&r.task, &r.call) => Some(format!("{life}: resolved")),
+            Fact::Waiting(w) if w.attention.is_some() => Some(format!("{life}: attention")),
+            Fact::Resumed { .. } => Some(format!("{life}: taken over")),
+            _ => None,
+        });
+        let came = self.came.get(key).into_iter().flatten();
+        let came = came.map(|call| format!("{}: came as {}", call.life, call.number));
+        told.chain(came).collect::<Vec<_>>().join(", ")
     }
 
     /// The run ended, once, as it would have ended.
@@ -231,7 +250,7 @@ fn is_unsafe(intent: &Intent) -> bool {
 
 /// The values of all channels at the end, as any run of the graph would have them.
 pub(super) fn final_state(run: &Run, history: &History) -> Result<Value, String> {
-    let state = LogState::replay(&history.records, history.messages.clone(), None)
+    let state = LogState::replay(&history.records, history.messages.clone(), &Programs::default())
         .map_err(|illegal| illegal.to_string())?;
     let text = Value::Object(state.values()).to_string().replace(&run.name, "NAME");
     let mut values: Value = serde_json::from_str(&text).unwrap();

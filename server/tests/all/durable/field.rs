@@ -81,7 +81,7 @@ impl Field {
         worker.order(&Order::Serve);
         let by_itself = self.drive(&mut worker, patience, dies);
         if !dies {
-            assert!(self.plan.all_ended(), "runs go on: {:?}", self.plan.unknown());
+            assert!(self.plan.all_ended(), "runs go on: {}", self.plan.open());
             worker.end();
             return false;
         }

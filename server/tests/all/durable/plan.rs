@@ -113,6 +113,16 @@ impl Plan {
         self.runs.values().all(Run::ended)
     }
 
+    /// The runs that have not ended, and the last that is known of each.
+    pub(super) fn open(&self) -> String {
+        let active = self.runs.iter().filter(|(_, run)| !run.ended());
+        let line = |(id, run): (&RunId, &Run)| {
+            let last = run.known.last_key_value().map(|(number, k)| (number, &k.record.fact));
+            format!("{id} ({}, {:?}): {last:?}", run.graph, run.durability)
+        };
+        active.map(line).collect::<Vec<_>>().join("\n")
+    }
+
     /// What the next life is asked to read: what may have been stored without being told.
     pub(super) fn unknown(&self) -> Vec<(LogId, Number)> {
         let active = self.runs.iter().filter(|(_, run)| !run.ended());

@@ -58,6 +58,11 @@ impl Worker {
 #[test]
 fn process() {
     let Some(worker) = process::role::<Worker>("worker") else { return };
+    // What the engine complains of stands beside what the test does.
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_writer(std::io::stderr)
+        .init();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(2).enable_all().build().unwrap().block_on(work(worker));
 }
