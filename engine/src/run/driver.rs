@@ -255,7 +255,8 @@ impl Driver {
             Command::Called { called, message, ack } => {
                 self.beat(&called.task);
                 if let Some(message) = message {
-                    let shown = called.shown || self.shows(&called.task);
+                    let answers = called.tool.is_some();
+                    let shown = called.shown || (answers && self.shows(&called.task));
                     self.writer.message(message, shown);
                 }
                 self.writer.called(*called)?;

@@ -99,7 +99,7 @@ impl Driver {
         };
         let untouched = task.attempt == 1 && task.replies.is_empty() && task.open.is_empty();
         let cached = node.policy.cache.as_ref().filter(|_| untouched).and_then(|cache| {
-            let key = Key::new(cache, &task.state, &run.started.owner);
+            let key = Key::new(cache, &task.state, run);
             self.shared.cache.get(&key, &frame.graph, &*self.shared.services.env)
         });
         Some(Ready {
@@ -147,7 +147,7 @@ impl Driver {
         let frame = root.frame(super::frame::split(path).0);
         let Some((frame, task)) = frame.zip(root.task(path)) else { return };
         if let Some(cache) = &frame.graph.nodes[task.node].policy.cache {
-            let key = Key::new(cache, &task.state, &run.started.owner);
+            let key = Key::new(cache, &task.state, run);
             self.shared.cache.put(key, done, cache.keep, &*self.shared.services.env);
         }
     }

@@ -159,6 +159,8 @@ impl Writer {
             return;
         }
         let run = run.clone();
+        // What stands for older messages is for models.
+        let shown = shown && message.covers.is_none();
         self.log.messages.insert(message.id.clone(), message.clone());
         self.due.batch.messages.push(StoredMessage { message, run, shown });
     }

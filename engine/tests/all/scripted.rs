@@ -9,7 +9,9 @@ use exile_engine::model::{
     Capabilities, Delta, DeltaSender, Finish, ModelReply, ModelRequest, Provider, ProviderError,
     ProviderFault, Usage,
 };
-use exile_engine::tool::{DynTool, Effect, ToolAnswer, ToolCx, ToolSet, ToolSpec};
+use exile_engine::tool::{
+    DynTool, Effect, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolSet, ToolSpec,
+};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -123,23 +125,30 @@ pub struct Counting {
     pub keys: Mutex<Vec<String>>,
     /// Never answers when set.
     pub hangs: Option<Arc<Notify>>,
+    /// Fails every call.
+    fails: bool,
 }
 
 impl Counting {
     pub fn new(name: &str, effect: Effect) -> Arc<Self> {
-        Self::make(name, effect, None)
+        Self::make(name, effect, None, false)
     }
 
     pub fn hanging(name: &str, effect: Effect, hangs: Arc<Notify>) -> Arc<Self> {
-        Self::make(name, effect, Some(hangs))
+        Self::make(name, effect, Some(hangs), false)
     }
 
-    fn make(name: &str, effect: Effect, hangs: Option<Arc<Notify>>) -> Arc<Self> {
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub fn failing(name: &str, effect: Effect) -> Arc<Self> {
+        Self::make(name, effect, None, true)
+    }
+
+    fn make(name: &str, effect: Effect, hangs: Option<Arc<Notify>>, fails: bool) -> Arc<Self> {
         let schema = json!({ "type": "object", "properties": { "n": { "type": "integer" } } });
         let spec = ToolSpec::new(name, "Counts.", schema, effect, "native");
         // Whether a model may be steered by it is asked elsewhere.
         let spec = ToolSpec { taints: false, ..spec };
-        Arc::new(Self { spec, keys: Mutex::default(), hangs })
+        Arc::new(Self { spec, keys: Mutex::default(), hangs, fails })
     }
 }
 
@@ -164,6 +173,10 @@ impl DynTool for Shared {
         if let Some(hangs) = &self.0.hangs {
             hangs.notify_one();
             std::future::pending::<()>().await;
+        }
+        if self.0.fails {
+            let error = ToolError::new(ToolErrorKind::Upstream, "it is down");
+            return ToolAnswer::Failed(error);
         }
         ToolAnswer::Done(args)
     }

@@ -26,21 +26,21 @@ use crate::hand::{Bench, Hand, Inner, leaf, writes};
 use crate::scripted::{Counting, Line, Scripted, Tools};
 
 /// A store, and engines over it, one after another.
-struct House {
-    env: Arc<StepEnv>,
+pub(super) struct House {
+    pub(super) env: Arc<StepEnv>,
     store: Arc<MemoryJournal>,
     model: Arc<Scripted>,
     tools: Vec<Arc<Counting>>,
 }
 
 impl House {
-    fn new(script: Vec<Line>, tools: Vec<Arc<Counting>>) -> Self {
+    pub(super) fn new(script: Vec<Line>, tools: Vec<Arc<Counting>>) -> Self {
         let env = Arc::new(StepEnv::new());
         let store = Arc::new(MemoryJournal::new(env.clone()));
         Self { env, store, model: Scripted::new(script), tools }
     }
 
-    async fn engine(&self, hand: Hand) -> Bench {
+    pub(super) async fn engine(&self, hand: Hand) -> Bench {
         let env: Arc<dyn Env> = self.env.clone();
         let models = Models::new(vec![self.model.clone()], BTreeMap::new());
         let registry = Arc::new(ToolRegistry::new(&[&Tools(self.tools.clone())]).unwrap());
@@ -53,7 +53,7 @@ impl House {
         self.env.advance(Duration::from_mins(1));
     }
 
-    async fn records(&self, log: &LogId) -> Vec<Numbered> {
+    pub(super) async fn records(&self, log: &LogId) -> Vec<Numbered> {
         self.store.read(log, 0, usize::MAX).await.unwrap().records
     }
 

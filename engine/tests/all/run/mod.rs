@@ -2,8 +2,10 @@
 
 mod complaints;
 mod crash;
+mod flows;
 mod laws;
 mod moves;
+mod policies;
 mod stops;
 mod streams;
 mod written;
