@@ -70,7 +70,7 @@ CREATE TABLE exile_llm_skill (
 CREATE TABLE exile_log (
     key         INTEGER PRIMARY KEY,
     id          TEXT NOT NULL UNIQUE,
-    head        INTEGER NOT NULL DEFAULT 0, -- number of the last record
+    head        INTEGER NOT NULL DEFAULT 0, -- at most the number of the last record, if there is one
     reserved    INTEGER NOT NULL DEFAULT 0, -- no number above this one was handed out
     epoch       INTEGER NOT NULL DEFAULT 0, -- rises with every claim
     worker      TEXT,

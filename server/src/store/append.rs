@@ -27,37 +27,39 @@ use super::{Store, StoreError, column, large, messages};
 const TOGETHER: usize = 256;
 
 /// Stores the records of the appends whose lease and head are right, and moves those heads; gives
-/// their logs as they were. One trip to the connection's thread, since trips are most of what a
-/// small transaction costs.
+/// their logs as they were.
 const MOVE: &str = "
     BEGIN IMMEDIATE;
+    UPDATE exile_log AS l
+    SET head = (SELECT max(number) FROM exile_record WHERE log = l.key)
+    FROM json_each(?1) m
+    WHERE l.id = m.value ->> 0
+      AND l.head < (SELECT max(number) FROM exile_record WHERE log = l.key);
     INSERT INTO exile_record (log, number, version, snapshot, body)
-    SELECT l.key, r.value ->> 3, r.value ->> 4, r.value ->> 5, r.value ->> 6
+    SELECT l.key, r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7
     FROM json_each(?2) r CROSS JOIN exile_log l
     WHERE l.id = r.value ->> 0 AND l.epoch = r.value ->> 1 AND l.head = r.value ->> 2
       AND l.lease_until IS NOT NULL;
     UPDATE exile_log AS l
-    SET head = m.value ->> 3, reserved = max(l.reserved, m.value ->> 3, m.value ->> 4)
+    SET head = m.value ->> 3, reserved = max(l.reserved, m.value ->> 4)
     FROM json_each(?1) m
     WHERE l.id = m.value ->> 0 AND l.epoch = m.value ->> 1 AND l.head = m.value ->> 2
       AND l.lease_until IS NOT NULL
     RETURNING id, key, active, parked, wake";
 
-/// The same and the commit, for appends that hold nothing but records from which no row follows,
-/// to logs that do not wait.
-const MOVE_AND_COMMIT: &str = "
+/// The short way: stores and commits, in one trip to the connection's thread and one changed page
+/// to a log, the records of appends from which nothing else follows. The log's row stays as it is,
+/// so its head is that of its records.
+const STORE_AND_COMMIT: &str = "
     BEGIN IMMEDIATE;
     INSERT INTO exile_record (log, number, version, snapshot, body)
-    SELECT l.key, r.value ->> 3, r.value ->> 4, r.value ->> 5, r.value ->> 6
-    FROM json_each(?2) r CROSS JOIN exile_log l
-    WHERE l.id = r.value ->> 0 AND l.epoch = r.value ->> 1 AND l.head = r.value ->> 2
-      AND l.lease_until IS NOT NULL AND NOT l.parked;
-    UPDATE exile_log AS l
-    SET head = m.value ->> 3, reserved = max(l.reserved, m.value ->> 3, m.value ->> 4)
-    FROM json_each(?1) m
-    WHERE l.id = m.value ->> 0 AND l.epoch = m.value ->> 1 AND l.head = m.value ->> 2
+    SELECT l.key, r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7
+    FROM json_each(?1) r CROSS JOIN exile_log l
+    WHERE l.id = r.value ->> 0 AND l.epoch = r.value ->> 1 AND l.reserved >= r.value ->> 3
       AND l.lease_until IS NOT NULL AND NOT l.parked
-    RETURNING id;
+      AND r.value ->> 2 = max(l.head, coalesce(
+          (SELECT max(number) FROM exile_record WHERE log = l.key), 0))
+    RETURNING (SELECT id FROM exile_log WHERE key = log) AS id;
     COMMIT";
 
 /// Appends that wait for the disk.
@@ -129,7 +131,7 @@ struct Append {
     messages: Vec<(Number, StoredMessage)>,
     consumed: Vec<InputId>,
     at_ms: i64,
-    /// [`MOVE_AND_COMMIT`] may be all that it needs.
+    /// [`STORE_AND_COMMIT`] may be all that it needs.
     plain: bool,
 }
 
@@ -140,15 +142,17 @@ impl Append {
             column::integer(number)?;
         }
         let (log, epoch, after) = (&lease.log, lease.epoch, batch.after);
+        let reserve = batch.reserve.max(head);
         let (mut rows, mut blobs) = (Vec::with_capacity(batch.records.len()), Vec::new());
         for Numbered { number, record } in &batch.records {
             let packed = large::pack(record)?;
             let snapshot = matches!(record.fact, Fact::Snapshot { .. }).then_some(1);
-            let row = (log, epoch, after, number, VERSION, snapshot, packed.body);
+            let row = (log, epoch, after, reserve, number, VERSION, snapshot, packed.body);
             rows.push(column::json(&row)?);
             blobs.extend(packed.blobs.into_iter().map(|(id, bytes)| (*number, id, bytes)));
         }
-        let plain = blobs.is_empty()
+        let plain = !batch.records.is_empty()
+            && blobs.is_empty()
             && batch.messages.is_empty()
             && batch.consumed.is_empty()
             && !batch.records.iter().any(|r| project::turns(&r.record.fact));
@@ -156,7 +160,7 @@ impl Append {
             lease: lease.clone(),
             after,
             head,
-            moves: column::json(&(log, epoch, after, head, batch.reserve))?,
+            moves: column::json(&(log, epoch, after, head, reserve))?,
             rows,
             records: batch.records.clone(),
             blobs,
@@ -237,7 +241,7 @@ impl Store {
     /// Commits what is right and plain; gives the rest, which the long way says the reason of.
     async fn commit_plain(&self, group: Vec<Entry>) -> Vec<Entry> {
         let appends: Vec<&Append> = group.iter().map(|entry| &entry.append).collect();
-        let Ok(taken) = self.move_and_commit(&appends).await else { return group };
+        let Ok(taken) = self.store_and_commit(&appends).await else { return group };
         let is_taken = |entry: &Entry| taken.contains(entry.append.lease.log.as_str());
         let (taken, rest): (Vec<Entry>, Vec<Entry>) = group.into_iter().partition(is_taken);
         for entry in taken {
@@ -247,10 +251,9 @@ impl Store {
     }
 
     /// The logs whose appends were committed.
-    async fn move_and_commit(&self, appends: &[&Append]) -> Result<HashSet<String>, StoreError> {
+    async fn store_and_commit(&self, appends: &[&Append]) -> Result<HashSet<String>, StoreError> {
         let mut write = self.write().await?;
-        let rows = sqlx::query(MOVE_AND_COMMIT)
-            .bind(list(appends.iter().map(|a| &a.moves)))
+        let rows = sqlx::query(STORE_AND_COMMIT)
             .bind(list(appends.iter().flat_map(|a| &a.rows)))
             .fetch_all(write.transaction())
             .await?;
@@ -376,7 +379,9 @@ async fn refusal(
     expected: Number,
 ) -> Result<JournalError, StoreError> {
     let row = sqlx::query(
-        "SELECT head FROM exile_log WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
+        "SELECT max(head, coalesce((SELECT max(number) FROM exile_record WHERE log = key), 0))
+             AS head
+         FROM exile_log WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
     )
     .bind(lease.log.as_str())
     .bind(column::integer(lease.epoch)?)

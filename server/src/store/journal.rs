@@ -9,7 +9,9 @@
 //! | `points.rs` | places at which a test may end the process |
 //!
 //! Invariants:
-//! - `append` is one transaction; it checks epoch and head with the statement that moves the head.
+//! - `append` is one transaction; it checks epoch and head with the statement that stores.
+//! - A log's head is the number of its last record, or the `head` of its row if that is higher:
+//!   the row is brought up to date only with what changes it besides (`append.rs`).
 //! - Leases use SQLite's clock, epochs rise with every claim, and a released lease is void.
 //! - A log is in the queue (`due`) while it has unread inputs or a run that goes on; its place is
 //!   that of the input that brought it there. A log that waits may have a wake-up (`wake`), which
@@ -266,7 +268,8 @@ async fn look(
     let rejects = matches!(input, Input::Start(start) if start.if_active == IfActive::Reject);
     let rows = sqlx::query(
         "BEGIN IMMEDIATE;
-         SELECT l.key, l.head, l.purged > 0 AND l.purged >= l.head AS purged,
+         SELECT l.key, l.head, l.purged > 0 AND NOT EXISTS (
+                 SELECT 1 FROM exile_record WHERE log = l.key) AS purged,
              EXISTS (SELECT 1 FROM exile_input WHERE log = l.key AND id = ?2)
                  OR EXISTS (SELECT 1 FROM exile_run WHERE id = ?3) AS known,
              ?4 AND EXISTS (SELECT 1 FROM exile_run

@@ -70,6 +70,10 @@ const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
 /// Connections that only read.
 const READERS: u32 = 4;
 
+/// What the writing connection keeps of the file in memory, as SQLite spells 16 MiB: the tail of
+/// every log that is written to.
+const WRITER_CACHE: &str = "-16384";
+
 /// How long one connection waits for another one's lock.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -98,7 +102,7 @@ impl Store {
     pub async fn open(path: &Path, env: Arc<dyn Env>) -> Result<Self, StoreError> {
         points::arm();
         let options = options(path);
-        let writer = Writer::new(options.clone());
+        let writer = Writer::new(options.clone().pragma("cache_size", WRITER_CACHE));
         let mut write = writer.lock().await?;
         check_library(write.connection()).await?;
         migrate(write.connection()).await?;

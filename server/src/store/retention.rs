@@ -118,7 +118,8 @@ async fn keep_from(
 ) -> Result<Number, StoreError> {
     let key = lineage.keys[0];
     let row = sqlx::query(
-        "SELECT head,
+        "SELECT max(head, coalesce((SELECT max(number) FROM exile_record WHERE log = ?1), 0))
+                 AS head,
              EXISTS (SELECT 1 FROM exile_run WHERE log = ?1
                      AND (conversation IS NOT NULL OR ended_at IS NULL OR ended_at >= ?2))
              OR EXISTS (SELECT 1 FROM exile_input WHERE log = ?1 AND body IS NOT NULL)
@@ -134,9 +135,8 @@ async fn keep_from(
     }
     // What may still be loaded: the head; where forks began; what a run that is to end, or ended
     // lately, began after (it may be rolled back); where one is to be forked.
-    let numbers: Vec<i64> = sqlx::query_scalar(
-        "SELECT head FROM exile_log WHERE key = ?1
-         UNION SELECT parent_at FROM exile_log WHERE parent = ?1 AND purged = 0
+    let mut numbers: Vec<i64> = sqlx::query_scalar(
+        "SELECT parent_at FROM exile_log WHERE parent = ?1 AND purged = 0
          UNION SELECT first - 1 FROM exile_run
                WHERE log = ?1 AND first IS NOT NULL AND (ended_at IS NULL OR ended_at >= ?2)
          UNION SELECT body ->> '$.fork.at' FROM exile_input
@@ -146,6 +146,7 @@ async fn keep_from(
     .bind(before_ms)
     .fetch_all(&mut *connection)
     .await?;
+    numbers.push(row.try_get("head")?);
     let mut keep = Number::MAX;
     for number in numbers {
         let at = Number::try_from(number).unwrap_or(0);
@@ -201,7 +202,8 @@ async fn remove_records(
         "DELETE FROM exile_input WHERE log = ?1 AND body IS NULL AND consumed < ?2;
          DELETE FROM exile_cut WHERE log = ?1 AND number < ?2;
          DELETE FROM exile_blob_use WHERE log = ?1 AND number < ?2;
-         UPDATE exile_log SET purged = ?2 - 1 WHERE key = ?1",
+         UPDATE exile_log SET purged = ?2 - 1, head = max(head, coalesce(
+             (SELECT max(number) FROM exile_record WHERE log = ?1), 0)) WHERE key = ?1",
     )
     .bind(key)
     .bind(column::integer(keep)?)

@@ -117,7 +117,9 @@ impl Store {
     /// The owner's run of that id.
     pub async fn run(&self, owner: &UserId, id: &RunId) -> Result<Option<RunRow>, StoreError> {
         let row = sqlx::query(
-            "SELECT r.*, l.id AS log_id, l.head FROM exile_run r JOIN exile_log l ON l.key = r.log
+            "SELECT r.*, l.id AS log_id, max(l.head, coalesce(
+                 (SELECT max(number) FROM exile_record WHERE log = l.key), 0)) AS head
+             FROM exile_run r JOIN exile_log l ON l.key = r.log
              WHERE r.id = ?1 AND r.owner = ?2",
         )
         .bind(id.as_str())
@@ -135,7 +137,9 @@ impl Store {
         page: Page,
     ) -> Result<Listed<RunRow>, StoreError> {
         let rows = sqlx::query(
-            "SELECT r.*, l.id AS log_id, l.head FROM exile_run r JOIN exile_log l ON l.key = r.log
+            "SELECT r.*, l.id AS log_id, max(l.head, coalesce(
+                 (SELECT max(number) FROM exile_record WHERE log = l.key), 0)) AS head
+             FROM exile_run r JOIN exile_log l ON l.key = r.log
              WHERE r.owner = ?1 AND r.seq < ?2
                AND (?3 IS NULL OR r.conversation = ?3)
                AND (?4 IS NULL OR r.status = ?4)

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::sample::{
     batch, begin, cancel, ended, input, log, message, send_start, snapshot, start, started, step,
-    worker,
+    waiting, worker,
 };
 use super::{Fault, Held, Law, claimed, ensure, fenced, same};
 use crate::id::RunId;
@@ -40,6 +40,7 @@ pub(super) const ALL: &[(&str, Law)] = &[
     ("a log without work is not claimed, one with new input is", |j| Box::pin(idle(j))),
     ("a run cancelled in the queue leaves the running one alone", |j| Box::pin(queued_end(j))),
     ("reserved numbers never fall", |j| Box::pin(reserved(j))),
+    ("appends within what is reserved keep every law", |j| Box::pin(within_reserve(j))),
     ("any text comes back as it was, and a message may be replaced", |j| Box::pin(any_text(j))),
     ("a value of any size comes back as it was", |j| Box::pin(any_size(j))),
 ];
@@ -304,6 +305,40 @@ async fn reserved(journal: &dyn Journal) -> Held {
     let third = batch(7, vec![step(60, json!(1), &[])]);
     journal.append(&lease, &Batch { reserve: 0, ..third }).await?;
     same(&journal.read(&log("run_1"), 1, 1).await?.reserved, &60)
+}
+
+async fn within_reserve(journal: &dyn Journal) -> Held {
+    send_start(journal, "run_1").await?;
+    let old = claimed(journal, LAPSED).await?;
+    let lease = claimed(journal, LONG).await?;
+    let first = batch(0, vec![started(1, "run_1")]);
+    let consumed = vec![input("in_run_1")];
+    journal.append(&lease, &Batch { reserve: 100, consumed, ..first }).await?;
+    let steps = vec![step(2, json!(2), &[]), step(4, json!(4), &[])];
+    journal.append(&lease, &batch(1, steps.clone())).await?;
+    for after in [0, 1, 2, 3, 5] {
+        conflict(journal, &lease, &batch(after, vec![step(6, json!(6), &[])]), 4).await?;
+    }
+    fenced(&journal.append(&old, &batch(4, vec![step(6, json!(6), &[])])).await)?;
+    journal.append(&lease, &batch(4, vec![step(6, json!(6), &[])])).await?;
+    let place = |last| Some(Place { log: log("run_1"), first: Some(1), last });
+    journal.append(&lease, &batch(6, vec![waiting(7, "run_1", None)])).await?;
+    same(&journal.find(&RunId::from("run_1")).await?, &place(Some(7)))?;
+    journal.append(&lease, &batch(7, vec![step(8, json!(8), &[])])).await?;
+    same(&journal.find(&RunId::from("run_1")).await?, &place(None))?;
+    let history = journal.load(&log("run_1"), None).await?;
+    let numbers: Vec<Number> = history.records.iter().map(|r| r.number).collect();
+    same(&(numbers, history.reserved), &(vec![1, 2, 4, 6, 7, 8], 100))?;
+    same(&history.records[1..3].to_vec(), &steps)?;
+    journal.append(&lease, &batch(8, vec![snapshot(9, &[])])).await?;
+    same(&journal.load(&log("run_1"), None).await?.records, &vec![snapshot(9, &[])])?;
+    journal.release(&lease, None).await?;
+    fenced(&journal.append(&lease, &batch(9, vec![step(10, json!(10), &[])])).await)?;
+    let next = claimed(journal, LONG).await?;
+    journal.append(&next, &batch(9, vec![step(10, json!(10), &[])])).await?;
+    let end = batch(10, vec![ended(11, "run_1", EndStatus::Finished)]);
+    journal.append(&next, &end).await?;
+    same(&journal.find(&RunId::from("run_1")).await?, &place(Some(11)))
 }
 
 async fn any_text(journal: &dyn Journal) -> Held {

@@ -33,7 +33,7 @@ async fn append(store: &Store, log: &str, after: Number, records: Vec<Numbered>)
     store.release(&lease, None).await.unwrap();
 }
 
-fn gone<T: std::fmt::Debug>(read: Result<T, JournalError>) {
+fn gone<T: std::fmt::Debug>(read: &Result<T, JournalError>) {
     assert!(matches!(read, Err(JournalError::Purged(_))), "{read:?}");
 }
 
@@ -51,11 +51,11 @@ async fn a_run_that_ended_long_ago_keeps_its_row_alone() {
     assert_eq!(purged, Purged { logs: 1, records: 2, messages: 1, blobs: 1 });
     let row = store.run(&user("ann"), &RunId::from("run_1")).await.unwrap().unwrap();
     assert_eq!((row.status, row.first, row.last), (RunStatus::Finished, 1, 2));
-    gone(store.load(&log, None).await);
-    gone(store.load(&log, Some(1)).await);
-    gone(store.read(&log, 1, 10).await);
+    gone(&store.load(&log, None).await);
+    gone(&store.load(&log, Some(1)).await);
+    gone(&store.read(&log, 1, 10).await);
     assert_eq!(store.get_blob(&bundle).await.unwrap(), None);
-    gone(store.send(&log, &"in_late".into(), &super::write::cancel("run_1")).await);
+    gone(&store.send(&log, &"in_late".into(), &super::write::cancel("run_1")).await);
     assert_eq!(store.purge(later()).await.unwrap(), Purged::default());
 }
 
@@ -97,8 +97,8 @@ async fn a_conversation_keeps_what_its_user_sees_and_what_its_next_turn_reads() 
     assert_eq!(store.load(&log, None).await.unwrap(), before);
     let after = store.list_messages(&user("ann"), &id, Page::default()).await.unwrap();
     assert_eq!(after, seen);
-    gone(store.read(&log, 1, 10).await);
-    gone(store.load(&log, Some(5)).await);
+    gone(&store.read(&log, 1, 10).await);
+    gone(&store.load(&log, Some(5)).await);
     assert_eq!(store.read(&log, 7, 10).await.unwrap().records.len(), 3);
     assert_eq!(store.purge(later()).await.unwrap(), Purged::default());
 }
@@ -119,8 +119,8 @@ async fn a_fork_keeps_what_it_reads_until_it_has_ended_too() {
     append(&store, "run_2", 1, own).await;
     let purged = store.purge(later()).await.unwrap();
     assert_eq!((purged.logs, purged.records), (2, 4));
-    gone(store.load(&child, None).await);
-    gone(store.load(&LogId::from("run_1"), None).await);
+    gone(&store.load(&child, None).await);
+    gone(&store.load(&LogId::from("run_1"), None).await);
 }
 
 #[tokio::test]
@@ -200,9 +200,10 @@ async fn tell(store: &Store, dice: &mut Dice, log: LogId, fork: bool) -> Told {
     let mut head = history.records.last().map_or(0, |r| r.number);
     let run = log.as_str();
     let mut next = history.reserved.max(head) + 1;
-    let first = match fork {
-        true => forked(next, Some(run), "run_0", head),
-        false => started(next, "ann", run, None),
+    let first = if fork {
+        forked(next, Some(run), "run_0", head)
+    } else {
+        started(next, "ann", run, None)
     };
     let mut own = Vec::new();
     let mut records = vec![first];

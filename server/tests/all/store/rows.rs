@@ -8,7 +8,7 @@ use exile_engine::run::record::EndStatus;
 use exile_server::store::{Deletion, Page, RunFilter, RunStatus, SkillRow, Store, StoreError};
 
 use super::Home;
-use super::write::{TRACE, claim, conversation, ended, message, send, started, turn, user};
+use super::write::{TRACE, claim, conversation, ended, message, send, started, step, turn, user};
 
 async fn status(store: &Store, run: &str) -> RunStatus {
     store.run(&user("ann"), &RunId::from(run)).await.unwrap().unwrap().status
@@ -141,8 +141,13 @@ async fn a_run_row_follows_its_records() {
     assert_eq!((run.status, run.first, run.last), (RunStatus::Running, 3, 3));
     assert_eq!(run.started_at.map(jiff::Timestamp::as_millisecond), Some(1_767_225_700_000));
 
-    let records = vec![ended(8, "run_1", EndStatus::Failed)];
+    let records = vec![step(5, "msg_run_1_asked")];
     store.append(&lease, &Batch { after: 3, records, ..Batch::default() }).await.unwrap();
+    let run = store.run(&owner, &RunId::from("run_1")).await.unwrap().unwrap();
+    assert_eq!((run.status, run.first, run.last), (RunStatus::Running, 3, 5));
+
+    let records = vec![ended(8, "run_1", EndStatus::Failed)];
+    store.append(&lease, &Batch { after: 5, records, ..Batch::default() }).await.unwrap();
     let run = store.run(&owner, &RunId::from("run_1")).await.unwrap().unwrap();
     assert_eq!((run.status, run.first, run.last), (RunStatus::Failed, 3, 8));
     assert_eq!(run.usage, Usage { input: 30, cached: 10, output: 20, reasoning: 5 });
