@@ -166,7 +166,8 @@ impl Case<'_> {
             findings.attended += usize::from(call.seen);
             if came > call.intended {
                 let story = self.story(key);
-                complaints.push(format!("{key} came {came} times, intended {}: {story}", call.intended));
+                complaints
+                    .push(format!("{key} came {came} times, intended {}: {story}", call.intended));
             }
             if call.intended > 1 + call.allowed {
                 complaints.push(format!("{key} was begun {} times without leave", call.intended));
