@@ -183,8 +183,13 @@ pub fn closest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Opti
     known
         .map(|known| (strsim::damerau_levenshtein(&lower, &known.to_lowercase()), known))
         .filter(|(distance, _)| *distance <= far)
-        .min_by_key(|(distance, _)| *distance)
+        .min_by_key(|(distance, known)| (*distance, std::cmp::Reverse(same_start(name, known))))
         .map(|(_, known)| known)
+}
+
+/// Characters that both begin with: who types `node` rather left out a letter than mistook one.
+fn same_start(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count()
 }
 
 /// The fix for an unknown name: the closest known one, else all of them.

@@ -100,7 +100,7 @@ impl Words<'_> {
             }
             ValidationErrorKind::AnyOf { context }
             | ValidationErrorKind::OneOfNotValid { context } => {
-                let words = allowed(context);
+                let words = allowed(context, error.instance_path().as_str());
                 match best(context) {
                     _ if !words.is_empty() => vec![self.none_of(error, at, &words)],
                     Some(errors) => errors.iter().flat_map(|e| self.violations(e)).collect(),
@@ -174,6 +174,8 @@ impl Words<'_> {
             format!("put it in quotes: '{}'", plain(got))
         } else if wanted.contains(&"array") && !wanted.contains(&"string") && got.is_string() {
             format!("write a list: [{}]", plain(got))
+        } else if got.is_null() && wanted.iter().any(|kind| ["object", "array"].contains(kind)) {
+            "indent what belongs to it further than its key, or remove the key".to_owned()
         } else if got.is_null() {
             "write a value after the colon, or remove the key".to_owned()
         } else {
@@ -187,6 +189,7 @@ impl Words<'_> {
         let fix = match error.kind() {
             ValidationErrorKind::Minimum { limit } => format!("write {limit} or more"),
             ValidationErrorKind::Maximum { limit } => format!("write {limit} or less"),
+            ValidationErrorKind::MinItems { limit } => format!("list at least {limit}"),
             _ => self.form(error).unwrap_or("change the value").to_owned(),
         };
         self.value(code::INVALID_VALUE, at, message, fix)
@@ -198,16 +201,16 @@ impl Words<'_> {
     }
 }
 
-/// The words that alternatives allow, if all of them are single words.
-fn allowed(context: &[Vec<ValidationError<'static>>]) -> Vec<String> {
+/// The words that alternatives allow, if all of them are single words for the value at `path`.
+fn allowed(context: &[Vec<ValidationError<'static>>], path: &str) -> Vec<String> {
     let words = |errors: &Vec<ValidationError<'static>>| match errors.as_slice() {
-        [only] if only.instance_path().as_str().is_empty() => match only.kind() {
+        [only] if only.instance_path().as_str() == path => match only.kind() {
             ValidationErrorKind::Constant { expected_value } => Some(vec![plain(expected_value)]),
             ValidationErrorKind::Enum { options } => {
                 Some(options.as_array().into_iter().flatten().map(plain).collect())
             }
             ValidationErrorKind::AnyOf { context }
-            | ValidationErrorKind::OneOfNotValid { context } => Some(allowed(context)),
+            | ValidationErrorKind::OneOfNotValid { context } => Some(allowed(context, path)),
             // An optional value's schema ends with `null`.
             ValidationErrorKind::Type { kind: TypeKind::Single(JsonType::Null) } => Some(vec![]),
             _ => None,
@@ -224,8 +227,14 @@ fn best<'e>(
 ) -> Option<&'e [ValidationError<'static>]> {
     let depth = |errors: &&Vec<ValidationError<'static>>| {
         let deep = |e: &ValidationError<'static>| e.instance_path().as_str().matches('/').count();
-        let typed =
-            |e: &ValidationError<'static>| !matches!(e.kind(), ValidationErrorKind::Type { .. });
+        let typed = |e: &ValidationError<'static>| match e.kind() {
+            ValidationErrorKind::Type { .. } => false,
+            ValidationErrorKind::Enum { options } => {
+                let of_its_kind = |word: &Value| kind_of(word) == kind_of(e.instance());
+                options.as_array().is_some_and(|words| words.iter().any(of_its_kind))
+            }
+            _ => true,
+        };
         (errors.iter().map(deep).max(), errors.iter().all(typed))
     };
     // The first of equals: an optional value's schema ends with `null`.

@@ -6,7 +6,7 @@
 //! - Every write is checked against the channel's type; a wrong one changes nothing.
 //! - What is stored of a write is an [`Op`], which needs no graph to be applied again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
@@ -288,19 +288,27 @@ pub fn apply(slot: &mut Arc<Value>, op: &Op, messages: &MessageMap) -> Result<()
         }
         Op::Messages(ids) => {
             let slot = list(slot);
+            let mut places = places(slot, ids);
             for id in ids {
                 let message = messages.get(id).ok_or_else(|| WriteError::Message(id.clone()))?;
                 let value = serde_json::to_value(&**message).unwrap_or(Value::Null);
-                let same =
-                    |v: &&mut Value| v.get("id").and_then(Value::as_str) == Some(id.as_str());
-                match slot.iter_mut().rev().find(same) {
-                    Some(old) => *old = value,
-                    None => slot.push(value),
+                let place = *places.entry(id.as_str()).or_insert(slot.len());
+                if place == slot.len() {
+                    slot.push(value);
+                } else {
+                    slot[place] = value;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Where these messages stand in a list: found in one pass, since a snapshot names all of them.
+fn places<'i>(list: &[Value], ids: &'i [MessageId]) -> HashMap<&'i str, usize> {
+    let wanted: HashSet<&str> = ids.iter().map(MessageId::as_str).collect();
+    let id = |v: &Value| wanted.get(v.get("id")?.as_str()?).copied();
+    (0..).zip(list).filter_map(|(place, message)| Some((id(message)?, place))).collect()
 }
 
 fn list(slot: &mut Arc<Value>) -> &mut Vec<Value> {

@@ -12,7 +12,7 @@ use exile_engine::message::Message;
 use exile_engine::run::record::{AskReason, Asked, Number};
 use exile_engine::run::standing::RunAt;
 use exile_engine::tool::ToolRegistry;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::conflict::RunConflict;
@@ -114,7 +114,8 @@ pub fn check(open: &[Asked], answers: &Answers, tools: &ToolRegistry) -> Result<
 #[must_use]
 pub fn takes_text(asked: &Asked) -> bool {
     let question = &asked.question;
-    question.reason == AskReason::Human && question.choices.is_empty() && question.schema.is_none()
+    let free = question.schema.as_ref().is_none_or(|schema| *schema == json!({ "type": "string" }));
+    question.reason == AskReason::Human && question.choices.is_empty() && free
 }
 
 fn admits(asked: &Asked, value: &Value, tools: &ToolRegistry) -> Result<(), String> {
@@ -158,7 +159,6 @@ fn approval(value: &Value, tool: Option<&str>, tools: &ToolRegistry) -> Result<(
 mod tests {
     use super::*;
     use exile_engine::run::record::Question;
-    use serde_json::json;
 
     fn asked(reason: AskReason, choices: &[&str], schema: Option<Value>) -> Asked {
         let choices = choices.iter().map(|c| (*c).to_owned()).collect();
@@ -203,6 +203,7 @@ mod tests {
     #[test]
     fn a_message_answers_free_text_alone() {
         assert!(takes_text(&asked(AskReason::Human, &[], None)));
+        assert!(takes_text(&asked(AskReason::Human, &[], Some(json!({ "type": "string" })))));
         assert!(!takes_text(&asked(AskReason::Human, &["yes"], None)));
         assert!(!takes_text(&asked(AskReason::Human, &[], Some(json!({})))));
         assert!(!takes_text(&asked(AskReason::Approval, &[], None)));

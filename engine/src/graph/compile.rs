@@ -128,7 +128,9 @@ fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
     }
     sort(&mut findings);
     let mut brings = Brings::default();
-    nodes.iter().for_each(|node| brings.add(&node.brings));
+    for node in &nodes {
+        brings.add(&node.brings);
+    }
     let required = required(&spec);
     let head = Head {
         name: spec.graph.as_str().into(),
@@ -272,7 +274,7 @@ impl Builder<'_> {
         let document = scene.document;
         let kind = kind.filter(|kind| {
             let shape = self.shape(pointer, &**kind);
-            let wrong = shape.map(|shape| shape.check(document, &pointer, &value));
+            let wrong = shape.map(|shape| shape.check(document, pointer, &value));
             let good = wrong.as_ref().is_some_and(Vec::is_empty);
             self.findings.extend(wrong.into_iter().flatten().map(|violation| violation.finding));
             good

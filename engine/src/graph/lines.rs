@@ -248,6 +248,7 @@ impl Reader<'_> {
                 }
                 Some(Point::Node(node)) => sources.push(node),
                 Some(_) => {
+                    self.lines.complete = false;
                     let fix = "join nodes only";
                     self.error(code::INVALID_LINE, &at, format!("`{name}` cannot be joined"), fix);
                 }
@@ -369,12 +370,13 @@ impl Reader<'_> {
             _ => {}
         }
         let node = self.places.get(name).copied();
-        if node.is_none() {
+        // Without any node there is a finding that says so.
+        if node.is_none() && !self.names.is_empty() {
             let known = self.names.iter().map(|name| &**name).chain(["START", "END"]);
             let fix = suggest(name, known);
             self.error(code::UNKNOWN_NODE, at, format!("no node is named `{name}`"), fix);
-            self.lines.complete = false;
         }
+        self.lines.complete &= node.is_some();
         node.map(Point::Node)
     }
 

@@ -30,7 +30,7 @@ use crate::graph::topology::{Place, Take};
 use crate::graph::{Branch, Needs, NodeIndex, Schedule};
 
 /// Pairs that are looked at; more are found only in graphs that no person wrote.
-const PAIR_LIMIT: usize = 1_000_000;
+const PAIR_LIMIT: usize = 250_000;
 
 /// Pairs of nodes that can run at the same time, the smaller first; whether they always do once
 /// their fork has run.
@@ -61,6 +61,14 @@ struct Pair {
     b: Flow,
     /// The join that a flow fired before the other could fill a slot of it; whether it was `b`.
     ahead: Option<(usize, bool)>,
+}
+
+impl Pair {
+    /// Whether a flow comes to a join that the other one has fired already.
+    fn absorbs(self, flow: Flow, fired_by_b: bool) -> bool {
+        matches!((flow, self.ahead), (Flow::Slot { join, .. }, Some((fired, by_b)))
+            if join == fired && by_b == fired_by_b)
+    }
 }
 
 /// Where a flow can go; `None` if it ends there. Whether it always does.
@@ -96,9 +104,8 @@ struct Explorer {
 /// Whether one task can take both ways.
 pub(super) fn both(branch: Branch, a: Take, b: Take) -> bool {
     match (a, b) {
-        (Take::Error, _) | (_, Take::Error) => false,
         (Take::Goto, Take::Goto) => true,
-        (Take::Goto, _) | (_, Take::Goto) => false,
+        (a, b) if !a.is_line() || !b.is_line() => false,
         (Take::Always, _) | (_, Take::Always) | (Take::Otherwise, Take::Otherwise) => true,
         (Take::When, Take::When) => branch == Branch::All,
         _ => false,
@@ -245,16 +252,10 @@ impl Explorer {
     fn step(&mut self, pair: Pair, a: Option<Flow>, b: Option<Flow>, sure: bool) {
         let (Some(a), Some(b)) = (a, b) else { return };
         let once = self.schedule == Schedule::Superstep;
-        if once && a == b || self.absorbed(pair, a, true) || self.absorbed(pair, b, false) {
+        if once && a == b || pair.absorbs(a, true) || pair.absorbs(b, false) {
             return;
         }
         self.note(Pair { a, b, ..pair }, sure);
-    }
-
-    /// Whether a flow comes to a join that the other one has fired already.
-    fn absorbed(&self, pair: Pair, flow: Flow, fired_by_b: bool) -> bool {
-        matches!((flow, pair.ahead), (Flow::Slot { join, .. }, Some((fired, by_b)))
-            if join == fired && by_b == fired_by_b)
     }
 
     fn goes(&self, join: usize, from: NodeIndex, other: Flow) -> Goes {

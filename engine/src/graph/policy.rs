@@ -92,7 +92,6 @@ impl Common<'_> {
     fn on_error(&mut self, word: Option<&str>) -> OnError {
         let place = |name: &str| self.places.get(name).copied();
         match word {
-            None => OnError::Fail,
             Some(word @ ("fail" | "continue")) if place(word).is_some() => {
                 let message = format!("`on_error: {word}` is a word, and a node has that name too");
                 let finding =
@@ -100,7 +99,7 @@ impl Common<'_> {
                 self.findings.push(finding);
                 OnError::Fail
             }
-            Some("fail") => OnError::Fail,
+            None | Some("fail") => OnError::Fail,
             Some("continue") => OnError::Continue,
             Some(name @ ("START" | "END")) => {
                 let message = format!("`on_error` names a node that is run, not {name}");
@@ -109,13 +108,13 @@ impl Common<'_> {
                 self.findings.push(finding);
                 OnError::Fail
             }
-            Some(name) => match place(name) {
-                Some(node) => OnError::Node(node),
-                None => {
-                    self.unknown("on_error", name, &["continue", "fail"]);
-                    OnError::Fail
+            Some(name) => {
+                if let Some(node) = place(name) {
+                    return OnError::Node(node);
                 }
-            },
+                self.unknown("on_error", name, &["continue", "fail"]);
+                OnError::Fail
+            }
         }
     }
 
@@ -151,7 +150,10 @@ impl Common<'_> {
         let (document, channels) = (self.document, self.channels);
         let (reads, findings) = (&mut self.reads, &mut *self.findings);
         let mut texts = Texts { document, channels, reads, findings };
-        let to = texts.expression(&pointer, &spec.to)?;
+        let Some(to) = texts.expression(&pointer, &spec.to) else {
+            self.complete = false;
+            return None;
+        };
         self.outside(&pointer, &to, spec);
         Some(Goto { to, among, names })
     }

@@ -80,7 +80,8 @@ fn strip_unsupported(document: &Document, json: &mut Value, findings: &mut Vec<F
             refuse(&child("", key), &format!("`{key}`"));
         }
     }
-    for (name, node) in json["nodes"].as_object_mut().into_iter().flatten() {
+    let nodes = json.get_mut("nodes").and_then(Value::as_object_mut);
+    for (name, node) in nodes.into_iter().flatten() {
         let pointer = child("/nodes", name);
         for key in UNSUPPORTED_NODE_KEYS {
             if node.as_object_mut().is_some_and(|map| map.shift_remove(key).is_some()) {

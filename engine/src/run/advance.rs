@@ -33,7 +33,7 @@ impl Frame {
             Fact::Step(step) => self.at(&step.path)?.step(step, at_ms, messages),
             Fact::Resolved(resolved) => self.resolved(resolved),
             Fact::Edited(edited) => self.at(&edited.path)?.edited(edited, at_ms, messages),
-            Fact::Handed {} | Fact::Resumed { .. } | Fact::Waiting(_) => Ok(()),
+            Fact::Resumed { .. } | Fact::Handed {} | Fact::Waiting(_) => Ok(()),
             Fact::Started(_)
             | Fact::Forked(_)
             | Fact::Migrated { .. }

@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! - A node fires at most once per step, in the order of the YAML.
-//! - A join fires once for one set of arrivals, which it empties; a slot that was live and not
-//!   filled then owes one arrival, which is absorbed.
+//! - A join fires once for one set of arrivals, which it empties; of one that counts, a slot that
+//!   was live and not filled then owes one arrival, which is absorbed.
 //! - A join over all never vanishes: when nothing else is live, one that holds an arrival fires.
 //!   One that counts fails the run once it can no longer get what it needs.
 
@@ -209,12 +209,15 @@ fn waiting(firing: &Firing) -> Vec<usize> {
 
 /// Empties a join and fires its target. Slots that could still have been filled owe an arrival.
 fn fire(graph: &Graph, join: usize, waiting: &[usize], running: &[NodeIndex], firing: &mut Firing) {
-    let live = live(graph, Some(join), waiting, running, firing);
-    for (slot, source) in graph.joins[join].slots.iter().enumerate() {
-        let place = [join, slot];
-        let filled = firing.held.filled.contains(&place);
-        if !filled && !firing.held.owed.contains(&place) && live.iter().any(|&n| source.alive[n]) {
-            firing.held.owed.push(place);
+    // One over all fires with slots unfilled only if they are dead, or if it gives way.
+    if graph.joins[join].needs != Needs::All {
+        let live = live(graph, Some(join), waiting, running, firing);
+        for (slot, source) in graph.joins[join].slots.iter().enumerate() {
+            let Held { filled, owed } = &mut firing.held;
+            let here = |places: &[[usize; 2]]| places.contains(&[join, slot]);
+            if !here(filled) && !here(owed) && live.iter().any(|&n| source.alive[n]) {
+                owed.push([join, slot]);
+            }
         }
     }
     firing.held.filled.retain(|f| f[0] != join);

@@ -126,15 +126,20 @@ impl Reader {
         let place = self.shared.journal.find(&self.run).await?.unwrap_or(place);
         self.first = place.first;
         let Some(first) = self.first else { return Ok(true) };
+        // A run that was answered and has not taken that in yet is about to go on. Asked before
+        // the records are read: what is consumed in between shows there.
+        let inbox = self.shared.journal.inbox(&place.log).await?;
+        let answered = inbox.iter().any(|(_, input)| *input.run() == self.run);
         let history = records(&self.shared, &place.log, &self.run, first).await?;
         let messages = message_map(history.messages);
         let mut events = Vec::new();
-        let mut over = false;
+        let (mut over, mut ended) = (false, false);
         for record in &history.records {
             if let Fact::Called(called) = &record.record.fact {
                 events.extend(event::deltas(called, &messages));
             }
-            over = matches!(record.record.fact, Fact::Ended(_) | Fact::Waiting(_));
+            ended = matches!(record.record.fact, Fact::Ended(_));
+            over = ended || matches!(record.record.fact, Fact::Waiting(_));
             events.extend(event::project(record, &messages));
         }
         if !over {
@@ -146,7 +151,7 @@ impl Reader {
         events.dedup_by_key(|e| e.number);
         self.queue.extend(events);
         // A reader that has seen the last event already gets nothing more.
-        self.over = over && self.queue.is_empty();
+        self.over = self.queue.is_empty() && (ended || (over && !answered));
         Ok(true)
     }
 }

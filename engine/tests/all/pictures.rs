@@ -192,6 +192,8 @@ fn json_holds_all_of_it() {
           "output": [
             "notes"
           ],
+          "schedule": "superstep",
+          "durability": "sync",
           "limits": {
             "steps": 40,
             "timeout_ms": 180000,
@@ -221,11 +223,39 @@ edges:
 #[test]
 fn pictures_show_how_many_a_join_waits_for_and_where_nodes_go_besides() {
     let graph = graph(ERRANDS);
-    check(&picture::mermaid(&graph), &expect![[]]);
+    check(
+        &picture::mermaid(&graph),
+        &expect![[r#"
+        flowchart TD
+            n0([START])
+            n1["a<br/><i>probe</i>"]
+            n2["b<br/><i>probe</i>"]
+            n3["c<br/><i>probe</i>"]
+            n4{{any}}
+            n5([END])
+            n0 --> n1
+            n0 --> n2
+            n1 --> n4
+            n1 --> n5
+            n1 -.->|"on error"| n3
+            n2 --> n4
+            n2 --> n5
+            n3 -.->|"goto"| n2
+            n3 -.->|"goto"| n5
+            n4 --> n3
+    "#]],
+    );
     let json = picture::json(&graph);
     let ways: Vec<String> =
-        json["edges"].as_array().unwrap()[4..].iter().map(|e| e.to_string()).collect();
-    check(&ways.join("\n"), &expect![[]]);
+        json["edges"].as_array().unwrap()[4..].iter().map(ToString::to_string).collect();
+    check(
+        &ways.join("\n"),
+        &expect![[r#"
+        {"from":["a","b"],"to":"c","join":"any"}
+        {"from":"a","to":"c","on_error":true}
+        {"from":"c","to":"b","goto":true}
+        {"from":"c","to":"END","goto":true}"#]],
+    );
     assert_eq!((&json["schedule"], &json["durability"]), (&"dataflow".into(), &"async".into()));
 }
 
@@ -245,8 +275,9 @@ fn the_keys_that_every_kind_has_become_its_policy() {
     assert_eq!(goto.among, [Target::Node(1), Target::End]);
     assert_eq!(goto.names, ["b".into(), "END".into()]);
     assert_eq!(graph.joins[0].needs, Needs::Count(1));
-    // `c` can fire `b` again by its `goto`, so a task of `c` keeps the slot of `b` alive.
-    assert_eq!(graph.joins[0].slots[1].alive, [false, true, true]);
+    // `c` can fire `b` by its `goto`, and `a` can fire `c` by its `on_error`.
+    assert_eq!(graph.joins[0].slots[1].alive, [true, true, true]);
+    assert_eq!(graph.joins[0].slots[0].alive, [true, false, false]);
     assert_eq!((graph.schedule, graph.durability), (Schedule::Dataflow, Durability::Async));
 }
 

@@ -88,7 +88,7 @@ fn a_graph_that_never_loaded_is_not_served() {
     let library =
         after(&[&[("a.yaml", NO_YAML)], &[("a.yaml", NO_YAML), ("b.yaml", "graph: b\n")]]);
     let never =
-        ["a < a.yaml does not serve syntax", "b < b.yaml does not serve missing_key wrong_type"];
+        ["a < a.yaml does not serve syntax", "b < b.yaml does not serve missing_key missing_key"];
     assert_eq!(shown(&library), never);
     assert!(library.bundle("b", None).is_none());
 }

@@ -195,5 +195,22 @@ nodes:
   j: { kind: map, over: list, as: x, node: { kind: set, set: { all: x } } }
 order: [a, b, c, d, e, f, g, h, i, j]
 ";
-    expect_test::expect![[""]].assert_eq(&findings(graph, &[]).join("\n"));
+    expect_test::expect![[r#"
+        8: bare_word
+        8: duplicate_name
+        8: bare_word
+        9: `result` is where an item's result is written → call the item something else
+        9: literal_type
+        10: a map needs what it does with an item → add `node: { kind: … }` or `graph: NAME`
+        15: `with` goes with `graph` → move it into `node`, or remove it
+        16: bare_word
+        16: unknown_channel
+        21: invalid_name
+        26: unknown_key
+        27: a map has a `node` or a `graph`, not both → remove one
+        28: invalid_value
+        29: unknown_graph
+        30: duplicate_name
+        30: unknown_kind
+        31: an item writes to `result` alone: `all` would be lost → write `result`, and let the map's own `into` name `all`"#]].assert_eq(&findings(graph, &[]).join("\n"));
 }

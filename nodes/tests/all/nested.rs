@@ -143,5 +143,17 @@ nodes:
   f: { kind: graph, graph: test }
 order: [a, b, c, d, e, f]
 ";
-    expect_test::expect![[""]].assert_eq(&findings_with(graph, &[], &[TALK]).join("\n"));
+    expect_test::expect![[r#"
+        7: unknown_graph
+        8: the graph `talk` must be given `topic` → add `with: { topic: … }`, or give it a default there
+        9: literal_type
+        9: unknown_channel
+        9: unknown_channel
+        9: literal_type
+        10: bare_word
+        10: unknown_channel
+        10: unknown_channel
+        10: `messages` holds messages, and `words` of `talk` does not → name a channel with `reduce: messages`
+        11: `messages` holds messages, and `into` writes a value → remove `into`, or name another channel
+        12: endless_graph"#]].assert_eq(&findings_with(graph, &[], &[TALK]).join("\n"));
 }

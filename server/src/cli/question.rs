@@ -33,6 +33,12 @@ impl<'a> Question<'a> {
         self.0["choices"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
+    /// Whether an answer is JSON that a schema describes, and not just a text.
+    fn wants_json(&self) -> bool {
+        let schema = &self.0["schema"];
+        self.choices().is_empty() && !schema.is_null() && schema["type"] != "string"
+    }
+
     /// The question's lines: its text, what an approval is about, numbered choices.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.0["text"].as_str().unwrap_or_default().to_owned()];
@@ -43,7 +49,7 @@ impl<'a> Question<'a> {
         lines.extend(choices.iter().enumerate().map(|(i, c)| format!("  {}) {c}", i + 1)));
         if self.is_approval() {
             lines.push("  or: edit {…}, reject WHY".to_owned());
-        } else if choices.is_empty() && !self.0["schema"].is_null() {
+        } else if self.wants_json() {
             lines.push(format!("  as JSON that meets {}", self.0["schema"]));
         }
         lines
@@ -66,7 +72,7 @@ impl<'a> Question<'a> {
             if let Some(Ok(arguments)) = edit {
                 return json!({ "edit": arguments });
             }
-        } else if choices.is_empty() && !self.0["schema"].is_null() {
+        } else if self.wants_json() {
             return serde_json::from_str(text).unwrap_or_else(|_| json!(text));
         }
         json!(text)
@@ -99,7 +105,8 @@ mod tests {
         assert_eq!(choices.answer(" tea "), "tea");
         assert_eq!(choices.answer("3"), "3", "which the server refuses");
 
-        let text = json!({ "id": "i", "text": "Why?", "choices": [] });
+        let text = json!({ "id": "i", "text": "Why?", "choices": [],
+                           "schema": { "type": "string" } });
         assert_eq!(Question::of(&text).answer("1"), "1");
         let schema = json!({ "id": "i", "text": "How many?", "schema": { "type": "integer" } });
         assert_eq!(Question::of(&schema).answer("3"), 3);

@@ -179,7 +179,8 @@ mod tests {
         let items: Vec<Value> = (0..300).map(|n| json!(format!("{n}").repeat(9_000))).collect();
         let value = json!({ "all": items });
         let (packed, blobs, back) = round(&value);
-        assert_eq!(blobs.len(), 301 - 1 - 0 - usize::from(blobs.len() == 300));
+        // Numbers of one digit are too short.
+        assert_eq!(blobs.len(), 290 + 1);
         let mut needed = Vec::new();
         addresses(&packed, &mut needed);
         assert_eq!((needed.len(), back), (1, value));
@@ -207,7 +208,7 @@ mod tests {
         assert!(error.to_string().contains("missing"), "{error}");
     }
 
-    fn any() -> impl Strategy<Value = Value> {
+    fn values() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<i64>().prop_map(Value::from),
@@ -227,7 +228,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn any_value_comes_back(value in any()) {
+        fn any_value_comes_back(value in values()) {
             prop_assert_eq!(round(&value).2, value);
         }
     }

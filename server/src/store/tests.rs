@@ -61,7 +61,7 @@ fn step(number: Number) -> Numbered {
     let step = Step {
         path: "".into(),
         step: 1,
-        done: vec![StepDone { task: format!("count:{number}").into(), took_ms: 0 }],
+        done: vec![StepDone { task: format!("count:{number}").into(), took_ms: 0, cached: false }],
         delta: Delta::from([("n".into(), Op::Set(number.into()))]),
         recorded: Vec::new(),
         fired: Fired { next: vec![format!("count:{}", number + 1)], ..Fired::default() },
@@ -260,6 +260,34 @@ async fn appends_of_many_logs_share_commits_and_fail_each_for_its_own_reason() {
 fn frames(path: &Path) -> usize {
     let wal = path.with_extension("db-wal");
     usize::try_from(std::fs::metadata(wal).unwrap().len()).unwrap() / 4120
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_in_the_middle_of_an_append_leaves_nothing_half_done() {
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let lease = held(&store, "run_1").await;
+    for polls in 0..8 {
+        let before = store.load(&lease.log, None).await.unwrap();
+        let head = before.records.last().map_or(0, |record| record.number);
+        let batch = batch(head);
+        {
+            let append = store.append(&lease, &batch);
+            tokio::pin!(append);
+            for _ in 0..polls {
+                if futures_util::poll!(append.as_mut()).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        // It is stored whole, or it was never there: the next writer goes on from either.
+        let other = held(&store, &format!("other_{polls}")).await;
+        store.append(&other, &self::batch(0)).await.unwrap();
+        let after = store.load(&lease.log, None).await.unwrap().records;
+        let whole: Vec<_> = before.records.iter().chain(&batch.records).cloned().collect();
+        assert!(after == before.records || after == whole, "after {polls} polls: {after:?}");
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("wasmtime*", "plugins"),
     ("rmcp", "plugins"),
     ("sqlx", "server"),
+    ("fail", "server"),
     ("notify", "server"),
     ("axum*", "server"),
     ("clap", "server"),

@@ -92,7 +92,7 @@ fn checkpoints_are_listed_and_forked_from_and_a_run_is_moved() {
     let fork = fork.out.trim().to_owned();
     assert!(fork.starts_with("run_") && fork != run, "{fork}");
 
-    let place = place.with("graphs/tea.yaml", &TEA.replace("Why?", "Why, please?"));
+    let place = place.with("graphs/tea.yaml", &TEA.replace("Why?", "Why now?"));
     let tried = place.run(&["migrate", &run, "--dry-run"]);
     assert_eq!((tried.code, tried.out.trim()), (0, "it fits the graph as it is now"));
     assert_eq!(place.run(&["migrate", &run]).out.trim(), "moved");

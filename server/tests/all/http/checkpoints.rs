@@ -402,7 +402,7 @@ async fn a_run_that_waits_is_moved_to_its_graph_as_it_is_now_if_it_fits() {
     assert_eq!(refused.problem()["problems"], tried["problems"]);
     assert_eq!(get(&exile, &run).await, before);
 
-    let better = PAIR.replace("Left?", "Left, please?").replace("n + 1", "n + 2");
+    let better = PAIR.replace("Left?", "Left now?").replace("n + 1", "n + 2");
     let good = exile.with_graph("pair", &better).await;
     let tried = post(&good, &format!("{run}/migrate"), json!({ "dry_run": true })).await.json();
     assert_eq!((&tried["ok"], &tried["problems"]), (&json!(true), &json!([])));

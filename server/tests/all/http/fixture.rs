@@ -137,7 +137,7 @@ impl Exile {
     pub(super) async fn with_graph(&self, name: &str, text: &str) -> Self {
         std::fs::write(self.home.path().join(format!("graphs/{name}.yaml")), text).unwrap();
         let catalog = self.app.catalog.clone();
-        let library = Arc::new(Library::load(&self.home.path().join("graphs"), &catalog));
+        let library = Current::new(Library::load(&self.home.path().join("graphs"), &catalog));
         let app = Arc::new(App {
             store: self.app.store.clone(),
             engine: self.app.engine.clone(),

@@ -41,28 +41,51 @@ async fn the_same_request_gets_the_same_answer_and_another_body_is_refused() {
     assert_eq!(count(&exile, path).await, 2, "another key is another request");
 }
 
+const ASKS: &str = "
+graph: asks
+input: []
+output: [said]
+state: { said: {} }
+nodes: { ask: { kind: human, ask: Well?, into: said } }
+edges: [{ from: START, to: ask }, { from: ask, to: END }]
+";
+
 /// Generated from the OpenAPI document, so that a new POST is covered by being there.
 #[tokio::test]
 async fn every_post_does_once_what_is_sent_twice() {
-    let exile = Exile::start().await;
+    let exile = Exile::serving(&[("asks", ASKS)]).await;
     let made = async |path: &str, body| {
         let made = exile.call("POST", path, Some(body)).await.json();
         made["id"].as_str().unwrap().to_owned()
     };
     let conversation = made("/api/conversations", json!({ "model": "mock/any" })).await;
     let run = made("/api/runs", json!({ "graph": "add" })).await;
+    exile.watch(&format!("/api/runs/{run}/stream")).await;
+    let waits = async || exile.run("asks", json!({})).await["run"].clone();
+    let [answered, edited, moved] = [waits().await, waits().await, waits().await];
+    let id = |run: &Value| run["id"].as_str().unwrap().to_owned();
+    let interrupt = answered["interrupts"][0]["id"].as_str().unwrap();
     for (path, _) in paths().into_iter().filter(|(_, methods)| methods.contains("post")) {
-        let (id, body) = match path.as_str() {
-            "/api/conversations/{id}/messages" => (&*conversation, json!({ "content": "hi" })),
-            "/api/runs/{id}/cancel" => (&*run, json!({})),
-            "/api/tools/{name}/call" => ("halve", json!({ "arguments": { "n": 4 } })),
-            "/api/runs" | "/api/runs/wait" | "/api/runs/stream" => ("", json!({ "graph": "add" })),
-            "/api/users" | "/api/keys" => ("", json!({ "name": "zoe" })),
-            "/api/conversations" | "/api/sign-out" => ("", json!({})),
+        let (at, body) = match path.as_str() {
+            "/api/conversations/{id}/messages" => {
+                (conversation.clone(), json!({ "content": "hi" }))
+            }
+            "/api/runs/{id}/cancel" | "/api/runs/{id}/fork" => (run.clone(), json!({})),
+            "/api/runs/{id}/resume" => (id(&answered), json!({ "answers": { interrupt: "yes" } })),
+            "/api/runs/{id}/state" => (id(&edited), json!({ "values": { "said": "me" } })),
+            "/api/runs/{id}/migrate" => (id(&moved), json!({ "dry_run": true })),
+            // Needs a run whose call was cut off: `cli::recovery`.
+            "/api/runs/{id}/resolve" => continue,
+            "/api/tools/{name}/call" => ("halve".into(), json!({ "arguments": { "n": 4 } })),
+            "/api/runs" | "/api/runs/wait" | "/api/runs/stream" => {
+                (String::new(), json!({ "graph": "add" }))
+            }
+            "/api/users" | "/api/keys" => (String::new(), json!({ "name": "zoe" })),
+            "/api/conversations" | "/api/sign-out" => (String::new(), json!({})),
             other => panic!("{other} is new: say what it takes"),
         };
         let key = if path == "/api/users" { &exile.admin } else { &exile.alice };
-        let path = filled(&path, id);
+        let path = filled(&path, &at);
         let first = exile.send(keyed(key, &path, "k", body.clone())).await;
         let again = exile.send(keyed(key, &path, "k", body)).await;
         assert!((200..300).contains(&first.status), "{path}: {}", first.text);
@@ -73,7 +96,7 @@ async fn every_post_does_once_what_is_sent_twice() {
         }
     }
     assert_eq!(count(&exile, "/api/conversations").await, 2);
-    assert_eq!(count(&exile, "/api/runs").await, 5);
+    assert_eq!(count(&exile, "/api/runs").await, 9, "one each, and the fork");
 }
 
 #[tokio::test]

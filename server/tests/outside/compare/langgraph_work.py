@@ -75,10 +75,13 @@ def fan(nodes: int, saver=None):
 
 def count(saver):
     """One step for each number, a small state, no calls."""
+
+    def more(state: Count) -> str:
+        return "count" if state["n"] < state["until"] else END
+
     graph = StateGraph(Count)
     graph.add_node("count", lambda state: {"n": state["n"] + 1})
     graph.add_edge(START, "count")
-    more = lambda state: "count" if state["n"] < state["until"] else END
     graph.add_conditional_edges("count", more, ["count", END])
     return graph.compile(saver)
 

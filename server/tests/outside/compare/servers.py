@@ -78,7 +78,8 @@ def answers(url: str) -> bool:
 
 def summary(ready_ms: list[float], idle_mb: list[float], how: str) -> dict[str, dict]:
     """Seconds and bytes."""
-    ready = [value / 1000 for value in ready_ms]
-    idle = [value * 1e6 for value in idle_mb]
-    figure = lambda values: {"median": statistics.median(values), "best": min(values), "how": how}
-    return {"ready": figure(ready), "idle": figure(idle)}
+
+    def figure(values: list[float], unit: float) -> dict:
+        return {"median": statistics.median(values) * unit, "best": min(values) * unit, "how": how}
+
+    return {"ready": figure(ready_ms, 1e-3), "idle": figure(idle_mb, 1e6)}
