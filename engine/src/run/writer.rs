@@ -57,6 +57,8 @@ struct Due {
     to_show: Vec<ToShow>,
     acks: Vec<oneshot::Sender<()>>,
     settled: Vec<Arc<str>>,
+    /// It must be stored before anybody is answered, whatever the run's durability.
+    at_once: bool,
 }
 
 /// An append under way, and what is shown once it has landed.
@@ -175,6 +177,11 @@ impl Writer {
         self.due.acks.push(ack);
     }
 
+    /// Has the next [`flush`](Self::flush) store what was pushed, whatever the run's durability.
+    pub(crate) fn at_once(&mut self) {
+        self.due.at_once = true;
+    }
+
     /// Forgets the deltas of a call that is made again; whether there were any.
     pub(crate) fn void(&mut self, task: &str, call: &str) -> bool {
         self.marks.remove(&call_key(task, call)).is_some()
@@ -235,6 +242,9 @@ impl Writer {
     /// Stores what was pushed, shows it, and answers who waits for it, in the order that the
     /// run's durability asks for.
     pub(crate) async fn flush(&mut self) -> Result<(), JournalError> {
+        if self.due.at_once {
+            return self.store_all().await;
+        }
         let durability = self.log.run.as_ref().map(|run| run.started.durability);
         match durability.unwrap_or_default() {
             Durability::Sync => self.store_all().await,
