@@ -292,12 +292,11 @@ pub fn apply(slot: &mut Arc<Value>, op: &Op, messages: &MessageMap) -> Result<()
             for id in ids {
                 let message = messages.get(id).ok_or_else(|| WriteError::Message(id.clone()))?;
                 let value = serde_json::to_value(&**message).unwrap_or(Value::Null);
-                match places.get(id.as_str()) {
-                    Some(&place) => slot[place] = value,
-                    None => {
-                        places.insert(id.as_str(), slot.len());
-                        slot.push(value);
-                    }
+                let place = *places.entry(id.as_str()).or_insert(slot.len());
+                if place == slot.len() {
+                    slot.push(value);
+                } else {
+                    slot[place] = value;
                 }
             }
         }

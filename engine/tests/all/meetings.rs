@@ -163,9 +163,9 @@ impl<'p> Runs<'p> {
 
     /// What follows when tasks of these nodes end together.
     fn commit(&self, before: &Moment, nodes: &[usize]) -> Vec<Moment> {
-        let mut moments = vec![before.clone()];
+        let mut moment = before.clone();
         for node in nodes.iter().filter(|node| **node != START) {
-            moments.iter_mut().for_each(|moment| moment.tasks[*node] -= 1);
+            moment.tasks[*node] -= 1;
         }
         let mut fired = vec![(BTreeSet::new(), BTreeSet::new())];
         for node in nodes {
@@ -178,7 +178,6 @@ impl<'p> Runs<'p> {
             };
             fired = fired.into_iter().flat_map(add).collect();
         }
-        let moment = moments.remove(0);
         fired.into_iter().map(|(to, arrived)| self.fire(&moment, to, &arrived)).collect()
     }
 
@@ -207,8 +206,8 @@ impl<'p> Runs<'p> {
                 (0..2).for_each(|slot| owed[slot] &= live[slot]);
             }
             let Some((i, join)) = ready else { break };
-            for slot in 0..2 {
-                moment.owed[i][slot] |= live[i][slot] && !moment.filled[i][slot];
+            for (slot, live) in live[i].into_iter().enumerate() {
+                moment.owed[i][slot] |= live && !moment.filled[i][slot];
             }
             moment.filled[i] = [false; 2];
             to.insert(join.to);
@@ -236,7 +235,7 @@ impl<'p> Runs<'p> {
             }
             let tasks: Vec<usize> = (1..END).filter(|node| moment.tasks[*node] > 0).collect();
             if self.plan.dataflow {
-                tasks.iter().for_each(|task| fresh.extend(self.commit(&moment, &[*task])));
+                fresh.extend(tasks.iter().flat_map(|task| self.commit(&moment, &[*task])));
             } else if !tasks.is_empty() {
                 fresh.extend(self.commit(&moment, &tasks));
             }

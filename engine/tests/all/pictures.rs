@@ -247,7 +247,7 @@ fn pictures_show_how_many_a_join_waits_for_and_where_nodes_go_besides() {
     );
     let json = picture::json(&graph);
     let ways: Vec<String> =
-        json["edges"].as_array().unwrap()[4..].iter().map(|e| e.to_string()).collect();
+        json["edges"].as_array().unwrap()[4..].iter().map(ToString::to_string).collect();
     check(
         &ways.join("\n"),
         &expect![[r#"

@@ -44,6 +44,7 @@ impl Tool for Calculator {
         abs, round(x) or round(x, digits), floor, ceil, min, max, ln, log10, sin, cos, tan \
         (radians). Constants: pi, e. Write numbers without thousands separators.";
     const EFFECT: Effect = Effect::Pure;
+    const TAINTS: bool = false;
 
     async fn call(&self, _: &ToolCx, args: Args) -> Result<Answer, ToolError> {
         calculate(&args.expression)

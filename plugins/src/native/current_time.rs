@@ -47,6 +47,7 @@ impl Tool for CurrentTime {
         "Tells the current date, time and weekday in a time zone, by default the user's own.";
     // A clock gives another answer each time, yet reading it changes nothing.
     const EFFECT: Effect = Effect::Pure;
+    const TAINTS: bool = false;
 
     async fn call(&self, cx: &ToolCx, args: Args) -> Result<Output, ToolError> {
         let timezone = match args.timezone.as_deref() {

@@ -75,6 +75,7 @@ async fn done(http: &Scripted) -> Value {
     match get(http).await {
         ToolAnswer::Done(value) => value,
         ToolAnswer::Failed(error) => panic!("{error}"),
+        ToolAnswer::Ask(question) => panic!("asked {question:?}"),
     }
 }
 

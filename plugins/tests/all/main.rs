@@ -19,7 +19,7 @@ async fn call(http: impl Http + 'static, tool: &str, args: Value) -> ToolAnswer 
     let timezone = TimeZone::get("Asia/Shanghai").unwrap();
     let registry = ToolRegistry::new(&[&native::all(Arc::new(http), timezone)]).unwrap();
     let env = Arc::new(StepEnv::new());
-    let cx = ToolCx { key: "call".into(), user: "user_1".into(), run: None, env };
+    let cx = ToolCx { key: "call".into(), user: "user_1".into(), run: None, env, resumed: None };
     registry.call(&cx, tool, args).await
 }
 
@@ -28,6 +28,7 @@ fn failure(answer: ToolAnswer) -> (ToolErrorKind, String) {
     match answer {
         ToolAnswer::Failed(error) => (error.kind, error.message),
         ToolAnswer::Done(value) => panic!("answered {value}"),
+        ToolAnswer::Ask(question) => panic!("asked {question:?}"),
     }
 }
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 use exile_engine::bundle::{Bundle, Catalog, Program, Source};
 use exile_engine::env::{Env, SystemEnv};
 use exile_engine::id::{ConversationId, InputId, LogId, RunId, UserId};
-use exile_engine::journal::StartRun;
+use exile_engine::journal::{IfActive, StartRun};
 use exile_engine::model::{Aliases, ModelAlias, ModelRef, Models, Provider};
 use exile_engine::run::context::Services;
-use exile_engine::run::engine::Engine;
+use exile_engine::run::engine::{Engine, Stopped};
 use exile_engine::run::live;
-use exile_engine::run::record::{EndStatus, RunOptions};
+use exile_engine::run::record::{Durability, EndStatus, RunOptions};
 use exile_engine::span::NoTrace;
 use exile_engine::tool::ToolRegistry;
 use exile_nodes::providers::mock::{Mock, Script};
@@ -147,11 +147,15 @@ impl World {
             options: RunOptions::default(),
             input: input::check(&graph.program.graph, given, &*self.env).unwrap(),
             traceparent: None,
+            if_active: IfActive::Enqueue,
+            durability: Some(Durability::Sync),
         };
         let id = InputId::from(format!("start_{run}"));
         self.engine.start(log, &id, start).await.unwrap();
-        let ended = self.engine.wait(&run).await.unwrap();
-        assert_eq!(ended.status, EndStatus::Finished, "{ended:?}");
+        let stopped = self.engine.wait(&run).await.unwrap();
+        let finished =
+            matches!(&stopped, Stopped::Ended(ended) if ended.status == EndStatus::Finished);
+        assert!(finished, "{stopped:?}");
     }
 
     /// Ends as a server does: what is in the log of writes moves into the file.

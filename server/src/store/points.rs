@@ -49,6 +49,9 @@ impl Point {
     }
 }
 
+/// Whether there are points. An append then takes the way that has all of them.
+pub(super) const ARMED: bool = cfg!(feature = "failpoints");
+
 /// Reads what the environment says of the points, once.
 #[cfg(feature = "failpoints")]
 pub(super) fn arm() {

@@ -154,28 +154,14 @@ impl LogRow {
     }
 }
 
-/// Brings run rows up to date with a record; `true` if the row of its log changed too, which is
-/// the caller's to write ([`LogRow::requeue`]).
-pub(super) async fn recorded(
-    connection: &mut SqliteConnection,
-    log: &mut LogRow,
-    record: &Numbered,
-) -> Result<bool, StoreError> {
-    let (number, at_ms) = (record.number, record.record.at_ms);
-    let woke = log.parked;
-    if woke && !matches!(record.record.fact, Fact::Waiting(_)) {
-        goes_on(connection, log).await?;
-    }
-    match &record.record.fact {
-        Fact::Started(begun) => started(connection, log, number, at_ms, begun).await?,
-        Fact::Forked(back) => forked(connection, log, number, at_ms, back).await?,
-        Fact::Waiting(wait) => {
-            waits(connection, number, wait).await?;
-            log.parked = true;
-            log.wake = journal::wake_ms(&record.record.fact);
-        }
-        Fact::Ended(end) => ended(connection, log, number, at_ms, end).await?,
-        Fact::Migrated { bundle } => migrated(connection, log, number, bundle).await?,
+/// Whether rows besides the record follow from a fact, if its log does not wait.
+pub(super) fn turns(fact: &Fact) -> bool {
+    match fact {
+        Fact::Started(_)
+        | Fact::Forked(_)
+        | Fact::Waiting(_)
+        | Fact::Ended(_)
+        | Fact::Migrated { .. } => true,
         Fact::Snapshot { .. }
         | Fact::Resumed { .. }
         | Fact::Handed {}
@@ -187,9 +173,35 @@ pub(super) async fn recorded(
         | Fact::Done(_)
         | Fact::Step(_)
         | Fact::Resolved(_)
-        | Fact::Edited(_) => return Ok(woke),
+        | Fact::Edited(_) => false,
     }
-    Ok(true)
+}
+
+/// Brings run rows up to date with a record; `true` if the row of its log changed too, which is
+/// the caller's to write ([`LogRow::requeue`]).
+pub(super) async fn recorded(
+    connection: &mut SqliteConnection,
+    log: &mut LogRow,
+    record: &Numbered,
+) -> Result<bool, StoreError> {
+    let (number, at_ms) = (record.number, record.record.at_ms);
+    let fact = &record.record.fact;
+    let woke = log.parked && !matches!(fact, Fact::Waiting(_));
+    if woke {
+        goes_on(connection, log).await?;
+    }
+    match fact {
+        Fact::Started(begun) => started(connection, log, number, at_ms, begun).await?,
+        Fact::Forked(back) => forked(connection, log, number, at_ms, back).await?,
+        Fact::Waiting(wait) => {
+            waits(connection, number, wait).await?;
+            (log.parked, log.wake) = (true, journal::wake_ms(fact));
+        }
+        Fact::Ended(end) => ended(connection, log, number, at_ms, end).await?,
+        Fact::Migrated { bundle } => migrated(connection, log, number, bundle).await?,
+        _ => {}
+    }
+    Ok(woke || turns(fact))
 }
 
 /// The run of the log waited and does so no more.

@@ -263,6 +263,34 @@ fn frames(path: &Path) -> usize {
 }
 
 #[tokio::test]
+async fn a_caller_that_leaves_in_the_middle_of_an_append_leaves_nothing_half_done() {
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let lease = held(&store, "run_1").await;
+    for polls in 0..8 {
+        let before = store.load(&lease.log, None).await.unwrap();
+        let head = before.records.last().map_or(0, |record| record.number);
+        let batch = batch(head);
+        {
+            let append = store.append(&lease, &batch);
+            tokio::pin!(append);
+            for _ in 0..polls {
+                if futures_util::poll!(append.as_mut()).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        // It is stored whole, or it was never there: the next writer goes on from either.
+        let other = held(&store, &format!("other_{polls}")).await;
+        store.append(&other, &self::batch(0)).await.unwrap();
+        let after = store.load(&lease.log, None).await.unwrap().records;
+        let whole: Vec<_> = before.records.iter().chain(&batch.records).cloned().collect();
+        assert!(after == before.records || after == whole, "after {polls} polls: {after:?}");
+    }
+}
+
+#[tokio::test]
 async fn of_a_group_that_does_not_fit_each_append_succeeds_or_fails_by_itself() {
     let (_folder, path) = file();
     let store = open(&path).await.unwrap();

@@ -65,7 +65,7 @@ pub(super) fn check(
             case.unsafe_calls(&mut findings),
             case.ends(expected),
         ];
-        let named = |complaint| format!("{id} ({}): {complaint}", run.graph);
+        let named = |complaint| format!("{id} ({}, {:?}): {complaint}", run.graph, run.durability);
         findings.complaints.extend(complaints.into_iter().flatten().map(named));
     }
     for (key, calls) in &came {
@@ -166,7 +166,8 @@ impl Case<'_> {
             findings.attended += usize::from(call.seen);
             if came > call.intended {
                 let story = self.story(key);
-                complaints.push(format!("{key} came {came} times, intended {}: {story}", call.intended));
+                complaints
+                    .push(format!("{key} came {came} times, intended {}: {story}", call.intended));
             }
             if call.intended > 1 + call.allowed {
                 complaints.push(format!("{key} was begun {} times without leave", call.intended));
@@ -194,6 +195,7 @@ impl Case<'_> {
             Fact::Resolved(r) if about(&r.task, &r.call) => Some(format!("{life}: resolved")),
             Fact::Waiting(w) if w.attention.is_some() => Some(format!("{life}: attention")),
             Fact::Resumed { .. } => Some(format!("{life}: taken over")),
+            Fact::Started(_) => Some(format!("{life}: started")),
             _ => None,
         });
         let came = self.came.get(key).into_iter().flatten();

@@ -23,16 +23,16 @@ use super::worker::Worker;
 const AT_ONCE: usize = 6;
 /// Where the store lets itself be killed, and at which time of passing there, at most.
 const POINTS: &[(&str, u64)] = &[
-    ("append.begin", 30),
-    ("append.head", 30),
-    ("append.records", 30),
-    ("append.commit.before", 30),
-    ("append.commit.after", 30),
-    ("append.acknowledged", 30),
-    ("send.before", 4),
-    ("send.after", 4),
-    ("claim.after", 6),
-    ("put_blob.after", 2),
+    ("append.begin", 10),
+    ("append.head", 10),
+    ("append.records", 10),
+    ("append.commit.before", 10),
+    ("append.commit.after", 10),
+    ("append.acknowledged", 10),
+    ("send.before", 3),
+    ("send.after", 3),
+    ("claim.after", 4),
+    ("put_blob.after", 1),
 ];
 /// How long a named point is waited for.
 const PATIENCE: Duration = Duration::from_millis(400);
