@@ -13,7 +13,7 @@ use exile_engine::id::{LogId, RunId};
 use exile_engine::node::{Done, Node, NodeError, Outcome};
 use exile_engine::run::context::{Cx, Reached};
 use exile_engine::run::record::{EndStatus, Ended, Fact};
-use exile_engine::state::{Reducer, State};
+use exile_engine::state::{Reducer, State, Writes};
 use exile_engine::tool::{Effect, ToolAnswer};
 use serde_json::{Map, Value, json};
 
@@ -194,7 +194,7 @@ struct Jumps(Option<Vec<Arc<str>>>);
 #[async_trait]
 impl Node for Jumps {
     async fn run(&self, _: &Cx, _: &State) -> Result<Outcome, NodeError> {
-        Ok(Outcome::Done(Done { writes: Default::default(), goto: self.0.clone() }))
+        Ok(Outcome::Done(Done { writes: Writes::default(), goto: self.0.clone() }))
     }
 }
 
