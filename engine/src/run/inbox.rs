@@ -192,7 +192,7 @@ async fn begin_fork(
     });
     let run = goes_on.unwrap_or(false).then(|| fork.run.clone());
     let ended = run.is_none();
-    writer.fork(Forked { run, from: fork.from, at: fork.at }, programs).await?;
+    writer.fork(Forked { run, from: fork.from, at: fork.at }, history, programs).await?;
     if let Some(change) = fork.edit {
         edit(writer, *change)?;
     }

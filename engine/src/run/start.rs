@@ -34,7 +34,7 @@ pub(crate) async fn open(
     let (programs, broken) = programs(shared, &history).await?;
     let mut log = LogState::replay(&history.records, history.messages, &programs)
         .map_err(|illegal| JournalError::Corrupt(illegal.to_string()))?;
-    if begins_as_fork(shared, lease).await? {
+    if log.run.is_some() && begins_as_fork(shared, lease).await? {
         // What goes on there goes on in the log that this one is a fork of.
         log.run = None;
     }
@@ -120,7 +120,7 @@ pub(crate) async fn fork(
 ) -> Result<(), JournalError> {
     let history = shared.journal.load(&writer.lease.log, Some(forked.at)).await?;
     let (programs, _) = programs(shared, &history).await?;
-    writer.fork(forked, programs).await
+    writer.fork(forked, history, programs).await
 }
 
 /// Begins a run. `cancelled`: it ends at once. `rewind`: the number that is gone back to first.

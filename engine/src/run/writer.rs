@@ -16,13 +16,13 @@ use tokio::sync::oneshot;
 
 use crate::bundle::Program;
 use crate::id::{InputId, RunId};
-use crate::journal::{Batch, JournalError, Lease, StoredMessage};
+use crate::journal::{Batch, History, JournalError, Lease, StoredMessage};
 use crate::message::Message;
 use crate::model::{Delta, Retry};
 use crate::run::event::{self, Event, call_key};
-use crate::run::fold::{LogState, Programs};
+use crate::run::fold::{Illegal, LogState, Programs};
 use crate::run::record::{Called, Durability, Fact, Forked, Marks, Number, Numbered, Record};
-use crate::run::shared::{Shared, message_map};
+use crate::run::shared::Shared;
 
 /// Numbers reserved beyond those used, so that deltas seldom need an append of their own.
 const HEADROOM: Number = 10_000;
@@ -127,23 +127,20 @@ impl Writer {
         numbered
     }
 
-    /// Goes on from an earlier number: stores the fact, and takes up the history that it leaves.
+    /// Goes on from an earlier number, whose history is given. What is pushed next is stored
+    /// together with this, and with the input that asked for it.
     pub(crate) async fn fork(
         &mut self,
         forked: Forked,
+        history: History,
         programs: Programs,
     ) -> Result<(), JournalError> {
-        self.store_all().await?;
-        let numbered = self.number(Fact::Forked(Box::new(forked)));
-        self.due.to_show.push(ToShow::Record(numbered.clone()));
-        self.due.batch.records.push(numbered);
+        self.land().await?;
+        let corrupt = |illegal: Illegal| JournalError::Corrupt(illegal.to_string());
+        self.log =
+            LogState::replay(&history.records, history.messages, &programs).map_err(corrupt)?;
         self.programs = programs;
-        self.store_all().await?;
-        let history = self.shared.journal.load(&self.lease.log, None).await?;
-        let messages = message_map(history.messages).into_values().collect();
-        self.log = LogState::replay(&history.records, messages, &self.programs)
-            .map_err(|illegal| JournalError::Corrupt(illegal.to_string()))?;
-        Ok(())
+        self.push(Fact::Forked(Box::new(forked)))
     }
 
     /// Makes a message known to the records that follow, to be stored with them.

@@ -309,7 +309,7 @@ impl Bench {
     }
 
     /// Waits for a run that does not wait for anybody.
-    #[allow(dead_code, reason = "the benches share this file")]
+    #[allow(dead_code, clippy::panic, reason = "the benches share this file")]
     pub async fn ended(&self, run: &RunId) -> Ended {
         match self.engine.wait(run).await.unwrap() {
             Stopped::Ended(ended) => ended,
