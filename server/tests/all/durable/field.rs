@@ -37,7 +37,7 @@ const POINTS: &[(&str, u64)] = &[
 /// How long a process that says nothing is listened to before it is killed.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The same, when nothing is killed any more.
-const TO_THE_END: Duration = Duration::from_secs(60);
+const TO_THE_END: Duration = Duration::from_mins(1);
 
 /// How a life ends, counted by what is heard of it and not by the clock alone: a busy machine must
 /// not keep runs from getting on.
