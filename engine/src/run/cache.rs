@@ -55,7 +55,7 @@ impl Key {
         add(run.bundle.0.as_bytes());
         add(serde_json::json!(run.started.options).to_string().as_bytes());
         for name in &cache.reads {
-            let value = state.get(name).map(|value| value.to_string()).unwrap_or_default();
+            let value = state.get(name).map(ToString::to_string).unwrap_or_default();
             add(name.as_bytes());
             add(value.as_bytes());
         }

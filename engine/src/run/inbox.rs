@@ -102,10 +102,8 @@ async fn while_waiting(
                 Input::Fork(fork) if fork.log == writer.lease.log => {
                     cancel(shared, writer, Some(fork.run))?;
                 }
-                // They come after this run.
-                Input::Start(_) | Input::Fork(_) => continue,
-                // Of a run that is queued, or that has ended.
-                Input::Cancel { .. } => continue,
+                // They come after this run; a cancel may be of one that is queued.
+                Input::Start(_) | Input::Fork(_) | Input::Cancel { .. } => continue,
                 _ => {
                     writer.consume(id);
                     continue;
@@ -143,7 +141,6 @@ async fn between(
     for (id, input) in inbox {
         match (input, &next) {
             (input @ (Input::Start(_) | Input::Fork(_)), None) => next = Some((id, input)),
-            (Input::Start(_) | Input::Fork(_), Some(_)) => {}
             (Input::Edit(change), None) => {
                 writer.consume(id);
                 edit(writer, change)?;

@@ -307,3 +307,57 @@ async fn a_stream_has_no_gap_and_no_duplicate() {
         assert_eq!(lines(&read(event.number).await), lines(&live[n + 1..]), "after {n} events");
     }
 }
+
+#[tokio::test]
+async fn a_new_version_changes_no_run_in_flight() {
+    let version = |text: &str| {
+        let hand = Hand::default().channel("a", Reducer::Replace, Value::Null);
+        let hand = hand.channel("said", Reducer::Replace, Value::Null);
+        let hand = hand.node("a", leaf(CallsThenAsks("a"))).edge("START", "a");
+        hand.node("then", writes(&[("said", json!(text))])).edge("a", "then")
+    };
+    let house = House::new(vec![Line::Say("")], vec![Counting::new("one", Effect::Unsafe)]);
+    let mut bench = house.engine(version("old")).await;
+    let (log, run) = (LogId::from("run_1"), RunId::from("run_1"));
+    bench.start(&log, &run, serde_json::Map::new()).await;
+    let asked = |fact: &Fact| match fact {
+        Fact::Waiting(waiting) => Some(waiting.asked[0].id.clone()),
+        _ => None,
+    };
+    let question = house.until(&log, asked).await;
+    bench.use_graph(version("new").graph(), b"new").await;
+    answer(&bench, &run, &question, json!("yes")).await;
+    house.until(&log, |fact| matches!(fact, Fact::Ended(_)).then_some(())).await;
+    assert_eq!(bench.engine.state(&log).await.unwrap()["said"], json!("old"));
+    let (log, run) = (LogId::from("run_2"), RunId::from("run_2"));
+    bench.start(&log, &run, serde_json::Map::new()).await;
+    let question = house.until(&log, asked).await;
+    answer(&bench, &run, &question, json!("yes")).await;
+    house.until(&log, |fact| matches!(fact, Fact::Ended(_)).then_some(())).await;
+    assert_eq!(bench.engine.state(&log).await.unwrap()["said"], json!("new"));
+}
+
+#[tokio::test]
+async fn a_join_drops_nothing_behind_a_skipped_branch_and_fires_once_after_uneven_ones() {
+    let says = |name: &str| writes(&[("log", json!(name))]);
+    let hand = Hand::default()
+        .channel("log", Reducer::Append, json!([]))
+        .node("short", says("short"))
+        .node("long", says("long"))
+        .node("longer", says("longer"))
+        .node("skipped", says("skipped"))
+        .node("last", says("last"))
+        .edge("START", "short")
+        .edge("START", "long")
+        .edge("long", "longer")
+        .when("START", "log | length > 0", "skipped")
+        .otherwise("START", "END")
+        .join(&["short", "longer", "skipped"], "last");
+    let house = House::new(vec![Line::Say("")], Vec::new());
+    let bench = house.engine(hand).await;
+    let (log, run) = (LogId::from("run_1"), RunId::from("run_1"));
+    bench.start(&log, &run, serde_json::Map::new()).await;
+    finished(&bench, &run).await;
+    let state = bench.engine.state(&log).await.unwrap();
+    assert_eq!(state["log"], json!(["short", "long", "longer", "last"]));
+}

@@ -135,7 +135,10 @@ async fn a_failed_task_lets_its_siblings_finish_and_begins_nothing_new() {
     let (log, id) = (LogId::from("run_1"), RunId::from("run_1"));
     bench.start(&log, &id, Map::new()).await;
     let ended = bench.ended(&id).await;
-    assert_eq!((ended.status, ended.error.unwrap().node.as_deref()), (EndStatus::Failed, Some("fails")));
+    assert_eq!(
+        (ended.status, ended.error.unwrap().node.as_deref()),
+        (EndStatus::Failed, Some("fails"))
+    );
     let events = bench.engine.history(&id).await.unwrap();
     let finished = |node: &str| {
         events.iter().filter(|e| e.name == "node.finished" && e.data["node"] == node).count()

@@ -101,8 +101,8 @@ fn sketches() -> impl Strategy<Value = Sketch> {
         let line = (0..nodes, way, prop::option::weighted(0.8, 0..nodes));
         let needs = prop::option::weighted(0.4, 1..=2usize);
         let join = (prop::collection::btree_set(0..nodes, 2..=nodes.min(3)), 0..nodes, needs);
-        let join = join
-            .prop_map(|(from, to, needs)| (from.into_iter().collect::<Vec<_>>(), to, needs));
+        let join =
+            join.prop_map(|(from, to, needs)| (from.into_iter().collect::<Vec<_>>(), to, needs));
         (
             prop::collection::btree_set(0..nodes, 1..=2),
             prop::collection::vec(line, 0..8),
@@ -205,7 +205,8 @@ impl Sketch {
         loop {
             let all = |join: &usize| self.joins[*join].2.is_none();
             // The last one first: which of two ready joins goes first must not matter.
-            let ready = joins.held.keys().rev().copied().find(|&j| self.ready(j, &joins.held, next));
+            let ready =
+                joins.held.keys().rev().copied().find(|&j| self.ready(j, &joins.held, next));
             let stuck = joins.held.keys().copied().find(all).filter(|_| next.is_empty());
             let Some(join) = ready.or(stuck) else { break };
             let arrived = joins.held[&join].clone();

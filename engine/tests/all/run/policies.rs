@@ -13,7 +13,7 @@ use exile_engine::id::{LogId, RunId};
 use exile_engine::node::{Done, Node, NodeError, Outcome};
 use exile_engine::run::context::{Cx, Reached};
 use exile_engine::run::record::{EndStatus, Ended, Fact};
-use exile_engine::state::{Reducer, State};
+use exile_engine::state::{Reducer, State, Writes};
 use exile_engine::tool::{Effect, ToolAnswer};
 use serde_json::{Map, Value, json};
 
@@ -149,7 +149,11 @@ async fn an_attempt_ends_when_its_time_or_its_silence_is_over() {
                 hand.node(name, leaf(Slow { every: node.every, calls }))
             };
             let hand = hand.edge("START", name);
-            let policy = Policy { timeout: policy.timeout, idle_timeout: policy.idle_timeout, ..Policy::default() };
+            let policy = Policy {
+                timeout: policy.timeout,
+                idle_timeout: policy.idle_timeout,
+                ..Policy::default()
+            };
             let mut hand = hand.policy(name, policy);
             hand.limits.timeout = None;
             let bench = house.engine(hand).await;
@@ -184,7 +188,10 @@ async fn a_failure_is_handled_where_the_node_says() {
     let (ended, log) = handled(|hand| OnError::Node(hand.place("handler"))).await;
     assert_eq!((ended.status, log), (EndStatus::Finished, json!(["beside", "handler"])));
     let (ended, _) = handled(|_| OnError::Fail).await;
-    assert_eq!((ended.status, ended.error.unwrap().code), (EndStatus::Failed, "not_available".into()));
+    assert_eq!(
+        (ended.status, ended.error.unwrap().code),
+        (EndStatus::Failed, "not_available".into())
+    );
 }
 
 /// Fires what it says itself.
@@ -194,7 +201,7 @@ struct Jumps(Option<Vec<Arc<str>>>);
 #[async_trait]
 impl Node for Jumps {
     async fn run(&self, _: &Cx, _: &State) -> Result<Outcome, NodeError> {
-        Ok(Outcome::Done(Done { writes: Default::default(), goto: self.0.clone() }))
+        Ok(Outcome::Done(Done { writes: Writes::default(), goto: self.0.clone() }))
     }
 }
 
@@ -223,7 +230,8 @@ async fn a_node_goes_where_its_goto_says_or_along_its_lines() {
             among: vec![target("left"), target("right"), Target::End],
             names: ["left", "right", "END"].map(Arc::from).to_vec(),
         };
-        let (ended, got) = run(hand.policy("a", Policy { goto: Some(goto), ..Policy::default() })).await;
+        let (ended, got) =
+            run(hand.policy("a", Policy { goto: Some(goto), ..Policy::default() })).await;
         assert_eq!(ended.error.map(|e| e.code).as_deref(), code, "{to}");
         assert_eq!(got, log, "{to}");
     }
@@ -234,9 +242,11 @@ async fn a_result_is_taken_again_for_the_same_inputs_until_its_time_is_over() {
     let (node, ran) = Fails::new("a", vec![]);
     let hand = noting().channel("in", Reducer::Replace, json!(1));
     let hand = hand.node("a", leaf(node)).edge("START", "a");
-    let cache = Cache { keep: Duration::from_mins(1), node: "hash".into(), reads: vec!["in".into()] };
+    let cache =
+        Cache { keep: Duration::from_mins(1), node: "hash".into(), reads: vec!["in".into()] };
     let house = House::new(vec![Line::Say("")], vec![]);
-    let bench = house.engine(hand.policy("a", Policy { cache: Some(cache), ..Policy::default() })).await;
+    let bench =
+        house.engine(hand.policy("a", Policy { cache: Some(cache), ..Policy::default() })).await;
     let ask = async |name: &str, input: i64| {
         let (log, id) = (LogId::from(name), RunId::from(name));
         let input = json!({ "in": input }).as_object().unwrap().clone();
