@@ -125,6 +125,8 @@ pub struct Counting {
     pub keys: Mutex<Vec<String>>,
     /// Never answers when set.
     pub hangs: Option<Arc<Notify>>,
+    /// Only its first call never answers.
+    once: bool,
     /// Fails every call.
     fails: bool,
 }
@@ -143,12 +145,18 @@ impl Counting {
         Self::make(name, effect, None, true)
     }
 
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub fn hanging_once(name: &str, effect: Effect, hangs: Arc<Notify>) -> Arc<Self> {
+        let tool = Self::make(name, effect, Some(hangs), false);
+        Arc::new(Self { once: true, ..Arc::into_inner(tool).unwrap() })
+    }
+
     fn make(name: &str, effect: Effect, hangs: Option<Arc<Notify>>, fails: bool) -> Arc<Self> {
         let schema = json!({ "type": "object", "properties": { "n": { "type": "integer" } } });
         let spec = ToolSpec::new(name, "Counts.", schema, effect, "native");
         // Whether a model may be steered by it is asked elsewhere.
         let spec = ToolSpec { taints: false, ..spec };
-        Arc::new(Self { spec, keys: Mutex::default(), hangs, fails })
+        Arc::new(Self { spec, keys: Mutex::default(), hangs, once: false, fails })
     }
 }
 
@@ -170,7 +178,8 @@ impl DynTool for Shared {
 
     async fn call(&self, cx: &ToolCx, args: Value) -> ToolAnswer {
         self.0.keys.lock().unwrap().push(cx.key.clone());
-        if let Some(hangs) = &self.0.hangs {
+        let first = self.0.keys.lock().unwrap().len() == 1;
+        if let Some(hangs) = self.0.hangs.as_ref().filter(|_| first || !self.0.once) {
             hangs.notify_one();
             std::future::pending::<()>().await;
         }

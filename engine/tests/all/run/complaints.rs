@@ -48,7 +48,7 @@ impl House {
     }
 
     /// The process is gone, and so is its lease.
-    fn dies(&self, bench: Bench) {
+    pub(super) fn dies(&self, bench: Bench) {
         drop(bench);
         self.env.advance(Duration::from_mins(1));
     }
@@ -58,7 +58,7 @@ impl House {
     }
 
     /// Waits until the log's last record is such a one.
-    async fn until<T>(&self, log: &LogId, last: impl Fn(&Fact) -> Option<T>) -> T {
+    pub(super) async fn until<T>(&self, log: &LogId, last: impl Fn(&Fact) -> Option<T>) -> T {
         loop {
             let records = self.records(log).await;
             if let Some(found) = records.last().and_then(|r| last(&r.record.fact)) {

@@ -1,5 +1,6 @@
 //! How runs move, by behaviour.
 
+mod attention;
 mod complaints;
 mod crash;
 mod flows;
