@@ -29,6 +29,9 @@ pub enum Line {
     Call(Vec<(&'static str, &'static str, Value)>),
     /// Streams the text, then fails.
     Break(&'static str),
+    /// Streams the first text and fails; asked again, says the second.
+    #[allow(dead_code, reason = "the benches share this file")]
+    Recover(&'static str, &'static str),
     /// Streams the text, tells the test, and never ends.
     Hang(&'static str, Arc<Notify>),
 }
@@ -75,16 +78,20 @@ impl Provider for Scripted {
     ) -> Result<ModelReply, ProviderError> {
         self.asked.lock().unwrap().push(request.clone());
         let n = request.messages.iter().filter(|m| m.role == Role::Assistant).count();
-        let line = self.lines[n.min(self.lines.len() - 1)].clone();
+        let line = match self.lines[n.min(self.lines.len() - 1)].clone() {
+            Line::Recover(text, _) if self.calls() == 1 => Line::Break(text),
+            Line::Recover(_, text) => Line::Say(text),
+            line => line,
+        };
         let text = match &line {
             Line::Say(text) | Line::Break(text) | Line::Hang(text, _) => *text,
-            Line::Call(_) => "",
+            Line::Call(_) | Line::Recover(..) => "",
         };
         for word in text.split_inclusive(' ') {
             let _ = deltas.send(Delta::Text(word.into())).await;
         }
         let tool_calls = match line {
-            Line::Say(_) => Vec::new(),
+            Line::Say(_) | Line::Recover(..) => Vec::new(),
             Line::Call(calls) => calls
                 .into_iter()
                 .map(|(id, name, args)| ToolCall {

@@ -12,12 +12,15 @@ use exile_engine::graph::{Cache, Goto, OnError, Policy, Retry, Target};
 use exile_engine::id::{LogId, RunId};
 use exile_engine::node::{Done, Node, NodeError, Outcome};
 use exile_engine::run::context::{Cx, Reached};
+use exile_engine::run::event::Event;
 use exile_engine::run::record::{EndStatus, Ended, Fact};
 use exile_engine::state::{Reducer, State, Writes};
 use exile_engine::tool::{Effect, ToolAnswer};
+use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 
 use super::complaints::House;
+use super::{Asks, talk, user};
 use crate::hand::{Bench, Hand, Inner, leaf, writes};
 use crate::scripted::{Counting, Line};
 
@@ -301,4 +304,35 @@ async fn a_further_attempt_repeats_no_call_that_worked_and_no_unsafe_one_that_ma
             breaks.keys.lock().unwrap().iter().cloned().collect();
         assert_eq!(keys.len(), 1, "every attempt has the same key");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_made_again_is_preceded_by_its_reset() {
+    let house = House::new(vec![Line::Recover("half an ans", "the whole answer")], vec![]);
+    let hand = talk().node("ask", leaf(Asks)).edge("START", "ask").edge("ask", "END");
+    let bench = house.engine(hand.policy("ask", retry(2))).await;
+    let (log, id) = (LogId::from("run_1"), RunId::from("run_1"));
+    bench.start(&log, &id, user("go")).await;
+    let events: Vec<Event> = bench.engine.events(id.clone(), 0).map(Result::unwrap).collect().await;
+    let told = |e: &Event| match e.name {
+        "message.delta" => Some(e.data["text"].as_str().unwrap_or_default().to_owned()),
+        "message.reset" | "node.retried" | "message.finished" => Some(e.name.to_owned()),
+        _ => None,
+    };
+    let told: Vec<String> = events.iter().filter_map(told).collect();
+    let expected = [
+        "half ",
+        "an ",
+        "ans",
+        "node.retried",
+        "message.reset",
+        "the ",
+        "whole ",
+        "answer",
+        "message.finished",
+    ];
+    assert_eq!(told, expected);
+    // A reader that comes later is told the same.
+    let again: Vec<Event> = bench.engine.events(id, 0).map(Result::unwrap).collect().await;
+    assert_eq!(again, events);
 }
