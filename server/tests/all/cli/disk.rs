@@ -188,10 +188,11 @@ fn a_file_that_may_not_be_written_is_told_and_mends_by_itself() {
     let say = |text: &str| server.ask("POST", &messages, &json!({ "content": text }).to_string());
     assert_eq!(say("before").status, 200);
 
-    // A file that is open stays writable: a full disk makes the server open it anew.
+    // A file that is open stays writable: a full disk makes the server close it, and it cannot be
+    // opened again.
     disk.fill();
-    assert_eq!(say(&"x".repeat(900_000)).status, 503);
     disk.permit(0o400);
+    assert_eq!(say(&"x".repeat(900_000)).status, 503);
     disk.make_room();
     let refused = say("meanwhile");
     assert_eq!(
