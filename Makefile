@@ -89,5 +89,5 @@ compare: ## Measure exile beside LangGraph (PyPI): same work, same machine.
 binary:
 ifeq ($(EXILE),)
 	@.ci/need cargo compiler
-	cargo build --workspace --bins --tests --locked
+	cargo build --workspace --features exile-server/failpoints --bins --tests --locked
 endif

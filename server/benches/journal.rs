@@ -49,7 +49,7 @@ fn one_run(c: &mut Criterion) {
         b.iter_custom(|steps| {
             let began = world.env.monotonic();
             runtime.block_on(world.count(steps));
-            world.env.monotonic() - began
+            world.env.monotonic().checked_sub(began).unwrap()
         });
     });
     let path = folder.path().join("rows.db");
@@ -58,7 +58,7 @@ fn one_run(c: &mut Criterion) {
         b.iter_custom(|count| {
             let began = world.env.monotonic();
             runtime.block_on(insert(&mut rows, &body, count));
-            world.env.monotonic() - began
+            world.env.monotonic().checked_sub(began).unwrap()
         });
     });
     group.finish();
@@ -101,7 +101,7 @@ fn many_runs(c: &mut Criterion) {
             let began = world.env.monotonic();
             let runs = (0..RUNS).map(|_| world.count(STEPS * times));
             runtime.block_on(join_all(runs));
-            world.env.monotonic() - began
+            world.env.monotonic().checked_sub(began).unwrap()
         });
     });
     group.finish();
@@ -128,7 +128,7 @@ fn resume(c: &mut Criterion) {
                 let world = runtime.block_on(World::open(folder.path()));
                 let began = world.env.monotonic();
                 runtime.block_on(world.turn(&conversation));
-                taken += world.env.monotonic() - began;
+                taken += world.env.monotonic().checked_sub(began).unwrap();
                 runtime.block_on(world.close());
             }
             taken

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 
 use crate::diagnostic::{Finding, any_error, code, sort, suggest};
 use crate::document::{Document, child};
-use crate::graph::build::{Access, Brings, Build, Known, Nested};
+use crate::graph::build::{Access, Build, Known};
 use crate::graph::check::Checked;
+use crate::graph::inside::{Brings, Nested};
 use crate::graph::lines::{Joined, Lines};
 use crate::graph::policy::Common;
 use crate::graph::reading::{self, Reading, UNSUPPORTED_KINDS};

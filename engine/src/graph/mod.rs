@@ -6,6 +6,7 @@
 //! | `reading.rs` | from a document to those types, as far as it can be understood |
 //! | `channels.rs` | from `state` to channels |
 //! | `build.rs` | what a node kind may ask for while it is built from its YAML |
+//! | `inside.rs` | the same for kinds that hold a graph or another node |
 //! | `text.rs` | expressions and templates, with findings at their places |
 //! | `policy.rs` | the keys that every kind has: retries, timeouts, `on_error`, `cache`, `goto` |
 //! | `lines.rs` | from `edges` or `order` to lines, each checked by itself |
@@ -25,6 +26,7 @@ pub mod build;
 mod channels;
 mod check;
 pub mod compile;
+pub mod inside;
 mod lines;
 mod meeting;
 pub mod nesting;

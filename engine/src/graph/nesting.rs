@@ -17,8 +17,9 @@ use crate::bundle::{Catalog, Source};
 use crate::diagnostic::Finding;
 use crate::document::Document;
 use crate::graph::Graph;
-use crate::graph::build::{Brings, Known, Names};
+use crate::graph::build::{Known, Names};
 use crate::graph::compile::{self, Compiled};
+use crate::graph::inside::Brings;
 use crate::skill::Skill;
 use crate::yaml;
 

@@ -1,7 +1,8 @@
 //! Results of nodes with `cache`, kept in the process.
 //!
-//! The key is what the node is (its YAML and its skill), what it reads, and whose run it is: a
-//! result never serves another user. Absent on purpose: other processes and restarts, where the
+//! The key is what the node is (its YAML and its skill), what its run is pinned to and was told
+//! (model, skill, system prompt), what the node reads, and whose run it is: a result never serves
+//! another user. Absent on purpose: other processes and restarts, where the
 //! node simply runs.
 
 use std::collections::HashMap;
@@ -13,8 +14,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::env::Env;
 use crate::graph::{self, Graph};
-use crate::id::{MessageId, UserId};
+use crate::id::MessageId;
 use crate::node::Done;
+use crate::run::fold::RunState;
 use crate::run::frame::holds_messages;
 use crate::state::State;
 
@@ -42,16 +44,18 @@ struct Kept {
 
 impl Key {
     /// The key of a node's result over this state.
-    pub(crate) fn new(cache: &graph::Cache, state: &State, owner: &UserId) -> Self {
+    pub(crate) fn new(cache: &graph::Cache, state: &State, run: &RunState) -> Self {
         let mut hash = Sha256::new();
         let mut add = |part: &[u8]| {
             hash.update(part.len().to_le_bytes());
             hash.update(part);
         };
         add(cache.node.as_bytes());
-        add(owner.as_str().as_bytes());
+        add(run.started.owner.as_str().as_bytes());
+        add(run.bundle.0.as_bytes());
+        add(serde_json::json!(run.started.options).to_string().as_bytes());
         for name in &cache.reads {
-            let value = state.get(name).map(|value| value.to_string()).unwrap_or_default();
+            let value = state.get(name).map(ToString::to_string).unwrap_or_default();
             add(name.as_bytes());
             add(value.as_bytes());
         }

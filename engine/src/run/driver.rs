@@ -222,24 +222,24 @@ impl Driver {
     /// Does what tasks ask, as much as has come in, in one append.
     async fn obey(&mut self, first: Command) -> Result<(), JournalError> {
         let mut command = Some(first);
-        let mut at_once = false;
         while let Some(next) = command {
-            at_once |= self.take_command(next).await?;
+            self.take_command(next).await?;
             command = self.commands.1.try_recv().ok();
         }
-        if at_once { self.writer.store_all().await } else { self.writer.flush().await }
+        self.writer.flush().await
     }
 
-    /// Writes down what a task asks; `true` if it must be stored whatever the run's durability.
-    async fn take_command(&mut self, command: Command) -> Result<bool, JournalError> {
+    /// Writes down what a task asks.
+    async fn take_command(&mut self, command: Command) -> Result<(), JournalError> {
         match command {
             Command::Intent(mut intent, ack) => {
                 self.beat(&intent.task);
-                let at_once = end::is_unsafe(&intent);
+                if end::is_unsafe(&intent) {
+                    self.writer.at_once();
+                }
                 intent.again = self.made_again(&intent.task, &intent.call, &intent.to);
                 self.writer.push(Fact::Intent(intent))?;
                 self.writer.acknowledge(ack);
-                return Ok(at_once);
             }
             Command::Asked(asked, ack) => {
                 self.beat(&asked.task);
@@ -255,14 +255,15 @@ impl Driver {
             Command::Called { called, message, ack } => {
                 self.beat(&called.task);
                 if let Some(message) = message {
-                    let shown = called.shown || self.shows(&called.task);
+                    let answers = called.tool.is_some();
+                    let shown = called.shown || (answers && self.shows(&called.task));
                     self.writer.message(message, shown);
                 }
                 self.writer.called(*called)?;
                 self.writer.acknowledge(ack);
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Whether something of this message was streamed before and is void now.

@@ -170,8 +170,6 @@ fn abandoned(frame: &Frame) -> Writes {
         let finished = task.result.as_ref().filter(|r| r.error.is_none());
         let writes = match (finished, &frame.graph.nodes[task.node].work, &task.inner) {
             (Some(result), ..) => result.writes.clone(),
-            // What items wrote is theirs until all of them have ended.
-            (None, Work::Each(_), _) => Writes::new(),
             (None, Work::Sub(sub), Some(inner)) => {
                 let mut state = State::clone(&inner.state);
                 for (name, value) in abandoned(inner) {
@@ -183,6 +181,7 @@ fn abandoned(frame: &Frame) -> Writes {
                 }
                 sub.abandon(&inner.before, &state)
             }
+            // Of a list too: what items wrote is theirs until all of them have ended.
             (None, ..) => Writes::new(),
         };
         for (name, value) in writes {

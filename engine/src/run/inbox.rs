@@ -102,10 +102,8 @@ async fn while_waiting(
                 Input::Fork(fork) if fork.log == writer.lease.log => {
                     cancel(shared, writer, Some(fork.run))?;
                 }
-                // They come after this run.
-                Input::Start(_) | Input::Fork(_) => continue,
-                // Of a run that is queued, or that has ended.
-                Input::Cancel { .. } => continue,
+                // They come after this run; a cancel may be of one that is queued.
+                Input::Start(_) | Input::Fork(_) | Input::Cancel { .. } => continue,
                 _ => {
                     writer.consume(id);
                     continue;
@@ -143,7 +141,6 @@ async fn between(
     for (id, input) in inbox {
         match (input, &next) {
             (input @ (Input::Start(_) | Input::Fork(_)), None) => next = Some((id, input)),
-            (Input::Start(_) | Input::Fork(_), Some(_)) => {}
             (Input::Edit(change), None) => {
                 writer.consume(id);
                 edit(writer, change)?;
@@ -195,7 +192,7 @@ async fn begin_fork(
     });
     let run = goes_on.unwrap_or(false).then(|| fork.run.clone());
     let ended = run.is_none();
-    writer.fork(Forked { run, from: fork.from, at: fork.at }, programs).await?;
+    writer.fork(Forked { run, from: fork.from, at: fork.at }, history, programs).await?;
     if let Some(change) = fork.edit {
         edit(writer, *change)?;
     }

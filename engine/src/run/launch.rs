@@ -99,7 +99,7 @@ impl Driver {
         };
         let untouched = task.attempt == 1 && task.replies.is_empty() && task.open.is_empty();
         let cached = node.policy.cache.as_ref().filter(|_| untouched).and_then(|cache| {
-            let key = Key::new(cache, &task.state, &run.started.owner);
+            let key = Key::new(cache, &task.state, run);
             self.shared.cache.get(&key, &frame.graph, &*self.shared.services.env)
         });
         Some(Ready {
@@ -147,7 +147,7 @@ impl Driver {
         let frame = root.frame(super::frame::split(path).0);
         let Some((frame, task)) = frame.zip(root.task(path)) else { return };
         if let Some(cache) = &frame.graph.nodes[task.node].policy.cache {
-            let key = Key::new(cache, &task.state, &run.started.owner);
+            let key = Key::new(cache, &task.state, run);
             self.shared.cache.put(key, done, cache.keep, &*self.shared.services.env);
         }
     }
@@ -162,7 +162,7 @@ impl Driver {
         let frame = root.frame(super::frame::split(path).0);
         let Some((frame, task)) = frame.zip(root.task(path)) else { return Ok(false) };
         let policy = frame.graph.nodes[task.node].policy.retry;
-        if task.attempt >= policy.attempts || !retryable(error) || self.unsure(task) {
+        if task.attempt >= policy.attempts || !retryable(error) || Self::unsure(task) {
             return Ok(false);
         }
         let attempt = task.attempt + 1;
@@ -174,7 +174,7 @@ impl Driver {
     }
 
     /// Whether an `unsafe` call of this attempt, here or inside, may or may not have happened.
-    fn unsure(&self, task: &Task) -> bool {
+    fn unsure(task: &Task) -> bool {
         let unknown = |task: &Task| {
             task.replies.values().any(|reply| match &reply.called.reply {
                 crate::run::record::Reply::ToolFailed(error) => {
@@ -215,9 +215,10 @@ impl Driver {
             inner.walk_live(&mut |_, task| open.extend(task.open.values().cloned()));
         }
         for intent in open {
-            let kind = match end::is_unsafe(&intent) {
-                true => ToolErrorKind::OutcomeUnknown,
-                false => ToolErrorKind::Timeout,
+            let kind = if end::is_unsafe(&intent) {
+                ToolErrorKind::OutcomeUnknown
+            } else {
+                ToolErrorKind::Timeout
             };
             let error = ToolError::new(kind, "the node's time was over before this call ended");
             let answer = ToolAnswer::Failed(error);

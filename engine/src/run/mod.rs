@@ -5,8 +5,9 @@
 //! | `record.rs` | the facts that a log holds |
 //! | `fold.rs`, `frame.rs`, `advance.rs` | what they add up to, and which may follow which |
 //! | `schedule.rs` | what fires next: edges, branches, joins |
-//! | `context.rs`, `approval.rs` | what a node reaches: models, tools, people |
-//! | `driver.rs`, `attempt.rs` | runs the tasks of one log at the same time; one attempt of a task |
+//! | `context.rs` | what a node reaches: models, people |
+//! | `calling.rs`, `approval.rs` | tools, and whether a person must agree first |
+//! | `driver.rs`, `launch.rs`, `attempt.rs` | runs the tasks of one log at the same time; one attempt of a task |
 //! | `settle.rs`, `cache.rs` | commits their steps and fires what follows; results taken again |
 //! | `start.rs`, `end.rs` | how a run begins; how it ends, and what it leaves |
 //! | `inbox.rs`, `migrate.rs` | what is sent to a log: answers, cancels, edits, forks, other bundles |
@@ -19,6 +20,7 @@ mod advance;
 mod approval;
 mod attempt;
 mod cache;
+mod calling;
 pub mod checkpoint;
 pub mod context;
 mod driver;

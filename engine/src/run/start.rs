@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::bundle::Program;
-use crate::journal::{History, JournalError, Lease, StartRun};
+use crate::journal::{History, Input, JournalError, Lease, StartRun};
 use crate::node::NodeError;
 use crate::run::end;
 use crate::run::fold::{LogState, Programs, scope_of};
@@ -32,8 +32,12 @@ pub(crate) async fn open(
     let history = shared.journal.load(&lease.log, None).await?;
     let reserved = history.reserved;
     let (programs, broken) = programs(shared, &history).await?;
-    let log = LogState::replay(&history.records, history.messages, &programs)
+    let mut log = LogState::replay(&history.records, history.messages, &programs)
         .map_err(|illegal| JournalError::Corrupt(illegal.to_string()))?;
+    if log.run.is_some() && begins_as_fork(shared, lease).await? {
+        // What goes on there goes on in the log that this one is a fork of.
+        log.run = None;
+    }
     let mut writer =
         Writer::new(shared.clone(), lease.clone(), held_until, log, reserved, programs);
     let Some(run) = &writer.log.run else { return Ok(writer) };
@@ -50,6 +54,14 @@ pub(crate) async fn open(
     }
     writer.store_all().await?;
     Ok(writer)
+}
+
+/// Whether the log is a fork of another one that is yet to begin: all that stands in it is the
+/// other's.
+async fn begins_as_fork(shared: &Shared, lease: &Lease) -> Result<bool, JournalError> {
+    let inbox = shared.journal.inbox(&lease.log).await?;
+    let elsewhere = |input: &Input| matches!(input, Input::Fork(fork) if fork.log != lease.log);
+    Ok(inbox.iter().any(|(_, input)| elsewhere(input)))
 }
 
 /// Leaves the run to a person if it cannot go on by itself.
@@ -108,7 +120,7 @@ pub(crate) async fn fork(
 ) -> Result<(), JournalError> {
     let history = shared.journal.load(&writer.lease.log, Some(forked.at)).await?;
     let (programs, _) = programs(shared, &history).await?;
-    writer.fork(forked, programs).await
+    writer.fork(forked, history, programs).await
 }
 
 /// Begins a run. `cancelled`: it ends at once. `rewind`: the number that is gone back to first.

@@ -16,13 +16,13 @@ use tokio::sync::oneshot;
 
 use crate::bundle::Program;
 use crate::id::{InputId, RunId};
-use crate::journal::{Batch, JournalError, Lease, StoredMessage};
+use crate::journal::{Batch, History, JournalError, Lease, StoredMessage};
 use crate::message::Message;
 use crate::model::{Delta, Retry};
 use crate::run::event::{self, Event, call_key};
-use crate::run::fold::{LogState, Programs};
+use crate::run::fold::{Illegal, LogState, Programs};
 use crate::run::record::{Called, Durability, Fact, Forked, Marks, Number, Numbered, Record};
-use crate::run::shared::{Shared, message_map};
+use crate::run::shared::Shared;
 
 /// Numbers reserved beyond those used, so that deltas seldom need an append of their own.
 const HEADROOM: Number = 10_000;
@@ -57,6 +57,8 @@ struct Due {
     to_show: Vec<ToShow>,
     acks: Vec<oneshot::Sender<()>>,
     settled: Vec<Arc<str>>,
+    /// It must be stored before anybody is answered, whatever the run's durability.
+    at_once: bool,
 }
 
 /// An append under way, and what is shown once it has landed.
@@ -125,23 +127,20 @@ impl Writer {
         numbered
     }
 
-    /// Goes on from an earlier number: stores the fact, and takes up the history that it leaves.
+    /// Goes on from an earlier number, whose history is given. What is pushed next is stored
+    /// together with this, and with the input that asked for it.
     pub(crate) async fn fork(
         &mut self,
         forked: Forked,
+        history: History,
         programs: Programs,
     ) -> Result<(), JournalError> {
-        self.store_all().await?;
-        let numbered = self.number(Fact::Forked(Box::new(forked)));
-        self.due.to_show.push(ToShow::Record(numbered.clone()));
-        self.due.batch.records.push(numbered);
+        self.land().await?;
+        let corrupt = |illegal: Illegal| JournalError::Corrupt(illegal.to_string());
+        self.log =
+            LogState::replay(&history.records, history.messages, &programs).map_err(corrupt)?;
         self.programs = programs;
-        self.store_all().await?;
-        let history = self.shared.journal.load(&self.lease.log, None).await?;
-        let messages = message_map(history.messages).into_values().collect();
-        self.log = LogState::replay(&history.records, messages, &self.programs)
-            .map_err(|illegal| JournalError::Corrupt(illegal.to_string()))?;
-        Ok(())
+        self.push(Fact::Forked(Box::new(forked)))
     }
 
     /// Makes a message known to the records that follow, to be stored with them.
@@ -159,6 +158,8 @@ impl Writer {
             return;
         }
         let run = run.clone();
+        // What stands for older messages is for models.
+        let shown = shown && message.covers.is_none();
         self.log.messages.insert(message.id.clone(), message.clone());
         self.due.batch.messages.push(StoredMessage { message, run, shown });
     }
@@ -171,6 +172,11 @@ impl Writer {
     /// Answers a waiting task once what was pushed so far is stored.
     pub(crate) fn acknowledge(&mut self, ack: oneshot::Sender<()>) {
         self.due.acks.push(ack);
+    }
+
+    /// Has the next [`flush`](Self::flush) store what was pushed, whatever the run's durability.
+    pub(crate) fn at_once(&mut self) {
+        self.due.at_once = true;
     }
 
     /// Forgets the deltas of a call that is made again; whether there were any.
@@ -233,6 +239,9 @@ impl Writer {
     /// Stores what was pushed, shows it, and answers who waits for it, in the order that the
     /// run's durability asks for.
     pub(crate) async fn flush(&mut self) -> Result<(), JournalError> {
+        if self.due.at_once {
+            return self.store_all().await;
+        }
         let durability = self.log.run.as_ref().map(|run| run.started.durability);
         match durability.unwrap_or_default() {
             Durability::Sync => self.store_all().await,

@@ -83,6 +83,7 @@ impl Subgraph for Inner {
 pub struct Hand {
     channels: Vec<Channel>,
     nodes: Vec<(String, Work)>,
+    policies: Vec<(String, Policy)>,
     edges: Vec<(String, Guard, String)>,
     joins: Vec<(Vec<String>, String, Needs)>,
     pub schedule: Schedule,
@@ -104,6 +105,19 @@ impl Hand {
     pub fn node(mut self, name: &str, work: Work) -> Self {
         self.nodes.push((name.into(), work));
         self
+    }
+
+    /// What happens around a node's work.
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub fn policy(mut self, name: &str, policy: Policy) -> Self {
+        self.policies.push((name.into(), policy));
+        self
+    }
+
+    /// Where a node of that name will stand, for policies that lead there.
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub fn place(&self, name: &str) -> usize {
+        self.nodes.iter().position(|(n, _)| n == name).unwrap()
     }
 
     pub fn edge(mut self, from: &str, to: &str) -> Self {
@@ -192,11 +206,15 @@ impl Hand {
             branch: Branch::First,
             policy: Policy::default(),
         });
+        let mut nodes: Vec<GraphNode> = nodes.collect();
+        for (name, policy) in self.policies {
+            nodes.iter_mut().find(|node| *node.name == *name).unwrap().policy = policy;
+        }
         let channels = Channels::new(self.channels);
         let output = channels.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
         Graph {
             name: "hand".into(),
-            nodes: nodes.collect(),
+            nodes,
             channels: Arc::new(channels),
             start,
             start_branch: Branch::First,
@@ -291,7 +309,7 @@ impl Bench {
     }
 
     /// Waits for a run that does not wait for anybody.
-    #[allow(dead_code, reason = "the benches share this file")]
+    #[allow(dead_code, clippy::panic, reason = "the benches share this file")]
     pub async fn ended(&self, run: &RunId) -> Ended {
         match self.engine.wait(run).await.unwrap() {
             Stopped::Ended(ended) => ended,

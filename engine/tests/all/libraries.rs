@@ -236,12 +236,12 @@ fn a_graph_that_contains_itself_does_not_load_and_the_way_is_named() {
         library(&[("a", &["b"]), ("b", &["c"]), ("c", &["a"]), ("d", &["a"]), ("e", &["e"])]);
     let messages: Vec<String> =
         found.findings().map(|f| format!("{}:{} {}", f.path, f.line, f.message)).collect();
-    expect_test::expect![[r#"
+    expect_test::expect![[r"
         a.yaml:4 a graph cannot contain itself: a → b → c → a
         b.yaml:4 a graph cannot contain itself: b → c → a → b
         c.yaml:4 a graph cannot contain itself: c → a → b → c
         d.yaml:4 the graph `a` does not load
-        e.yaml:4 a graph cannot contain itself: e → e"#]]
+        e.yaml:4 a graph cannot contain itself: e → e"]]
     .assert_eq(&messages.join("\n"));
     assert!(found.graphs().iter().all(|graph| graph.program.is_none()));
 }

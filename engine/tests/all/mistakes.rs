@@ -152,3 +152,19 @@ fn a_finding_renders_with_its_line_and_a_caret() {
     "]]
     .assert_eq(&shown);
 }
+
+#[test]
+fn what_others_find_while_running_is_found_when_the_file_is_loaded() {
+    for (file, code) in [
+        ("parallel_write.yaml", "parallel_write"),
+        ("parallel_read.yaml", "parallel_read"),
+        ("unreachable_node.yaml", "unreachable_node"),
+        ("unknown_key.yaml", "unknown_key"),
+        ("unknown_channel.yaml", "unknown_channel"),
+        ("endless_cycle.yaml", "endless_cycle"),
+    ] {
+        let path = folder().join(file);
+        let found = check(&path);
+        assert!(found.iter().any(|f| f.code == code), "{file}: {found:?}");
+    }
+}

@@ -9,7 +9,9 @@ use exile_engine::model::{
     Capabilities, Delta, DeltaSender, Finish, ModelReply, ModelRequest, Provider, ProviderError,
     ProviderFault, Usage,
 };
-use exile_engine::tool::{DynTool, Effect, ToolAnswer, ToolCx, ToolSet, ToolSpec};
+use exile_engine::tool::{
+    DynTool, Effect, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolSet, ToolSpec,
+};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -123,23 +125,38 @@ pub struct Counting {
     pub keys: Mutex<Vec<String>>,
     /// Never answers when set.
     pub hangs: Option<Arc<Notify>>,
+    /// Only its first call never answers.
+    once: bool,
+    /// Fails every call.
+    fails: bool,
 }
 
 impl Counting {
     pub fn new(name: &str, effect: Effect) -> Arc<Self> {
-        Self::make(name, effect, None)
+        Self::make(name, effect, None, false)
     }
 
     pub fn hanging(name: &str, effect: Effect, hangs: Arc<Notify>) -> Arc<Self> {
-        Self::make(name, effect, Some(hangs))
+        Self::make(name, effect, Some(hangs), false)
     }
 
-    fn make(name: &str, effect: Effect, hangs: Option<Arc<Notify>>) -> Arc<Self> {
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub fn failing(name: &str, effect: Effect) -> Arc<Self> {
+        Self::make(name, effect, None, true)
+    }
+
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub fn hanging_once(name: &str, effect: Effect, hangs: Arc<Notify>) -> Arc<Self> {
+        let tool = Self::make(name, effect, Some(hangs), false);
+        Arc::new(Self { once: true, ..Arc::into_inner(tool).unwrap() })
+    }
+
+    fn make(name: &str, effect: Effect, hangs: Option<Arc<Notify>>, fails: bool) -> Arc<Self> {
         let schema = json!({ "type": "object", "properties": { "n": { "type": "integer" } } });
         let spec = ToolSpec::new(name, "Counts.", schema, effect, "native");
         // Whether a model may be steered by it is asked elsewhere.
         let spec = ToolSpec { taints: false, ..spec };
-        Arc::new(Self { spec, keys: Mutex::default(), hangs })
+        Arc::new(Self { spec, keys: Mutex::default(), hangs, once: false, fails })
     }
 }
 
@@ -161,9 +178,14 @@ impl DynTool for Shared {
 
     async fn call(&self, cx: &ToolCx, args: Value) -> ToolAnswer {
         self.0.keys.lock().unwrap().push(cx.key.clone());
-        if let Some(hangs) = &self.0.hangs {
+        let first = self.0.keys.lock().unwrap().len() == 1;
+        if let Some(hangs) = self.0.hangs.as_ref().filter(|_| first || !self.0.once) {
             hangs.notify_one();
             std::future::pending::<()>().await;
+        }
+        if self.0.fails {
+            let error = ToolError::new(ToolErrorKind::Upstream, "it is down");
+            return ToolAnswer::Failed(error);
         }
         ToolAnswer::Done(args)
     }

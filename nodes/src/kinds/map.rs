@@ -9,7 +9,8 @@
 use std::sync::Arc;
 
 use exile_engine::expr::{Expression, Scope};
-use exile_engine::graph::build::{Build, Nested};
+use exile_engine::graph::build::Build;
+use exile_engine::graph::inside::Nested;
 use exile_engine::graph::{Branch, Graph, Guard, Limits, Line, Names, Schedule, Target};
 use exile_engine::node::{Done, ForEach, NodeError, NodeKind, Work};
 use exile_engine::run::record::Durability;

@@ -49,7 +49,7 @@ async fn nothing_is_shared_by_name() {
     assert_eq!(played.state["out"].as_object().unwrap().len(), 2, "outputs alone");
     assert_eq!(
         (played.deltas("message.delta"), played.deltas("node.delta")),
-        ("".into(), "Earl Grey".into())
+        (String::new(), "Earl Grey".into())
     );
 }
 

@@ -17,7 +17,7 @@ macro_rules! graph {
 /// Six messages of 40 letters each, and before them what `first` says.
 fn history(first: &[Value]) -> Value {
     let message = |i: usize| {
-        let role = if i % 2 == 0 { "user" } else { "assistant" };
+        let role = if i.is_multiple_of(2) { "user" } else { "assistant" };
         json!({ "id": format!("m{i}"), "role": role, "content": format!("{i}").repeat(40) })
     };
     let messages: Vec<Value> = first.iter().cloned().chain((0..6).map(message)).collect();

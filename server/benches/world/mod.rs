@@ -171,7 +171,7 @@ impl Pinned {
     fn of(text: &str, catalog: &Catalog) -> Self {
         let graph = Source { path: "bench.yaml".into(), text: text.into() };
         let aliases = catalog.models.aliases().clone();
-        let bundle = Bundle { graph, skills: BTreeMap::new(), aliases };
+        let bundle = Bundle { graph, graphs: BTreeMap::new(), skills: BTreeMap::new(), aliases };
         let bytes = bundle.to_bytes();
         Self { program: Arc::new(bundle.compile(catalog).unwrap()), bytes }
     }

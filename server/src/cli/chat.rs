@@ -162,7 +162,7 @@ impl Said {
     fn waits(&mut self, waiting: Option<Value>) {
         self.answers.clear();
         let waiting = waiting.unwrap_or_default();
-        self.run = waiting["run"].as_str().unwrap_or_default().to_owned();
+        waiting["run"].as_str().unwrap_or_default().clone_into(&mut self.run);
         self.open = waiting["interrupts"].as_array().cloned().unwrap_or_default();
     }
 }

@@ -185,7 +185,7 @@ fn resolution(
         what: format!("{field}: {what}"),
     };
     match (body.action, body.output, body.message) {
-        (Action::Done, _, Some(_)) | (Action::Retry, _, Some(_)) => {
+        (Action::Done | Action::Retry, _, Some(_)) => {
             Err(field("message", "goes with `failed` alone"))
         }
         (Action::Retry | Action::Failed, Some(_), _) => {

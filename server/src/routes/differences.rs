@@ -109,21 +109,21 @@ fn differing(from: Vec<GraphAt>, to: Vec<GraphAt>) -> Vec<GraphDiff> {
         let path = graph.path.clone();
         pairs.entry(path).or_default().1 = Some(graph);
     }
-    pairs.into_values().filter_map(|(from, to)| graph_diff(from, to)).collect()
+    pairs.values().filter_map(|(from, to)| graph_diff(from.as_ref(), to.as_ref())).collect()
 }
 
-fn graph_diff(from: Option<GraphAt>, to: Option<GraphAt>) -> Option<GraphDiff> {
+fn graph_diff(from: Option<&GraphAt>, to: Option<&GraphAt>) -> Option<GraphDiff> {
     let change = change(from.is_some(), to.is_some());
-    let known = to.as_ref().or(from.as_ref())?;
+    let known = to.or(from)?;
     let (path, graph) = (known.path.to_string(), known.graph.name.to_string());
     let mut names: Vec<&String> = known.values.keys().collect();
     // After a migration the earlier graph may have had channels that are gone.
     let earlier = from.iter().flat_map(|graph| graph.values.keys());
     names.extend(earlier.filter(|name| !known.values.contains_key(*name)));
     let differs = |name: &String| {
-        let value = |graph: &Option<GraphAt>| graph.as_ref()?.values.get(name).cloned();
         let talk = holds_messages(&known.graph, name);
-        channel_diff(name, talk, value(&from), value(&to))
+        let [from, to] = [from, to].map(|graph| graph?.values.get(name));
+        channel_diff(name, talk, from, to)
     };
     let channels: Vec<ChannelDiff> = names.into_iter().filter_map(differs).collect();
     let same = change == "changed" && channels.is_empty();
@@ -133,14 +133,14 @@ fn graph_diff(from: Option<GraphAt>, to: Option<GraphAt>) -> Option<GraphDiff> {
 fn channel_diff(
     name: &str,
     talk: bool,
-    from: Option<Value>,
-    to: Option<Value>,
+    from: Option<&Value>,
+    to: Option<&Value>,
 ) -> Option<ChannelDiff> {
     let change = change(from.is_some(), to.is_some());
-    let changes = match (&from, &to) {
+    let changes = match (from, to) {
         (Some(from), Some(to)) if talk => diff::messages(from, to),
         (Some(from), Some(to)) => diff::values(from, to),
-        _ => vec![Change::new("", from.as_ref(), to.as_ref())],
+        _ => vec![Change::new("", from, to)],
     };
     let channel = name.to_owned();
     (!changes.is_empty()).then_some(ChannelDiff { channel, change, changes })

@@ -83,13 +83,9 @@ async fn fork(
         return Err(Problem::Field { field: "at".into(), what });
     }
     let run = once.run_id(&*app.env);
-    let edit = match (body.values.is_empty(), &body.as_node) {
-        (true, None) => None,
-        _ => {
-            let change = Change { values: body.values, as_node: body.as_node, path: body.path };
-            Some(Box::new(change.check(&app, &caller, &run, &from)?))
-        }
-    };
+    let change = Change { values: body.values, as_node: body.as_node, path: body.path };
+    let edit = change.check(&app, &caller, &run, &from)?;
+    let edit = (!edit.writes.is_empty() || edit.as_node.is_some()).then(|| Box::new(edit));
     let log = row.conversation.as_ref().map_or_else(|| LogId::from(&run), LogId::from);
     let fork = ForkRun {
         run: run.clone(),
@@ -114,13 +110,11 @@ async fn fork(
 async fn latest(app: &App, row: &RunRow) -> Result<RunAt, Problem> {
     let all = app.engine.checkpoints(&row.id, 0, usize::MAX).await?;
     let before = all.into_iter().rev().find(|checkpoint| checkpoint.kind != CheckpointKind::End);
-    match before {
-        Some(checkpoint) => at(app, &row.id, "at", checkpoint.number).await,
-        None => {
-            let (run, status) = (row.id.clone(), row.status.as_str());
-            Err(RunConflict::GoesOn { run, status }.into())
-        }
-    }
+    let Some(checkpoint) = before else {
+        let (run, status) = (row.id.clone(), row.status.as_str());
+        return Err(RunConflict::GoesOn { run, status }.into());
+    };
+    at(app, &row.id, "at", checkpoint.number).await
 }
 
 /// A change of a run's state.

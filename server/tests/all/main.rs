@@ -8,6 +8,6 @@
 
 mod cli;
 mod durable;
-//mod http;
+mod http;
 mod schema;
-//mod store;
+mod store;

@@ -26,21 +26,21 @@ use crate::hand::{Bench, Hand, Inner, leaf, writes};
 use crate::scripted::{Counting, Line, Scripted, Tools};
 
 /// A store, and engines over it, one after another.
-struct House {
-    env: Arc<StepEnv>,
+pub(super) struct House {
+    pub(super) env: Arc<StepEnv>,
     store: Arc<MemoryJournal>,
     model: Arc<Scripted>,
     tools: Vec<Arc<Counting>>,
 }
 
 impl House {
-    fn new(script: Vec<Line>, tools: Vec<Arc<Counting>>) -> Self {
+    pub(super) fn new(script: Vec<Line>, tools: Vec<Arc<Counting>>) -> Self {
         let env = Arc::new(StepEnv::new());
         let store = Arc::new(MemoryJournal::new(env.clone()));
         Self { env, store, model: Scripted::new(script), tools }
     }
 
-    async fn engine(&self, hand: Hand) -> Bench {
+    pub(super) async fn engine(&self, hand: Hand) -> Bench {
         let env: Arc<dyn Env> = self.env.clone();
         let models = Models::new(vec![self.model.clone()], BTreeMap::new());
         let registry = Arc::new(ToolRegistry::new(&[&Tools(self.tools.clone())]).unwrap());
@@ -48,17 +48,17 @@ impl House {
     }
 
     /// The process is gone, and so is its lease.
-    fn dies(&self, bench: Bench) {
+    pub(super) fn dies(&self, bench: Bench) {
         drop(bench);
         self.env.advance(Duration::from_mins(1));
     }
 
-    async fn records(&self, log: &LogId) -> Vec<Numbered> {
+    pub(super) async fn records(&self, log: &LogId) -> Vec<Numbered> {
         self.store.read(log, 0, usize::MAX).await.unwrap().records
     }
 
     /// Waits until the log's last record is such a one.
-    async fn until<T>(&self, log: &LogId, last: impl Fn(&Fact) -> Option<T>) -> T {
+    pub(super) async fn until<T>(&self, log: &LogId, last: impl Fn(&Fact) -> Option<T>) -> T {
         loop {
             let records = self.records(log).await;
             if let Some(found) = records.last().and_then(|r| last(&r.record.fact)) {
@@ -306,4 +306,58 @@ async fn a_stream_has_no_gap_and_no_duplicate() {
     for (n, event) in live.iter().enumerate() {
         assert_eq!(lines(&read(event.number).await), lines(&live[n + 1..]), "after {n} events");
     }
+}
+
+#[tokio::test]
+async fn a_new_version_changes_no_run_in_flight() {
+    let version = |text: &str| {
+        let hand = Hand::default().channel("a", Reducer::Replace, Value::Null);
+        let hand = hand.channel("said", Reducer::Replace, Value::Null);
+        let hand = hand.node("a", leaf(CallsThenAsks("a"))).edge("START", "a");
+        hand.node("then", writes(&[("said", json!(text))])).edge("a", "then")
+    };
+    let house = House::new(vec![Line::Say("")], vec![Counting::new("one", Effect::Unsafe)]);
+    let mut bench = house.engine(version("old")).await;
+    let (log, run) = (LogId::from("run_1"), RunId::from("run_1"));
+    bench.start(&log, &run, serde_json::Map::new()).await;
+    let asked = |fact: &Fact| match fact {
+        Fact::Waiting(waiting) => Some(waiting.asked[0].id.clone()),
+        _ => None,
+    };
+    let question = house.until(&log, asked).await;
+    bench.use_graph(version("new").graph(), b"new").await;
+    answer(&bench, &run, &question, json!("yes")).await;
+    house.until(&log, |fact| matches!(fact, Fact::Ended(_)).then_some(())).await;
+    assert_eq!(bench.engine.state(&log).await.unwrap()["said"], json!("old"));
+    let (log, run) = (LogId::from("run_2"), RunId::from("run_2"));
+    bench.start(&log, &run, serde_json::Map::new()).await;
+    let question = house.until(&log, asked).await;
+    answer(&bench, &run, &question, json!("yes")).await;
+    house.until(&log, |fact| matches!(fact, Fact::Ended(_)).then_some(())).await;
+    assert_eq!(bench.engine.state(&log).await.unwrap()["said"], json!("new"));
+}
+
+#[tokio::test]
+async fn a_join_drops_nothing_behind_a_skipped_branch_and_fires_once_after_uneven_ones() {
+    let says = |name: &str| writes(&[("log", json!(name))]);
+    let hand = Hand::default()
+        .channel("log", Reducer::Append, json!([]))
+        .node("short", says("short"))
+        .node("long", says("long"))
+        .node("longer", says("longer"))
+        .node("skipped", says("skipped"))
+        .node("last", says("last"))
+        .edge("START", "short")
+        .edge("START", "long")
+        .edge("long", "longer")
+        .when("START", "log | length > 0", "skipped")
+        .otherwise("START", "END")
+        .join(&["short", "longer", "skipped"], "last");
+    let house = House::new(vec![Line::Say("")], Vec::new());
+    let bench = house.engine(hand).await;
+    let (log, run) = (LogId::from("run_1"), RunId::from("run_1"));
+    bench.start(&log, &run, serde_json::Map::new()).await;
+    finished(&bench, &run).await;
+    let state = bench.engine.state(&log).await.unwrap();
+    assert_eq!(state["log"], json!(["short", "long", "longer", "last"]));
 }

@@ -1,9 +1,12 @@
 //! How runs move, by behaviour.
 
+mod attention;
 mod complaints;
 mod crash;
+mod flows;
 mod laws;
 mod moves;
+mod policies;
 mod stops;
 mod streams;
 mod written;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::installation::{Answer, Installation, Serving};
+use super::installation::{Installation, Serving};
 use super::upstream::{Say, Upstream};
+use super::web::Answer;
 use crate::durable::{Seeded, number};
 
 /// How often the server is killed.

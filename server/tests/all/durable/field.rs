@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exile_engine::env::{Env as _, SystemEnv};
+use exile_engine::env::SystemEnv;
 use exile_engine::id::{LogId, RunId};
 use exile_engine::journal::{History, Journal as _};
 use exile_server::store::Store;
@@ -34,17 +34,27 @@ const POINTS: &[(&str, u64)] = &[
     ("claim.after", 4),
     ("put_blob.after", 1),
 ];
-/// How long a named point is waited for.
-const PATIENCE: Duration = Duration::from_millis(400);
-/// Until when every run must have come to its end, once nothing is killed any more.
-const TO_THE_END: Duration = Duration::from_secs(60);
+/// How long a process that says nothing is listened to before it is killed.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The same, when nothing is killed any more.
+const TO_THE_END: Duration = Duration::from_mins(1);
+
+/// How a life ends, counted by what is heard of it and not by the clock alone: a busy machine must
+/// not keep runs from getting on.
+enum Death {
+    /// When every run has ended.
+    None,
+    /// By itself, at a named point; by the test, should it never come there.
+    AtPoint(String, u32),
+    /// After it has said so much, and then at a moment.
+    AtMoment { heard: u64, then: Duration },
+}
 
 /// One file, its upstream, and the runs over it.
 pub(super) struct Field {
     folder: TempDir,
     counter: Counter,
     pub(super) plan: Plan,
-    clock: SystemEnv,
 }
 
 impl Field {
@@ -52,34 +62,29 @@ impl Field {
         let folder = TempDir::new().unwrap();
         graphs::write(&folder.path().join("graphs"));
         let counter = Counter::start(folder.path().join("calls"));
-        Self { folder, counter, plan: Plan::new(seed), clock: SystemEnv::new() }
+        Self { folder, counter, plan: Plan::new(seed) }
     }
 
     /// One process over the file, from its start to its death, or to the end of all runs. Whether
     /// it died at a named point.
     pub(super) fn life(&mut self, dies: bool) -> bool {
         self.plan.life += 1;
-        let point = (dies && cfg!(feature = "failpoints") && self.plan.below(4) > 0).then(|| {
-            let index = usize::try_from(self.plan.below(POINTS.len() as u64)).unwrap();
-            let (point, most) = POINTS[index];
-            (point.to_owned(), u32::try_from(1 + self.plan.below(most)).unwrap())
-        });
-        let patience = match (dies, &point) {
-            (false, _) => TO_THE_END,
-            (true, Some(_)) => PATIENCE,
-            (true, None) => Duration::from_millis(self.plan.below(150)),
+        let death = if dies { self.death() } else { Death::None };
+        let dies_at = match &death {
+            Death::AtPoint(point, times) => Some((point.clone(), *times)),
+            Death::None | Death::AtMoment { .. } => None,
         };
         let mut worker = Worker {
             folder: self.folder.path().to_owned(),
             upstream: self.counter.url.clone(),
             life: self.plan.life,
             lease_ms: None,
-            dies_at: point.clone(),
+            dies_at,
         }
         .start();
         worker.order(&Order::Read(self.plan.unknown()));
         worker.order(&Order::Serve);
-        let by_itself = self.drive(&mut worker, patience, dies);
+        let by_itself = self.drive(&mut worker, &death);
         if !dies {
             assert!(self.plan.all_ended(), "runs go on: {}", self.plan.open());
             worker.end();
@@ -93,29 +98,49 @@ impl Field {
         by_itself
     }
 
-    /// Gives orders and listens, for that long at most. Whether the process died by itself.
-    fn drive(&mut self, worker: &mut Process, patience: Duration, more: bool) -> bool {
-        let mut until = self.clock.monotonic() + TO_THE_END;
+    /// Three deaths of four are at a named point.
+    fn death(&mut self) -> Death {
+        if cfg!(feature = "failpoints") && self.plan.below(4) > 0 {
+            let index = usize::try_from(self.plan.below(POINTS.len() as u64)).unwrap();
+            let (point, most) = POINTS[index];
+            let times = u32::try_from(1 + self.plan.below(most)).unwrap();
+            return Death::AtPoint(point.to_owned(), times);
+        }
+        let then = Duration::from_micros(self.plan.below(15_000));
+        Death::AtMoment { heard: self.plan.below(40), then }
+    }
+
+    /// Gives orders and listens until its time has come. Whether the process died by itself.
+    fn drive(&mut self, worker: &mut Process, death: &Death) -> bool {
+        let dies = !matches!(death, Death::None);
+        let (mut serves, mut heard) = (false, 0);
         loop {
-            let left = until.saturating_sub(self.clock.monotonic());
-            if left.is_zero() || (!more && self.plan.all_ended()) {
+            if !dies && self.plan.all_ended() {
                 return false;
             }
-            let concerned = match worker.hear(left) {
-                Heard::Gone => return true,
-                Heard::Silence => return false,
-                Heard::Told(Told::HasRead) => {
-                    until = self.clock.monotonic() + patience;
-                    self.plan.runs.keys().cloned().collect()
-                }
-                Heard::Told(told) => self.plan.take(told).into_iter().collect(),
-            };
-            let wanted = if more { self.plan.want_some(AT_ONCE) } else { Vec::new() };
-            let concerned: Vec<RunId> = concerned;
+            let concerned: Vec<RunId> =
+                match worker.hear(if dies && serves { PATIENCE } else { TO_THE_END }) {
+                    Heard::Gone => return true,
+                    Heard::Silence => return false,
+                    Heard::Told(Told::HasRead) => {
+                        serves = true;
+                        self.plan.runs.keys().cloned().collect()
+                    }
+                    Heard::Told(told) => self.plan.take(told).into_iter().collect(),
+                };
+            let wanted = if dies { self.plan.want_some(AT_ONCE) } else { Vec::new() };
             for run in concerned.iter().chain(&wanted) {
                 for order in self.plan.orders(run) {
                     worker.order(&order);
                 }
+            }
+            heard += u64::from(serves);
+            if let Death::AtMoment { heard: enough, then } = death
+                && heard > *enough
+            {
+                // The moment itself is what is tried.
+                std::thread::sleep(*then);
+                return false;
             }
         }
     }

@@ -111,7 +111,7 @@ impl Process {
         mut wanted: impl FnMut(T) -> Option<W>,
     ) -> W {
         loop {
-            match self.hear(Duration::from_secs(60)) {
+            match self.hear(Duration::from_mins(1)) {
                 Heard::Told(told) => {
                     if let Some(found) = wanted(told) {
                         return found;

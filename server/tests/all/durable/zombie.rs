@@ -97,7 +97,7 @@ impl Pair {
 /// The text, if a reader was given a delta.
 fn delta(told: &Told) -> Option<String> {
     match told {
-        Told::Seen { name, text, .. } if name.ends_with(".delta") => text.clone(),
+        Told::Seen { name, text, .. } if name.split('.').nth(1) == Some("delta") => text.clone(),
         _ => None,
     }
 }

@@ -388,7 +388,7 @@ async fn a_run_that_waits_is_moved_to_its_graph_as_it_is_now_if_it_fits() {
         "{ from: add, to: right }",
         "{ from: add, to: right }\n  - { from: right, to: other }",
     );
-    let odd = exile.with_graph("pair", &changed).await;
+    let odd = exile.with_graph("pair", &changed);
     let tried = post(&odd, &format!("{run}/migrate"), json!({ "dry_run": true })).await;
     assert_eq!(tried.status, 200, "{}", tried.text);
     let tried = tried.json();
@@ -403,7 +403,7 @@ async fn a_run_that_waits_is_moved_to_its_graph_as_it_is_now_if_it_fits() {
     assert_eq!(get(&exile, &run).await, before);
 
     let better = PAIR.replace("Left?", "Left now?").replace("n + 1", "n + 2");
-    let good = exile.with_graph("pair", &better).await;
+    let good = exile.with_graph("pair", &better);
     let tried = post(&good, &format!("{run}/migrate"), json!({ "dry_run": true })).await.json();
     assert_eq!((&tried["ok"], &tried["problems"]), (&json!(true), &json!([])));
     let moved = post(&good, &format!("{run}/migrate"), json!({ "dry_run": false })).await;

@@ -134,7 +134,7 @@ impl Exile {
     }
 
     /// The same rows, served by another process with another text of a graph.
-    pub(super) async fn with_graph(&self, name: &str, text: &str) -> Self {
+    pub(super) fn with_graph(&self, name: &str, text: &str) -> Self {
         std::fs::write(self.home.path().join(format!("graphs/{name}.yaml")), text).unwrap();
         let catalog = self.app.catalog.clone();
         let library = Current::new(Library::load(&self.home.path().join("graphs"), &catalog));

@@ -200,11 +200,8 @@ async fn tell(store: &Store, dice: &mut Dice, log: LogId, fork: bool) -> Told {
     let mut head = history.records.last().map_or(0, |r| r.number);
     let run = log.as_str();
     let mut next = history.reserved.max(head) + 1;
-    let first = if fork {
-        forked(next, Some(run), "run_0", head)
-    } else {
-        started(next, "ann", run, None)
-    };
+    let first =
+        if fork { forked(next, Some(run), "run_0", head) } else { started(next, "ann", run, None) };
     let mut own = Vec::new();
     let mut records = vec![first];
     for _ in 0..dice.roll(12) {

@@ -1,0 +1,245 @@
+//! Calls of tools: checked, approved where that is needed, written down before they are made.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tracing::Instrument as _;
+
+use crate::id::InterruptId;
+use crate::message::{Message, ToolCall};
+use crate::run::approval;
+use crate::run::context::{Command, Cx, Reached, millis};
+use crate::run::fold::call_text;
+use crate::run::record::{Called, Callee, Marks, Reply};
+use crate::span;
+use crate::tool::{Effect, Resumed, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolRegistry};
+
+impl Cx {
+    /// Makes a call that a model asked for and gives the message that answers it. Whatever goes
+    /// wrong with the tool is in the message, for the model to read. With `approve`, a person must
+    /// agree first; so they must if the tool is `unsafe` and text from elsewhere has come into the
+    /// run, or if the same call may have happened before.
+    pub async fn call_tool(&self, wanted: &ToolCall, approve: bool) -> Reached<Message> {
+        let call: Arc<str> = wanted.id.as_str().into();
+        if let Some(message) = self.replies.get(&call).and_then(|r| r.message.as_ref()) {
+            return Reached::Done(Message::clone(message));
+        }
+        let effect = self.effect(&wanted.name);
+        let approve = approve || (effect == Effect::Unsafe && self.tainted);
+        let made = match ToolRegistry::parse_arguments(&wanted.arguments) {
+            Ok(args) => self.make_call(&call, &wanted.name, Some(&wanted.id), args, approve).await,
+            Err(error) => {
+                let args = Value::String(wanted.arguments.clone());
+                self.intent(&call, self.callee(&wanted.name, Some(&wanted.id), args)).await;
+                Made::Answer(ToolAnswer::Failed(error), 0)
+            }
+        };
+        let (answer, took_ms) = match made {
+            Made::Answer(answer, took_ms) => (answer, took_ms),
+            Made::Asked(id) => return Reached::Asked(id),
+        };
+        let message = Message::tool(self.message_id(), wanted, answer.to_text());
+        let failed = match answer {
+            ToolAnswer::Failed(error) => Some(error),
+            ToolAnswer::Done(_) | ToolAnswer::Ask(_) => None,
+        };
+        let reply = Reply::Message { id: message.id.clone(), failed };
+        let called = self.tool_called(call, &wanted.name, took_ms, reply);
+        self.called(called, Some(message.clone())).await;
+        Reached::Done(message)
+    }
+
+    /// Makes one named call with given arguments, for a node that wants the value itself. With
+    /// `approve`, a person must agree first.
+    pub async fn call_tool_value(
+        &self,
+        call: &str,
+        tool: &str,
+        args: Value,
+        approve: bool,
+    ) -> Reached<ToolAnswer> {
+        let call: Arc<str> = call.into();
+        if let Some(recorded) = self.replies.get(&call) {
+            match &recorded.called.reply {
+                Reply::Value(value) => return Reached::Done(ToolAnswer::Done(value.clone())),
+                Reply::ToolFailed(error) => {
+                    return Reached::Done(ToolAnswer::Failed(error.clone()));
+                }
+                Reply::Message { .. } | Reply::ModelFailed { .. } | Reply::Asked { .. } => {}
+            }
+        }
+        let (answer, took_ms) = match self.make_call(&call, tool, None, args, approve).await {
+            Made::Answer(answer, took_ms) => (answer, took_ms),
+            Made::Asked(id) => return Reached::Asked(id),
+        };
+        let reply = match &answer {
+            ToolAnswer::Done(value) => Reply::Value(value.clone()),
+            ToolAnswer::Failed(error) => Reply::ToolFailed(error.clone()),
+            ToolAnswer::Ask(_) => Reply::Value(Value::Null),
+        };
+        self.called(self.tool_called(call, tool, took_ms, reply), None).await;
+        Reached::Done(answer)
+    }
+
+    fn effect(&self, tool: &str) -> Effect {
+        self.services.tools.spec(tool).map_or(Effect::Pure, |spec| spec.effect)
+    }
+
+    fn callee(&self, tool: &str, id: Option<&str>, args: Value) -> Callee {
+        let (name, id) = (tool.to_owned(), id.map(str::to_owned));
+        Callee::Tool { name, id, args, effect: self.effect(tool) }
+    }
+
+    fn tool_called(&self, call: Arc<str>, tool: &str, took_ms: u64, reply: Reply) -> Called {
+        let worked = matches!(reply, Reply::Message { failed: None, .. } | Reply::Value(_));
+        Called {
+            task: self.task.clone(),
+            call,
+            took_ms,
+            tool: Some(tool.into()),
+            reply,
+            model: None,
+            marks: Marks::default(),
+            shown: false,
+            taints: worked && self.services.tools.spec(tool).is_some_and(|spec| spec.taints),
+        }
+    }
+
+    /// Validate → approval → intent → call → bound.
+    async fn make_call(
+        &self,
+        call: &Arc<str>,
+        tool: &str,
+        id: Option<&str>,
+        args: Value,
+        approve: bool,
+    ) -> Made {
+        let tools = &self.services.tools;
+        if let Err(error) = tools.validate(tool, &args) {
+            // Nothing will be called, yet the reader of the run sees what was asked.
+            self.intent(call, self.callee(tool, id, args)).await;
+            return Made::Answer(ToolAnswer::Failed(error), 0);
+        }
+        let approve = approve || self.unknown.contains(&call_text(tool, &args));
+        let args = match self.approved(call, tool, args, approve).await {
+            Ok(args) => args,
+            Err(Refused::Asked(interrupt)) => return Made::Asked(interrupt),
+            Err(Refused::Denied(args, error)) => {
+                self.intent(call, self.callee(tool, id, args)).await;
+                return Made::Answer(ToolAnswer::Failed(error), 0);
+            }
+        };
+        let resumed = match self.resumed(call) {
+            Some(Reached::Asked(interrupt)) => return Made::Asked(interrupt),
+            Some(Reached::Done(resumed)) => Some(resumed),
+            None => None,
+        };
+        self.intent(call, self.callee(tool, id, args.clone())).await;
+        let (answer, took_ms) = self.send(call, tool, id, args, resumed).await;
+        match answer {
+            ToolAnswer::Ask(question) => {
+                let resume = question.resume.clone();
+                let (ask, name) = approval::of_tool(call, &self.asks, tool, question);
+                let asked = self.asked(name.clone(), ask);
+                let id = asked.id.clone();
+                // The question first: a call whose end is recorded must not be made again.
+                self.tell(Command::Asked(Box::new(asked), None)).await;
+                let reply = Reply::Asked { ask: name, resume };
+                self.called(self.tool_called(call.clone(), tool, took_ms, reply), None).await;
+                Made::Asked(id)
+            }
+            ToolAnswer::Failed(error)
+                if self.effect(tool) == Effect::Unsafe && error.kind.may_have_happened() =>
+            {
+                let error = ToolError::new(ToolErrorKind::OutcomeUnknown, error.message);
+                Made::Answer(ToolAnswer::Failed(error), took_ms)
+            }
+            answer => Made::Answer(answer, took_ms),
+        }
+    }
+
+    /// The arguments that a person agreed to; those given, if nobody need be asked.
+    async fn approved(
+        &self,
+        call: &Arc<str>,
+        tool: &str,
+        args: Value,
+        approve: bool,
+    ) -> Result<Value, Refused> {
+        let name = approval::call(call);
+        if !approve && !self.asks.contains_key(name.as_str()) {
+            return Ok(args);
+        }
+        let ask = approval::ask(name, tool, &args);
+        match self.ask(ask).await {
+            Ok(Reached::Asked(interrupt)) => Err(Refused::Asked(interrupt)),
+            Ok(Reached::Done(given)) => {
+                let decided = approval::decide(&given.value, args.clone());
+                let decided = decided
+                    .and_then(|args| self.services.tools.validate(tool, &args).map(|()| args));
+                decided.map_err(|error| Refused::Denied(args, error))
+            }
+            Err(error) => {
+                let error = ToolError::new(ToolErrorKind::Denied, error.to_string());
+                Err(Refused::Denied(args, error))
+            }
+        }
+    }
+
+    /// What a tool asked, and what was answered; `None` if it asked nothing.
+    fn resumed(&self, call: &Arc<str>) -> Option<Reached<Resumed>> {
+        let Reply::Asked { ask, resume } = &self.replies.get(call)?.called.reply else {
+            return None;
+        };
+        let asking = self.asks.get(ask)?;
+        Some(match &asking.answer {
+            None => Reached::Asked(asking.asked.id.clone()),
+            Some(answer) => {
+                let (resume, answer) = (resume.clone(), answer.value.clone());
+                Reached::Done(Resumed { resume, answer })
+            }
+        })
+    }
+
+    async fn send(
+        &self,
+        call: &Arc<str>,
+        tool: &str,
+        id: Option<&str>,
+        args: Value,
+        resumed: Option<Resumed>,
+    ) -> (ToolAnswer, u64) {
+        let tools = &self.services.tools;
+        let span = span::execute_tool(tool, id, &self.started);
+        if let Some(spec) = tools.spec(tool) {
+            span::tool_described(&span, &spec.description);
+        }
+        let cx = ToolCx {
+            key: format!("{}/{}/{call}", self.started.run, self.task),
+            user: self.started.owner.clone(),
+            run: Some(self.started.run.clone()),
+            env: self.services.env.clone(),
+            resumed,
+        };
+        let began = self.services.env.monotonic();
+        let answer = tools.call(&cx, tool, args).instrument(span.clone()).await;
+        span::tool_ended(&span, &answer);
+        (answer, millis(self.services.env.monotonic().saturating_sub(began)))
+    }
+}
+
+/// What a tool call came to.
+enum Made {
+    /// An answer, and how long it took in milliseconds.
+    Answer(ToolAnswer, u64),
+    /// A person was asked.
+    Asked(InterruptId),
+}
+
+/// Why a call is not made.
+enum Refused {
+    /// A person is asked.
+    Asked(InterruptId),
+    /// A person said no, to these arguments.
+    Denied(Value, ToolError),
+}
