@@ -47,20 +47,21 @@ const MOVE: &str = "
       AND l.lease_until IS NOT NULL
     RETURNING id, key, active, parked, wake";
 
-/// The short way: stores and commits, in one trip to the connection's thread and one changed page
-/// to a log, the records of appends from which nothing else follows. The log's row stays as it is,
-/// so its head is that of its records.
-const STORE_AND_COMMIT: &str = "
-    BEGIN IMMEDIATE;
+/// The short way, for appends from which nothing follows but their records: one statement, which
+/// is a transaction by itself, so one trip to the connection's thread and one changed page to a
+/// log. It stores all of them or, if one is not right, none. The row of a log stays as it is: its
+/// head is that of its records.
+const STORE: &str = "
+    WITH good (log, number, version, snapshot, body) AS MATERIALIZED (
+        SELECT l.key, r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7
+        FROM json_each(?1) r CROSS JOIN exile_log l
+        WHERE l.id = r.value ->> 0 AND l.epoch = r.value ->> 1 AND l.reserved >= r.value ->> 3
+          AND l.lease_until IS NOT NULL AND NOT l.parked
+          AND r.value ->> 2 = max(l.head, coalesce(
+              (SELECT max(number) FROM exile_record WHERE log = l.key), 0))
+    )
     INSERT INTO exile_record (log, number, version, snapshot, body)
-    SELECT l.key, r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7
-    FROM json_each(?1) r CROSS JOIN exile_log l
-    WHERE l.id = r.value ->> 0 AND l.epoch = r.value ->> 1 AND l.reserved >= r.value ->> 3
-      AND l.lease_until IS NOT NULL AND NOT l.parked
-      AND r.value ->> 2 = max(l.head, coalesce(
-          (SELECT max(number) FROM exile_record WHERE log = l.key), 0))
-    RETURNING (SELECT id FROM exile_log WHERE key = log) AS id;
-    COMMIT";
+    SELECT * FROM good WHERE (SELECT count(*) FROM good) = ?2";
 
 /// Appends that wait for the disk.
 #[derive(Default)]
@@ -105,14 +106,17 @@ impl Queue {
     }
 }
 
-/// Ends the service of a queue whose task was dropped: callers that wait are told by that.
-struct Service<'q>(&'q Queue);
+/// Serves a queue until it is done. Dropped before that, with its runtime, it tells callers that
+/// wait by dropping what they wait for.
+struct Service<'q> {
+    queue: &'q Queue,
+    done: bool,
+}
 
 impl Drop for Service<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.0.lock();
-        if waiting.served {
-            *waiting = Waiting::default();
+        if !self.done {
+            *self.queue.lock() = Waiting::default();
         }
     }
 }
@@ -131,7 +135,7 @@ struct Append {
     messages: Vec<(Number, StoredMessage)>,
     consumed: Vec<InputId>,
     at_ms: i64,
-    /// [`STORE_AND_COMMIT`] may be all that it needs.
+    /// [`STORE`] may be all that it needs.
     plain: bool,
 }
 
@@ -200,10 +204,12 @@ impl Store {
     }
 
     async fn serve_appends(self) {
-        let _service = Service(&self.shared.queue);
+        let mut service = Service { queue: &self.shared.queue, done: false };
         loop {
-            let group = self.shared.queue.take();
+            let group = service.queue.take();
             if group.is_empty() {
+                // From here on somebody else may serve.
+                service.done = true;
                 return;
             }
             self.commit_group(group).await;
@@ -211,54 +217,37 @@ impl Store {
     }
 
     /// Commits a group and tells each caller what became of its append.
-    async fn commit_group(&self, mut group: Vec<Entry>) {
-        if !points::ARMED && group.iter().all(|entry| entry.append.plain) {
-            group = self.commit_plain(group).await;
-        }
-        if group.is_empty() {
-            return;
-        }
+    async fn commit_group(&self, group: Vec<Entry>) {
         let appends: Vec<&Append> = group.iter().map(|entry| &entry.append).collect();
-        let outcomes: Vec<Result<(), JournalError>> = match self.commit_appends(&appends).await {
-            Ok(outcomes) => outcomes,
+        let short = !points::ARMED && appends.iter().all(|append| append.plain);
+        // What stands in the way of the short way, the long one says.
+        if short && self.store_appends(&appends).await.unwrap_or(false) {
+            return tell(group, std::iter::repeat_with(|| Ok(())));
+        }
+        match self.commit_appends(&appends).await {
+            Ok(outcomes) => tell(group, outcomes),
             Err(StoreError::Unavailable(why)) => {
-                group.iter().map(|_| Err(JournalError::Unavailable(why.clone()))).collect()
+                let unavailable = || Err(JournalError::Unavailable(why.clone()));
+                tell(group, std::iter::repeat_with(unavailable));
             }
-            Err(error) if group.len() == 1 => vec![Err(error.into())],
+            Err(error) if group.len() == 1 => tell(group, [Err(error.into())]),
             Err(_) => {
                 for entry in group {
                     Box::pin(self.commit_group(vec![entry])).await;
                 }
-                return;
             }
-        };
-        for (entry, outcome) in group.into_iter().zip(outcomes) {
-            // A caller that left does not want to know.
-            let _ = entry.tell.send(outcome);
         }
     }
 
-    /// Commits what is right and plain; gives the rest, which the long way says the reason of.
-    async fn commit_plain(&self, group: Vec<Entry>) -> Vec<Entry> {
-        let appends: Vec<&Append> = group.iter().map(|entry| &entry.append).collect();
-        let Ok(taken) = self.store_and_commit(&appends).await else { return group };
-        let is_taken = |entry: &Entry| taken.contains(entry.append.lease.log.as_str());
-        let (taken, rest): (Vec<Entry>, Vec<Entry>) = group.into_iter().partition(is_taken);
-        for entry in taken {
-            let _ = entry.tell.send(Ok(()));
-        }
-        rest
-    }
-
-    /// The logs whose appends were committed.
-    async fn store_and_commit(&self, appends: &[&Append]) -> Result<HashSet<String>, StoreError> {
-        let mut write = self.write().await?;
-        let rows = sqlx::query(STORE_AND_COMMIT)
-            .bind(list(appends.iter().flat_map(|a| &a.rows)))
-            .fetch_all(write.transaction())
+    /// Stores plain appends of different logs; `false` if one of them is not right.
+    async fn store_appends(&self, appends: &[&Append]) -> Result<bool, StoreError> {
+        let records: usize = appends.iter().map(|append| append.rows.len()).sum();
+        let done = sqlx::query(STORE)
+            .bind(list(appends.iter().flat_map(|append| &append.rows)))
+            .bind(i64::try_from(records).unwrap_or(i64::MAX))
+            .execute(self.write().await?.connection())
             .await?;
-        write.committed();
-        Ok(rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?)
+        Ok(done.rows_affected() > 0)
     }
 
     /// Commits appends of different logs in one transaction.
@@ -294,6 +283,13 @@ impl Store {
         write.commit().await?;
         points::hit(Point::CommitAfter);
         Ok(outcomes)
+    }
+}
+
+/// Tells each caller what became of its append; one that left does not want to know.
+fn tell(group: Vec<Entry>, outcomes: impl IntoIterator<Item = Result<(), JournalError>>) {
+    for (entry, outcome) in group.into_iter().zip(outcomes) {
+        let _ = entry.tell.send(outcome);
     }
 }
 

@@ -101,13 +101,8 @@ impl Write<'_> {
     /// Makes what was written durable. What follows is outside the transaction.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         sqlx::query("COMMIT").execute(self.connection()).await?;
-        self.committed();
-        Ok(())
-    }
-
-    /// Notes that the last statement was a commit.
-    pub(super) fn committed(&mut self) {
         self.in_transaction = false;
+        Ok(())
     }
 
     /// Takes back what was written and keeps the connection: the cheap way out of a transaction

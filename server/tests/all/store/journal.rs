@@ -10,7 +10,7 @@ use exile_server::store::Store;
 use tempfile::TempDir;
 
 use super::Home;
-use super::write::{claim, ended, send};
+use super::write::{claim, ended, send, step};
 
 #[tokio::test]
 async fn keeps_every_law() {
@@ -72,6 +72,29 @@ async fn an_append_is_whole_although_its_caller_leaves() {
             Batch { after: 20, records: vec![ended(21, "run_1", EndStatus::Failed)], ..batch };
         home.store.append(&lease, &next).await.unwrap();
         assert_eq!(home.store.load(&lease.log, None).await.unwrap().records.len(), 21);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn appends_that_come_and_go_at_any_time_are_all_served() {
+    let home = Home::new().await;
+    let mut writers = Vec::new();
+    for n in 0..4 {
+        let run = format!("run_{n}");
+        send(&home.store, "ann", &run, None).await;
+        let (store, lease) = (home.store.clone(), claim(&home.store).await);
+        writers.push(tokio::spawn(async move {
+            for after in 0..150 {
+                // What the first append reserves lets the later ones take the short way.
+                let records = vec![step(after + 1, "msg_none")];
+                let batch = Batch { after, records, reserve: 1_000, ..Batch::default() };
+                store.append(&lease, &batch).await.unwrap();
+            }
+            store.load(&lease.log, None).await.unwrap().records.len()
+        }));
+    }
+    for writer in writers {
+        assert_eq!(writer.await.unwrap(), 150);
     }
 }
 
