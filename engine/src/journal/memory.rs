@@ -34,8 +34,10 @@ struct Logs {
     by_id: HashMap<LogId, Log>,
     runs: HashMap<RunId, Place>,
     blobs: HashMap<BlobId, Vec<u8>>,
-    /// Logs with something to do, by the input that brought them here.
+    /// Logs with something to do that nobody holds, by the input that brought them here.
     due: BTreeSet<(u64, LogId)>,
+    /// Leases, by when they lapse.
+    leases: BTreeSet<(Duration, LogId)>,
     /// Logs with something to do from a time on.
     wakes: BTreeSet<(i64, LogId)>,
     /// Inputs sent so far.
@@ -61,6 +63,13 @@ struct Log {
     cuts: Vec<Cut>,
     /// What it is a fork of, and up to which number.
     parent: Option<(LogId, Number)>,
+}
+
+impl Log {
+    /// Whether somebody's lease has not lapsed.
+    fn is_held(&self, leases: &BTreeSet<(Duration, LogId)>, id: &LogId) -> bool {
+        self.held_until.is_some_and(|until| leases.contains(&(until, id.clone())))
+    }
 }
 
 impl MemoryJournal {
@@ -94,7 +103,9 @@ impl Journal for MemoryJournal {
 
     async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError> {
         let until = self.env.monotonic().saturating_add(by);
-        self.logs().held(lease)?.held_until = Some(until);
+        let mut logs = self.logs();
+        logs.held(lease)?;
+        logs.hold(&lease.log, Some(until));
         Ok(())
     }
 
@@ -102,8 +113,8 @@ impl Journal for MemoryJournal {
         let mut logs = self.logs();
         // Somebody else's by now: nothing is left to give back.
         if let Ok(log) = logs.held(lease) {
-            log.held_until = None;
             let wake = wake_ms.filter(|_| log.waits());
+            logs.hold(&lease.log, None);
             logs.wake(&lease.log, wake);
         }
         Ok(())
@@ -166,7 +177,9 @@ impl Logs {
         log.unread.push((self.sent, input_id.clone(), input.clone()));
         if log.due.is_none() {
             log.due = Some(self.sent);
-            self.due.insert((self.sent, id.clone()));
+            if !log.is_held(&self.leases, id) {
+                self.due.insert((self.sent, id.clone()));
+            }
         }
         if begins {
             let run = input.run();
@@ -193,17 +206,39 @@ impl Logs {
     }
 
     fn claim(&mut self, now: Duration, until: Duration, wall_ms: i64) -> Option<Lease> {
-        let due = self.due.iter().map(|(_, id)| id);
-        let woken = self.wakes.iter().take_while(|(at, _)| *at <= wall_ms).map(|(_, id)| id);
-        for id in due.chain(woken) {
-            let Some(log) = self.by_id.get_mut(id) else { continue };
-            if log.held_until.is_none_or(|held| held <= now) {
-                log.epoch += 1;
-                log.held_until = Some(until);
-                return Some(Lease { log: id.clone(), epoch: log.epoch });
+        while self.leases.first().is_some_and(|(lapses, _)| *lapses <= now) {
+            let Some((_, id)) = self.leases.pop_first() else { break };
+            if let Some(due) = self.by_id.get(&id).and_then(|log| log.due) {
+                self.due.insert((due, id));
             }
         }
-        None
+        let first = self.due.first().map(|(_, id)| id);
+        let mut woken = self.wakes.iter().take_while(|(at, _)| *at <= wall_ms).map(|(_, id)| id);
+        let free =
+            |id: &&LogId| self.by_id.get(*id).is_some_and(|log| !log.is_held(&self.leases, id));
+        let id = first.or_else(|| woken.find(free))?.clone();
+        let log = self.by_id.get_mut(&id)?;
+        log.epoch += 1;
+        let epoch = log.epoch;
+        self.hold(&id, Some(until));
+        Some(Lease { log: id, epoch })
+    }
+
+    /// Notes until when somebody holds the log.
+    fn hold(&mut self, id: &LogId, until: Option<Duration>) {
+        let Some(log) = self.by_id.get_mut(id) else { return };
+        if let Some(old) = std::mem::replace(&mut log.held_until, until) {
+            self.leases.remove(&(old, id.clone()));
+        }
+        if let Some(until) = until {
+            self.leases.insert((until, id.clone()));
+        }
+        if let Some(due) = log.due {
+            match until {
+                Some(_) => self.due.remove(&(due, id.clone())),
+                None => self.due.insert((due, id.clone())),
+            };
+        }
     }
 
     fn held(&mut self, lease: &Lease) -> Result<&mut Log, JournalError> {
@@ -282,7 +317,7 @@ impl Logs {
         if let Some(old) = std::mem::replace(&mut log.due, due) {
             self.due.remove(&(old, id.clone()));
         }
-        if let Some(new) = due {
+        if let Some(new) = due.filter(|_| !log.is_held(&self.leases, id)) {
             self.due.insert((new, id.clone()));
         }
     }

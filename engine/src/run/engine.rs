@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -152,16 +152,20 @@ impl Engine {
     /// Waits until the run has ended or waits for somebody. While the store takes no writes
     /// nothing can end, so that is an error; the run goes on once there is room.
     pub async fn wait(&self, run: &RunId) -> Result<Stopped, JournalError> {
-        let mut stops = self.shared.stops.subscribe();
         let mut fault = self.fault.clone();
         loop {
+            // Listened to before the question: what happens in between is not missed.
+            let stop = self.shared.stop_of(run);
+            let stopped = stop.notified();
+            tokio::pin!(stopped);
+            stopped.as_mut().enable();
             if let Some(stopped) = self.stopped(run).await? {
                 return Ok(stopped);
             }
             tokio::select! {
-                // A lagging reader, or an end in another process, is met by asking the journal.
+                // An end in another process is met by asking the journal.
                 () = tokio::time::sleep(POLL) => {}
-                () = stop_of(run, &mut stops) => {}
+                () = &mut stopped => {}
                 Ok(down) = fault.wait_for(Option::is_some) => {
                     return Err(JournalError::Full(down.clone().unwrap_or_default()));
                 }
@@ -269,9 +273,4 @@ fn values(history: History) -> Result<Map<String, Value>, JournalError> {
     LogState::replay(&history.records, history.messages, &Programs::default())
         .map(|state| state.values())
         .map_err(|illegal| JournalError::Corrupt(illegal.to_string()))
-}
-
-/// Until this run is said to have ended or to wait, or something was missed.
-async fn stop_of(run: &RunId, stops: &mut broadcast::Receiver<RunId>) {
-    while stops.recv().await.is_ok_and(|stopped| stopped != *run) {}
 }

@@ -2,10 +2,10 @@
 //! whether the store takes writes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, watch};
 
 use crate::bundle::{Bundle, Catalog, Program};
 use crate::id::RunId;
@@ -22,6 +22,8 @@ use crate::state::MessageMap;
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
 /// Compiled bundles kept.
 const PROGRAMS_MAX: usize = 256;
+/// Runs that are waited for from which on those are swept that nobody waits for any more.
+const WAITERS_SWEPT: usize = 1024;
 
 /// What the engine and its drivers hold together.
 pub(crate) struct Shared {
@@ -31,8 +33,8 @@ pub(crate) struct Shared {
     catalog: Catalog,
     programs: Mutex<HashMap<BlobId, Arc<Program>>>,
     fault: watch::Sender<Option<String>>,
-    /// Runs as they end, or begin to wait, in this process.
-    pub stops: broadcast::Sender<RunId>,
+    /// Who waits for a run to end or to wait, by run.
+    stops: Mutex<HashMap<RunId, Weak<Notify>>>,
     /// How long a claim holds without being renewed.
     pub lease: Duration,
     /// Results that nodes with `cache` may take again.
@@ -49,8 +51,7 @@ impl Shared {
         lease: Duration,
     ) -> (Arc<Self>, watch::Receiver<Option<String>>) {
         let (fault, faults) = watch::channel(None);
-        let (stops, _) = broadcast::channel(1024);
-        let (programs, cache) = (Mutex::default(), Cache::default());
+        let (programs, cache, stops) = (Mutex::default(), Cache::default(), Mutex::default());
         let shared =
             Self { journal, live, services, catalog, programs, fault, stops, lease, cache };
         (Arc::new(shared), faults)
@@ -58,8 +59,28 @@ impl Shared {
 
     /// Says that a run ended or waits.
     pub(crate) fn stopped(&self, run: &RunId) {
-        // Nobody waiting is no failure.
-        let _ = self.stops.send(run.clone());
+        let waiting = self.waiting().remove(run).and_then(|waiting| waiting.upgrade());
+        if let Some(waiting) = waiting {
+            waiting.notify_waiters();
+        }
+    }
+
+    /// What tells that the run has ended or waits.
+    pub(crate) fn stop_of(&self, run: &RunId) -> Arc<Notify> {
+        let mut all = self.waiting();
+        if let Some(waiting) = all.get(run).and_then(Weak::upgrade) {
+            return waiting;
+        }
+        if all.len() >= WAITERS_SWEPT && all.len().is_power_of_two() {
+            all.retain(|_, waiting| waiting.strong_count() > 0);
+        }
+        let waiting = Arc::new(Notify::new());
+        all.insert(run.clone(), Arc::downgrade(&waiting));
+        waiting
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Weak<Notify>>> {
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the bundle at that address is compiled and stored.
