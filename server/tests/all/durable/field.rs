@@ -36,7 +36,9 @@ const POINTS: &[(&str, u64)] = &[
 ];
 /// How long a process that says nothing is listened to before it is killed.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// The same, when nothing is killed any more.
+/// What is heard at most of a process that does not come to the point where it would die.
+const ENOUGH: u64 = 300;
+/// Like `PATIENCE`, when nothing is killed any more.
 const TO_THE_END: Duration = Duration::from_mins(1);
 
 /// How a life ends, counted by what is heard of it and not by the clock alone: a busy machine must
@@ -135,6 +137,9 @@ impl Field {
                 }
             }
             heard += u64::from(serves);
+            if matches!(death, Death::AtPoint(..)) && heard > ENOUGH {
+                return false;
+            }
             if let Death::AtMoment { heard: enough, then } = death
                 && heard > *enough
             {
