@@ -48,7 +48,8 @@ impl Store {
             return Ok(Some(page.list(Vec::new())));
         };
         let rows = sqlx::query(
-            "SELECT m.* FROM json_each(?1) s CROSS JOIN exile_llm_message m
+            "SELECT m.*, r.conversation FROM json_each(?1) s CROSS JOIN exile_llm_message m
+             LEFT JOIN exile_run r ON r.id = m.run
              WHERE m.log = s.value ->> 0 AND m.number BETWEEN s.value ->> 1 AND s.value ->> 2
                AND m.seq > ?2 AND m.shown AND m.covers IS NULL
              ORDER BY m.seq LIMIT ?3",
@@ -70,7 +71,8 @@ impl Store {
         id: &MessageId,
     ) -> Result<Option<MessageRow>, StoreError> {
         let row = sqlx::query(
-            "SELECT m.* FROM exile_llm_message m JOIN exile_run r ON r.id = m.run
+            "SELECT m.*, r.conversation
+             FROM exile_llm_message m JOIN exile_run r ON r.id = m.run
              WHERE m.id = ?1 AND r.owner = ?2 ORDER BY m.seq LIMIT 1",
         )
         .bind(id.as_str())
@@ -93,10 +95,9 @@ pub(super) async fn put(
     let calls = (!message.tool_calls.is_empty()).then(|| column::json(&message.tool_calls));
     sqlx::query(
         "INSERT INTO exile_llm_message
-             (id, log, run, conversation, number, shown, role, content, reasoning, tool_calls,
-              tool_call_id, tool_name, model, opaque, covers, created_at)
-         VALUES (?1, ?2, ?3, (SELECT conversation FROM exile_run WHERE id = ?3),
-                 ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+             (id, log, run, number, shown, role, content, reasoning, tool_calls, tool_call_id,
+              tool_name, model, opaque, covers, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
          ON CONFLICT (id, log) DO UPDATE SET
              shown = excluded.shown, role = excluded.role, content = excluded.content,
              reasoning = excluded.reasoning, tool_calls = excluded.tool_calls,

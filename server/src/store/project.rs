@@ -7,6 +7,7 @@ use exile_engine::journal::{self, BlobId, ForkRun, StartRun};
 use exile_engine::run::record::{
     EndStatus, Ended, Fact, Forked, Number, Numbered, Started, Waiting,
 };
+use serde_json::{Map, Value};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
@@ -34,7 +35,7 @@ impl<'i> Queued<'i> {
             graph: &start.graph,
             bundle: &start.bundle,
             conversation: start.conversation.as_ref(),
-            input: Some(column::json(&start.input)?),
+            input: Some(column::json(&without_messages(&start.input))?),
             from: None,
             traceparent: start.traceparent.as_deref(),
         })
@@ -84,6 +85,19 @@ impl<'i> Queued<'i> {
         .await?;
         Ok(())
     }
+}
+
+/// An input with its messages by their ids: the messages themselves are rows as soon as the run has
+/// begun.
+fn without_messages(input: &Map<String, Value>) -> Map<String, Value> {
+    let id = |item: &Value| item.get("role").and(item.get("id")).cloned();
+    let by_id = |value: &Value| match value {
+        Value::Array(items) => {
+            items.iter().map(|item| id(item).unwrap_or_else(|| item.clone())).collect()
+        }
+        other => other.clone(),
+    };
+    input.iter().map(|(channel, value)| (channel.clone(), by_id(value))).collect()
 }
 
 /// Notes when a conversation was last used. One that was deleted in the meantime takes no run.

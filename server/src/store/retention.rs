@@ -181,7 +181,8 @@ async fn remove_messages(
     let named: Vec<&str> = records.iter().flat_map(|r| r.record.names()).collect();
     let done = sqlx::query(
         "DELETE FROM exile_llm_message WHERE log = ?1 AND number < ?2
-             AND NOT (shown AND conversation IS NOT NULL)
+             AND NOT (shown AND EXISTS (SELECT 1 FROM exile_run r WHERE r.id = run
+                                        AND r.conversation IS NOT NULL))
              AND id NOT IN (SELECT value FROM json_each(?3))",
     )
     .bind(key)

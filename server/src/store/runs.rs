@@ -86,7 +86,7 @@ pub struct RunRow {
     pub error: Option<RunError>,
     /// Tokens of all its model calls, once it has ended.
     pub usage: Usage,
-    /// As sent.
+    /// As sent; messages by their ids.
     pub input: Map<String, Value>,
     /// When it was sent.
     pub created_at: Timestamp,
