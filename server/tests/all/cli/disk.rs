@@ -68,10 +68,14 @@ impl SmallDisk {
         fs::remove_file(self.home.join(BALLAST)).unwrap();
     }
 
-    /// Sets who may read and write the database.
+    /// Sets who may read and write the database. SQLite makes the files beside it as it finds it.
     fn permit(&self, mode: u32) {
-        let file = self.home.join("exile.db");
-        fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+        for name in ["exile.db", "exile.db-wal", "exile.db-shm"] {
+            let file = self.home.join(name);
+            if file.exists() {
+                fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+            }
+        }
     }
 
     /// What SQLite itself says of the file.
