@@ -49,8 +49,19 @@ impl Point {
     }
 }
 
-/// Whether there are points. An append then takes the way that has all of them.
-pub(super) const ARMED: bool = cfg!(feature = "failpoints");
+/// Whether something is to happen inside an append's transaction: then it is to take the way that
+/// comes by these points.
+#[cfg(feature = "failpoints")]
+pub(super) fn inside_appends() -> bool {
+    let inside = [Point::AppendHead, Point::AppendRecords, Point::CommitBefore].map(Point::name);
+    fail::list().iter().any(|(name, _)| inside.contains(&name.as_str()))
+}
+
+/// Nothing is: there are no points.
+#[cfg(not(feature = "failpoints"))]
+pub(super) fn inside_appends() -> bool {
+    false
+}
 
 /// Reads what the environment says of the points, once.
 #[cfg(feature = "failpoints")]
