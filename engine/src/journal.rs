@@ -235,6 +235,16 @@ pub struct Lease {
     pub epoch: u64,
 }
 
+/// Until when a log that waits has nothing to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// Its wake-up, in milliseconds since 1970 by the store's clock; `None`: never by itself.
+    pub wake_ms: Option<i64>,
+    /// The newest input that was looked at. Of it and those before it, what was not consumed comes
+    /// after the run that waits: only a newer input is something to do.
+    pub seen: Option<InputId>,
+}
+
 /// What is appended in one transaction.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -342,11 +352,10 @@ pub trait Journal: Send + Sync {
     async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError>;
 
     /// Gives a log back: the lease is void. If its run goes on, any worker may claim it at once;
-    /// if it waits, when `wake_ms` (milliseconds since 1970, by the store's clock) has come. Until
-    /// it is given back, and if it never is, that time is when the first question of its
-    /// [`Waiting`](crate::run::record::Fact::Waiting) record expires. A lease that is void already
-    /// is no error.
-    async fn release(&self, lease: &Lease, wake_ms: Option<i64>) -> Result<(), JournalError>;
+    /// if it waits, as `rest` says. Until it is given back, and if it never is, its wake-up is
+    /// when the first question of its [`Waiting`](crate::run::record::Fact::Waiting) record
+    /// expires, and every unread input is due. A lease that is void already is no error.
+    async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError>;
 
     /// Inputs that no append has consumed, oldest first.
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError>;

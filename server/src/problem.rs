@@ -347,9 +347,11 @@ const REPORT: &str = "report it with the trace id; the server's log has the deta
 fn store(error: &JournalError) -> (StatusCode, &'static str, &'static str) {
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     match error {
-        JournalError::Full(_) => {
-            (unavailable, "store_full", "free some disk space; what failed was not stored")
-        }
+        JournalError::Full(_) => (
+            unavailable,
+            "store_full",
+            "free some disk space, or let the database file be written; what failed was not stored",
+        ),
         JournalError::Unavailable(_) => (unavailable, "store_unavailable", "try again in a moment"),
         JournalError::Purged(_) => (
             StatusCode::GONE,

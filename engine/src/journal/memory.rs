@@ -14,8 +14,8 @@ use indexmap::IndexMap;
 
 use super::lineage::{self, Cut, Line};
 use super::{
-    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place, Sent,
-    StoredMessage, wake_ms,
+    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place, Rest,
+    Sent, StoredMessage, wake_ms,
 };
 use crate::env::Env;
 use crate::id::{InputId, LogId, MessageId, RunId, WorkerId};
@@ -54,7 +54,8 @@ struct Log {
     /// When the lease lapses, on the monotonic clock; `None`: nobody holds the log.
     held_until: Option<Duration>,
     unread: Vec<(u64, InputId, Input)>,
-    known: HashSet<InputId>,
+    /// Every input that was ever sent, and its place among all.
+    known: HashMap<InputId, u64>,
     /// Runs that have not ended.
     open: HashSet<RunId>,
     active: Option<RunId>,
@@ -109,11 +110,14 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
-    async fn release(&self, lease: &Lease, wake_ms: Option<i64>) -> Result<(), JournalError> {
+    async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError> {
         let mut logs = self.logs();
         // Somebody else's by now: nothing is left to give back.
         if let Ok(log) = logs.held(lease) {
-            let wake = wake_ms.filter(|_| log.waits());
+            let wake = rest.wake_ms.filter(|_| log.waits());
+            if log.waits() {
+                log.due = log.newer_than(rest.seen.as_ref());
+            }
             logs.hold(&lease.log, None);
             logs.wake(&lease.log, wake);
         }
@@ -159,7 +163,7 @@ impl Logs {
         let begins = matches!(input, Input::Start(_) | Input::Fork(_));
         let rejects = matches!(input, Input::Start(s) if s.if_active == IfActive::Reject);
         let log = self.by_id.get(id);
-        let known = log.is_some_and(|log| log.known.contains(input_id));
+        let known = log.is_some_and(|log| log.known.contains_key(input_id));
         if known || (begins && self.runs.contains_key(input.run())) {
             return Ok(Sent::Known);
         }
@@ -173,7 +177,7 @@ impl Logs {
         }
         self.sent += 1;
         let log = self.by_id.entry(id.clone()).or_default();
-        log.known.insert(input_id.clone());
+        log.known.insert(input_id.clone(), self.sent);
         log.unread.push((self.sent, input_id.clone(), input.clone()));
         if log.due.is_none() {
             log.due = Some(self.sent);
@@ -380,6 +384,12 @@ impl Log {
     /// Whether its run waits for somebody.
     fn waits(&self) -> bool {
         self.records.last().is_some_and(|r| matches!(r.record.fact, Fact::Waiting(_)))
+    }
+
+    /// The place of the oldest unread input that was sent after this one.
+    fn newer_than(&self, seen: Option<&InputId>) -> Option<u64> {
+        let seen = seen.and_then(|id| self.known.get(id)).copied().unwrap_or_default();
+        self.unread.iter().map(|(seq, ..)| *seq).find(|seq| *seq > seen)
     }
 
     fn records(&self, from: Number, to: Number) -> &[Numbered] {

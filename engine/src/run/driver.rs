@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{Instrument as _, Span};
 
 use crate::id::RunId;
-use crate::journal::{JournalError, Lease};
+use crate::journal::{JournalError, Lease, Rest};
 use crate::node::{Done, NodeError, Outcome};
 use crate::run::attempt::Finished;
 use crate::run::context::Command;
@@ -57,12 +57,16 @@ pub(crate) async fn drive(
             driver.run().await?;
             writer = driver.writer;
         }
-        if *signals.hand_back.borrow() || !inbox::take(&shared, &mut writer).await? {
-            let wake_ms = inbox::next_expiry(&writer);
-            return shared.journal.release(&writer.lease, wake_ms).await;
+        let mut seen = None;
+        if *signals.hand_back.borrow() || !inbox::take(&shared, &mut writer, &mut seen).await? {
+            let rest = Rest { wake_ms: inbox::next_expiry(&writer), seen };
+            return shared.journal.release(&writer.lease, &rest).await;
         }
     }
 }
+
+/// Longer than any process lives.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
 
 type Running = BoxFuture<'static, Option<Finished>>;
 
@@ -101,12 +105,15 @@ pub(super) struct Driver {
     pub(super) live: BTreeMap<Arc<str>, Begun>,
     /// Tasks that do work of their own right now.
     working: usize,
+    /// What is asked changed: another question may expire next.
+    asked: bool,
 }
 
 impl Driver {
     fn new(shared: Arc<Shared>, writer: Writer, signals: Signals) -> Self {
         let (tasks, commands) = (FuturesUnordered::new(), mpsc::channel(256));
-        Self { shared, writer, signals, tasks, commands, live: BTreeMap::new(), working: 0 }
+        let (live, working, asked) = (BTreeMap::new(), 0, false);
+        Self { shared, writer, signals, tasks, commands, live, working, asked }
     }
 
     /// Runs until the run has ended, waits for somebody, or is given back.
@@ -116,22 +123,22 @@ impl Driver {
         let mut renewal = tokio::time::interval(self.shared.lease / 3);
         renewal.reset();
         let deadline = tokio::time::sleep(self.time_left());
-        tokio::pin!(deadline);
+        let expiry = tokio::time::sleep(self.expiry_left());
+        tokio::pin!(deadline, expiry);
         // The log may have received something before this driver listened.
         self.signals.inbox.notify_one();
         while self.goes_on() {
+            if std::mem::take(&mut self.asked) {
+                expiry.set(tokio::time::sleep(self.expiry_left()));
+            }
             tokio::select! {
                 biased;
                 Some(command) = self.commands.1.recv() => self.obey(command).await?,
                 Some(finished) = self.tasks.next() => self.finished(finished).await?,
                 landed = self.writer.landing() => landed?,
                 () = self.signals.inbox.notified() => self.look_into_inbox().await?,
-                () = &mut deadline => {
-                    if self.out_of_time().await? {
-                        return Ok(());
-                    }
-                    deadline.set(tokio::time::sleep(self.time_left()));
-                }
+                () = &mut deadline => return self.out_of_time().await,
+                () = &mut expiry => self.expire().await?,
                 _ = renewal.tick() => self.writer.renew().await?,
                 Ok(()) = self.signals.hand_back.changed() => return self.hand_back().await,
             }
@@ -185,38 +192,36 @@ impl Driver {
         self.tasks.push(Box::pin(async { work.await.ok() }));
     }
 
-    /// Until `limits.timeout` or the next question expires; without either, longer than any
-    /// process lives.
-    fn time_left(&self) -> Duration {
-        const FOREVER: Duration = Duration::from_hours(24 * 365);
-        let now = self.shared.services.env.now().as_millisecond();
-        let expiry = inbox::next_expiry(&self.writer).map_or(FOREVER, |at| {
-            Duration::from_millis(u64::try_from(at.saturating_sub(now)).unwrap_or(0))
-        });
-        self.limit_left(now).unwrap_or(FOREVER).min(expiry).min(FOREVER)
-    }
-
     /// Until `limits.timeout`.
-    fn limit_left(&self, now: i64) -> Option<Duration> {
-        let limit = self.frame()?.graph.limits.timeout?;
-        let spent = self.writer.log.run.as_ref()?.spent_ms(now);
-        Some(limit.saturating_sub(Duration::from_millis(spent)))
+    fn time_left(&self) -> Duration {
+        let limit = self.frame().and_then(|frame| frame.graph.limits.timeout);
+        let (Some(limit), Some(run)) = (limit, &self.writer.log.run) else { return FOREVER };
+        let spent = run.spent_ms(self.shared.services.env.now().as_millisecond());
+        limit.saturating_sub(Duration::from_millis(spent)).min(FOREVER)
     }
 
-    /// A limit of time was reached: the run's, which ends it, or that of a question.
-    async fn out_of_time(&mut self) -> Result<bool, JournalError> {
+    /// Until the next question expires. A timer may fire a little before the wall clock says so,
+    /// so there is always something left to wait for.
+    fn expiry_left(&self) -> Duration {
+        let Some(at) = inbox::next_expiry(&self.writer) else { return FOREVER };
         let now = self.shared.services.env.now().as_millisecond();
-        let expired = inbox::next_expiry(&self.writer).is_some_and(|at| at <= now);
-        if !expired {
-            let limit = NodeError::Limit("the run took longer than `limits.timeout`".into());
-            let error = end::explain(None, &limit);
-            self.end(EndStatus::Failed, Some(error), None).await?;
-            return Ok(true);
-        }
+        let left = u64::try_from(at.saturating_sub(now)).unwrap_or(0).max(1);
+        Duration::from_millis(left).min(FOREVER)
+    }
+
+    /// `limits.timeout` ends the run.
+    async fn out_of_time(&mut self) -> Result<(), JournalError> {
+        let limit = NodeError::Limit("the run took longer than `limits.timeout`".into());
+        let error = end::explain(None, &limit);
+        self.end(EndStatus::Failed, Some(error), None).await
+    }
+
+    /// Questions whose time is over have their answer.
+    async fn expire(&mut self) -> Result<(), JournalError> {
+        self.asked = true;
         inbox::expire(&self.shared, &mut self.writer)?;
         self.take_answers();
-        self.advance().await?;
-        Ok(false)
+        self.advance().await
     }
 
     /// Does what tasks ask, as much as has come in, in one append.
@@ -244,6 +249,7 @@ impl Driver {
             Command::Asked(asked, ack) => {
                 self.beat(&asked.task);
                 self.writer.push(Fact::Asked(asked))?;
+                self.asked = true;
                 if let Some(ack) = ack {
                     self.writer.acknowledge(ack);
                 }

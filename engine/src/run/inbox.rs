@@ -75,9 +75,14 @@ fn displaces(start: &StartRun) -> bool {
 }
 
 /// Takes in what there is for a run that waits, or between two runs; `true` if something can go
-/// on then.
-pub(crate) async fn take(shared: &Arc<Shared>, writer: &mut Writer) -> Result<bool, JournalError> {
+/// on then. `seen` becomes the newest input that was looked at.
+pub(crate) async fn take(
+    shared: &Arc<Shared>,
+    writer: &mut Writer,
+    seen: &mut Option<InputId>,
+) -> Result<bool, JournalError> {
     let inbox = shared.journal.inbox(&writer.lease.log).await?;
+    *seen = inbox.last().map(|(id, _)| id.clone());
     if writer.log.run.is_some() {
         while_waiting(shared, writer, inbox).await
     } else {

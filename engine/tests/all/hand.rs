@@ -343,7 +343,7 @@ macro_rules! journal_over {
         const _: () = {
             use exile_engine::id::{InputId, LogId, RunId, WorkerId};
             use exile_engine::journal::{
-                Batch, BlobId, History, Input, Journal, JournalError, Lease, Place, Sent,
+                Batch, BlobId, History, Input, Journal, JournalError, Lease, Place, Rest, Sent,
             };
             use std::time::Duration;
 
@@ -371,12 +371,8 @@ macro_rules! journal_over {
                     let $same = self;
                     $renew
                 }
-                async fn release(
-                    &self,
-                    lease: &Lease,
-                    wake_ms: Option<i64>,
-                ) -> Result<(), JournalError> {
-                    self.$store.release(lease, wake_ms).await
+                async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError> {
+                    self.$store.release(lease, rest).await
                 }
                 async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
                     self.$store.inbox(log).await

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use exile_engine::env::StepEnv;
 use exile_engine::id::{InputId, LogId, RunId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, History, Input, Journal, JournalError, Lease, MemoryJournal, Place, Sent,
+    Batch, BlobId, History, Input, Journal, JournalError, Lease, MemoryJournal, Place, Rest, Sent,
 };
 use exile_engine::message::Role;
 use exile_engine::model::ModelRequest;
@@ -44,8 +44,8 @@ impl Journal for Dies {
         self.store.renew(lease, by).await
     }
 
-    async fn release(&self, lease: &Lease, wake_ms: Option<i64>) -> Result<(), JournalError> {
-        self.store.release(lease, wake_ms).await
+    async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError> {
+        self.store.release(lease, rest).await
     }
 
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {

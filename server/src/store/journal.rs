@@ -22,7 +22,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use exile_engine::id::{InputId, LogId, RunId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place, Sent,
+    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place, Rest,
+    Sent,
 };
 use exile_engine::run::record::Number;
 use sqlx::sqlite::SqliteRow;
@@ -57,28 +58,12 @@ impl Journal for Store {
     }
 
     async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError> {
-        let held = self
-            .set_lease(
-                lease,
-                "UPDATE exile_log
-                 SET lease_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?3
-                 WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
-                Some(millis(by)),
-            )
-            .await?;
+        let held = self.prolong(lease, by).await?;
         if held { Ok(()) } else { Err(JournalError::Fenced(lease.log.clone())) }
     }
 
-    async fn release(&self, lease: &Lease, wake_ms: Option<i64>) -> Result<(), JournalError> {
-        // Somebody else's by now: nothing is left to give back.
-        self.set_lease(
-            lease,
-            "UPDATE exile_log SET lease_until = NULL, worker = NULL, wake = iif(parked, ?3, NULL)
-             WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
-            wake_ms,
-        )
-        .await?;
-        Ok(())
+    async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError> {
+        Ok(self.give_back(lease, rest).await?)
     }
 
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
@@ -210,20 +195,40 @@ impl Store {
         row.map(claimed).transpose()
     }
 
-    /// Runs one update of a lease; `false` if it is no longer this one.
-    async fn set_lease(
-        &self,
-        lease: &Lease,
-        update: &'static str,
-        value: Option<i64>,
-    ) -> Result<bool, StoreError> {
-        let done = sqlx::query(update)
-            .bind(lease.log.as_str())
-            .bind(column::integer(lease.epoch)?)
-            .bind(value)
-            .execute(self.write().await?.connection())
-            .await?;
+    /// Sets when a lease lapses, from now on; `false` if it is void.
+    async fn prolong(&self, lease: &Lease, by: Duration) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE exile_log
+             SET lease_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?3
+             WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
+        )
+        .bind(lease.log.as_str())
+        .bind(column::integer(lease.epoch)?)
+        .bind(millis(by))
+        .execute(self.write().await?.connection())
+        .await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    /// Voids a lease. One that is somebody else's by now is left alone.
+    async fn give_back(&self, lease: &Lease, rest: &Rest) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE exile_log
+             SET lease_until = NULL, worker = NULL, wake = iif(parked, ?3, NULL),
+                 due = iif(parked, (
+                     SELECT min(i.seq) FROM exile_input i
+                     WHERE i.log = exile_log.key AND i.body IS NOT NULL AND i.seq > coalesce(
+                         (SELECT s.seq FROM exile_input s
+                          WHERE s.log = exile_log.key AND s.id = ?4), 0)), due)
+             WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
+        )
+        .bind(lease.log.as_str())
+        .bind(column::integer(lease.epoch)?)
+        .bind(rest.wake_ms)
+        .bind(rest.seen.as_ref().map(InputId::as_str))
+        .execute(self.write().await?.connection())
+        .await?;
+        Ok(())
     }
 
     async fn unread(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, StoreError> {

@@ -180,6 +180,25 @@ async fn a_full_disk_refuses_whole_appends_and_room_heals_it() {
     assert_eq!(store.load(&lease.log, None).await.unwrap().messages.len(), 1);
 }
 
+#[tokio::test]
+async fn connections_that_went_away_while_nobody_asked_are_opened_again() {
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let lease = held(&store, "run_1").await;
+    store.append(&lease, &batch(0)).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..super::READERS {
+        idle.push(store.readers().acquire().await.unwrap());
+    }
+    for connection in idle {
+        connection.close().await.unwrap();
+    }
+    store.shared.writer.close().await.unwrap();
+    assert_eq!(store.load(&lease.log, None).await.unwrap().records.len(), 1);
+    store.append(&lease, &batch(1)).await.unwrap();
+    assert_eq!(store.load(&lease.log, None).await.unwrap().records.len(), 2);
+}
+
 #[test]
 fn a_lock_held_by_others_is_unavailable_and_an_unwritable_file_is_full() {
     use super::error::from_code;

@@ -8,7 +8,7 @@ use super::sample::{
 };
 use super::{Held, Law, claimed, same};
 use crate::id::RunId;
-use crate::journal::{Batch, IfActive, Journal, Lease, Place, Sent};
+use crate::journal::{Batch, IfActive, Journal, Lease, Place, Rest, Sent};
 use crate::run::record::EndStatus;
 
 /// Every law.
@@ -18,6 +18,9 @@ pub(super) const ALL: &[(&str, Law)] = &[
     ("a wake-up is due until its log is given back", |j| Box::pin(wakes_again(j))),
     ("a log that nobody gave back wakes when its question expires", |j| Box::pin(expires(j))),
     ("a log that goes on after a wait is claimed", |j| Box::pin(goes_on(j))),
+    ("what a log that waits has seen and left is not due until it goes on", |j| {
+        Box::pin(leaves(j))
+    }),
     ("a start is rejected while a run is queued, goes on or waits", |j| Box::pin(busy(j))),
     ("a run that waits is found to stand at its wait", |j| Box::pin(stands(j))),
     ("a run that ends beside one that waits leaves it", |j| Box::pin(ends_beside(j))),
@@ -32,6 +35,10 @@ async fn waits(journal: &dyn Journal, expires_ms: Option<i64>) -> Result<Lease, 
     Ok(lease)
 }
 
+fn wakes(at_ms: i64) -> Rest {
+    Rest { wake_ms: Some(at_ms), seen: None }
+}
+
 async fn none_due(journal: &dyn Journal) -> Held {
     same(&journal.claim(&worker(), LONG).await?, &None)
 }
@@ -39,35 +46,35 @@ async fn none_due(journal: &dyn Journal) -> Held {
 async fn parked(journal: &dyn Journal) -> Held {
     let lease = waits(journal, None).await?;
     none_due(journal).await?;
-    journal.release(&lease, None).await?;
+    journal.release(&lease, &Rest::default()).await?;
     none_due(journal).await?;
     journal.send(&log("run_1"), &input("in_2"), &resume("run_1")).await?;
     let lease = claimed(journal, LONG).await?;
     let again = batch(2, vec![waiting(3, "run_1", None)]);
     journal.append(&lease, &Batch { consumed: vec![input("in_2")], ..again }).await?;
-    journal.release(&lease, None).await?;
+    journal.release(&lease, &Rest::default()).await?;
     none_due(journal).await
 }
 
 async fn woken(journal: &dyn Journal) -> Held {
     let lease = waits(journal, None).await?;
-    journal.release(&lease, Some(i64::MAX)).await?;
+    journal.release(&lease, &wakes(i64::MAX)).await?;
     none_due(journal).await?;
     journal.send(&log("run_1"), &input("in_2"), &resume("run_1")).await?;
     let lease = claimed(journal, LONG).await?;
     let again = batch(2, vec![waiting(3, "run_1", None)]);
     journal.append(&lease, &Batch { consumed: vec![input("in_2")], ..again }).await?;
-    journal.release(&lease, Some(1)).await?;
+    journal.release(&lease, &wakes(1)).await?;
     same(&claimed(journal, LONG).await?.log, &log("run_1"))?;
     none_due(journal).await
 }
 
 async fn wakes_again(journal: &dyn Journal) -> Held {
     let lease = waits(journal, None).await?;
-    journal.release(&lease, Some(1)).await?;
+    journal.release(&lease, &wakes(1)).await?;
     claimed(journal, LAPSED).await?;
     let lease = claimed(journal, LONG).await?;
-    journal.release(&lease, None).await?;
+    journal.release(&lease, &Rest::default()).await?;
     none_due(journal).await
 }
 
@@ -83,12 +90,30 @@ async fn goes_on(journal: &dyn Journal) -> Held {
     let on = vec![step(3, json!(1), &[])];
     journal.append(&lease, &batch(2, on)).await?;
     let lease = claimed(journal, LONG).await?;
-    journal.release(&lease, None).await?;
+    journal.release(&lease, &Rest::default()).await?;
     let lease = claimed(journal, LONG).await?;
     let end = vec![waiting(4, "run_1", None), ended(5, "run_1", EndStatus::Finished)];
     journal.append(&lease, &batch(3, end)).await?;
-    journal.release(&lease, None).await?;
+    journal.release(&lease, &Rest::default()).await?;
     none_due(journal).await
+}
+
+async fn leaves(journal: &dyn Journal) -> Held {
+    let lease = waits(journal, None).await?;
+    let queued = start_if("run_2", IfActive::Enqueue);
+    journal.send(&log("run_1"), &input("in_2"), &queued).await?;
+    let seen = Rest { wake_ms: None, seen: Some(input("in_2")) };
+    journal.release(&lease, &seen).await?;
+    none_due(journal).await?;
+    journal.send(&log("run_1"), &input("in_3"), &resume("run_1")).await?;
+    let lease = claimed(journal, LONG).await?;
+    journal.release(&lease, &seen).await?;
+    let lease = claimed(journal, LONG).await?;
+    let end = batch(2, vec![ended(3, "run_1", EndStatus::Finished)]);
+    journal.append(&lease, &Batch { consumed: vec![input("in_3")], ..end }).await?;
+    journal.release(&lease, &Rest::default()).await?;
+    claimed(journal, LONG).await?;
+    same(&journal.inbox(&log("run_1")).await?.len(), &1)
 }
 
 async fn busy(journal: &dyn Journal) -> Held {
@@ -131,6 +156,6 @@ async fn ends_beside(journal: &dyn Journal) -> Held {
     let consumed = vec![input("in_2"), input("in_3")];
     journal.append(&lease, &Batch { consumed, ..batch(2, beside) }).await?;
     none_due(journal).await?;
-    journal.release(&lease, Some(1)).await?;
+    journal.release(&lease, &wakes(1)).await?;
     same(&claimed(journal, LONG).await?.log, &log("run_1"))
 }

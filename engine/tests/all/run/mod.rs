@@ -7,6 +7,7 @@ mod flows;
 mod laws;
 mod moves;
 mod policies;
+mod questions;
 mod stops;
 mod streams;
 mod written;

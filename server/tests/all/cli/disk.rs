@@ -1,8 +1,9 @@
 //! A disk that is full, and a file that may not be written: a small disk of memory, mounted as
-//! the home and filled to the last byte.
+//! the home and filled to the last byte; and a file that becomes immutable under its server.
 //!
-//! Mounting needs root. Elsewhere these tests say that they tried nothing, and fail where `CI` is
-//! set. Without root the page limit of the same name in `http/health.rs` still stands.
+//! Both need root, and the second one a file system that has the attribute. Elsewhere these tests
+//! say that they tried nothing, and fail where `CI` is set. Without root the page limit of the
+//! same name in `http/health.rs` still stands.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -54,9 +55,7 @@ impl SmallDisk {
         if mount.is_ok_and(|done| done.status.success()) {
             return Some(Self { home });
         }
-        let only = "only root may mount a disk";
-        assert!(std::env::var_os("CI").is_none(), "a full disk could not be tried: {only}");
-        eprintln!("NOT TRIED: a full disk, because {only}");
+        not_tried("a full disk", "only root may mount a disk");
         None
     }
 
@@ -78,15 +77,63 @@ impl SmallDisk {
         }
     }
 
-    /// What SQLite itself says of the file.
     fn integrity(&self) -> String {
-        let file = format!("sqlite://{}", self.home.join("exile.db").display());
-        let check = async {
-            let mut connection = SqliteConnection::connect(&file).await.unwrap();
-            let said = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut connection);
-            said.await.unwrap()
-        };
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(check)
+        integrity(&self.home)
+    }
+}
+
+/// What SQLite itself says of the file.
+fn integrity(home: &Path) -> String {
+    let file = format!("sqlite://{}", home.join("exile.db").display());
+    let check = async {
+        let mut connection = SqliteConnection::connect(&file).await.unwrap();
+        let said = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut connection);
+        said.await.unwrap()
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(check)
+}
+
+/// Says so; where `CI` is set, that is a failure.
+fn not_tried(what: &str, because: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{what} could not be tried: {because}");
+    eprintln!("NOT TRIED: {what}, because {because}");
+}
+
+/// The files of a database that nobody may write, not even who holds them open. Writable again
+/// when dropped.
+struct Frozen(Vec<PathBuf>);
+
+impl Frozen {
+    /// `None`: it is not allowed here, or the file system has no such thing.
+    fn freeze(home: &Path) -> Option<Self> {
+        if !refuses_open_files(&home.join("probe")) {
+            not_tried("a file that becomes immutable", "it needs root and a disk like ext4");
+            return None;
+        }
+        let frozen = Self(["exile.db", "exile.db-wal"].map(|name| home.join(name)).to_vec());
+        chattr("+i", &frozen.0).then_some(frozen)
+    }
+}
+
+/// Whether an immutable file refuses those who had opened it before; some file systems take the
+/// attribute and do not.
+fn refuses_open_files(probe: &Path) -> bool {
+    let mut open = File::create(probe).unwrap();
+    let files = [probe.to_owned()];
+    let refuses = chattr("+i", &files) && open.write(b"x").is_err();
+    chattr("-i", &files);
+    fs::remove_file(probe).unwrap();
+    refuses
+}
+
+fn chattr(attribute: &str, files: &[PathBuf]) -> bool {
+    let done = Command::new("chattr").arg(attribute).args(files).output();
+    done.is_ok_and(|done| done.status.success())
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        chattr("-i", &self.0);
     }
 }
 
@@ -207,4 +254,41 @@ fn a_file_that_may_not_be_written_is_told_at_the_start_and_is_whole() {
     assert_eq!(server.ask("POST", &messages, &said).status, 200);
     assert_eq!(server.terminate().code, 0);
     assert_eq!(disk.integrity(), "ok");
+}
+
+#[test]
+fn a_file_that_becomes_read_only_under_its_server_refuses_what_it_cannot_keep_and_mends_by_itself()
+{
+    let place = Installation::bare();
+    let home = place.path(".exile");
+    let server = place.serve();
+    let made = server.ask("POST", "/api/conversations", "{}").json();
+    let messages = format!("/api/conversations/{}/messages", made["id"].as_str().unwrap());
+    let say = |text: &str| server.ask("POST", &messages, &json!({ "content": text }).to_string());
+    assert_eq!(say("before").status, 200);
+    let lists = ["/api/conversations", "/api/runs", "/api/keys", &messages];
+    let stored = || lists.map(|list| server.ask("GET", list, "").json());
+    let before = stored();
+
+    let Some(frozen) = Frozen::freeze(&home) else { return };
+    for refused in [
+        say("refused"),
+        server.ask("POST", "/api/conversations", "{}"),
+        server.ask("POST", "/api/runs", r#"{"graph": "chat", "input": {"messages": "refused"}}"#),
+    ] {
+        let code = refused.json()["code"].clone();
+        assert_eq!((refused.status, code), (503, json!("store_full")), "{refused:?}");
+    }
+    let ready = server.ask("GET", "/readyz", "");
+    assert_eq!((ready.status, &ready.json()["code"]), (503, &json!("not_ready")), "{ready:?}");
+    assert_eq!(server.ask("GET", "/healthz", "").status, 200);
+    assert_eq!(stored(), before, "reading goes on, and nothing was stored");
+
+    drop(frozen);
+    assert_eq!(say("after").status, 200, "without a restart");
+    assert_eq!(server.ask("GET", "/readyz", "").status, 200);
+    let said = server.ask("GET", &messages, "").json();
+    assert_eq!(said["items"].as_array().unwrap().len(), 4, "the refused message left nothing");
+    assert_eq!(server.terminate().code, 0);
+    assert_eq!(integrity(&home), "ok");
 }

@@ -11,7 +11,7 @@ use exile_engine::bundle::Catalog;
 use exile_engine::env::{Env, SystemEnv};
 use exile_engine::id::{InputId, LogId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, History, IfActive, Input, Journal, JournalError, Lease, Place, ResolveRun,
+    Batch, BlobId, History, IfActive, Input, Journal, JournalError, Lease, Place, ResolveRun, Rest,
     ResumeRun, Sent, StartRun,
 };
 use exile_engine::library::Library;
@@ -259,8 +259,8 @@ impl Journal for Telling {
         answer
     }
 
-    async fn release(&self, lease: &Lease, wake_ms: Option<i64>) -> Result<(), JournalError> {
-        self.0.release(lease, wake_ms).await
+    async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError> {
+        self.0.release(lease, rest).await
     }
 
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {

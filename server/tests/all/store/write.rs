@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use exile_engine::id::{ConversationId, InputId, LogId, MessageId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, ForkRun, IfActive, Input, Journal as _, Lease, StartRun, StoredMessage,
+    Batch, BlobId, ForkRun, IfActive, Input, Journal as _, Lease, Rest, StartRun, StoredMessage,
 };
 use exile_engine::message::{Message, Role};
 use exile_engine::model::Usage;
@@ -157,7 +157,7 @@ pub(crate) async fn turn(
         consumed: Vec::new(),
     };
     store.append(&lease, &end).await.unwrap();
-    store.release(&lease, None).await.unwrap();
+    store.release(&lease, &Rest::default()).await.unwrap();
 }
 
 /// Sends a fork of the run `from` at a number, to the log of a conversation or to one of its own.
