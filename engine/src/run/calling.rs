@@ -10,7 +10,8 @@ use crate::message::{Message, ToolCall};
 use crate::run::approval;
 use crate::run::context::{Command, Cx, Reached, millis};
 use crate::run::fold::call_text;
-use crate::run::record::{Called, Callee, Marks, Reply};
+use crate::run::marks::Marks;
+use crate::run::record::{Called, Callee, Reply};
 use crate::span;
 use crate::tool::{Effect, Resumed, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolRegistry};
 

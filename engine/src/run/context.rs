@@ -26,8 +26,9 @@ use crate::model::{
 };
 use crate::node::NodeError;
 use crate::run::frame::{Answer, Question as Asking};
+use crate::run::marks::Marks;
 use crate::run::record::{
-    Asked, Called, Callee, Intent, Marks, ModelFacts, Question, Reply, RunOptions, Started,
+    Asked, Called, Callee, Intent, ModelFacts, Question, Reply, RunOptions, Started,
 };
 use crate::skill::Skill;
 use crate::span::{self, TraceLink};

@@ -19,9 +19,10 @@ use crate::message::{Message, ToolCall};
 use crate::run::end;
 use crate::run::fold::RunState;
 use crate::run::frame::holds_messages;
+use crate::run::marks::Marks;
 use crate::run::record::{
-    Answered, Asked, Called, Callee, Edited, EndStatus, Fact, Forked, Intent, Marks, Reply,
-    Resolved, RunError, Waiting,
+    Answered, Asked, Called, Callee, Edited, EndStatus, Fact, Forked, Intent, Reply, Resolved,
+    RunError, Waiting,
 };
 use crate::run::schedule::{self, Ended, Held, Way};
 use crate::run::shared::Shared;

@@ -2,7 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `record.rs` | the facts that a log holds |
+//! | `record.rs`, `marks.rs` | the facts that a log holds; where deltas stood in the stream |
 //! | `fold.rs`, `frame.rs`, `advance.rs` | what they add up to, and which may follow which |
 //! | `schedule.rs` | what fires next: edges, branches, joins |
 //! | `context.rs` | what a node reaches: models, people |
@@ -32,6 +32,7 @@ pub mod frame;
 mod inbox;
 mod launch;
 pub mod live;
+pub mod marks;
 pub mod migrate;
 pub mod record;
 mod replay;

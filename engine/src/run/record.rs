@@ -18,6 +18,7 @@ use crate::id::{ConversationId, InterruptId, MessageId, RunId, UserId};
 use crate::journal::BlobId;
 use crate::model::{Finish, ModelRef, Usage};
 use crate::node::NodeError;
+use crate::run::marks::Marks;
 use crate::state::{Delta, Op};
 use crate::tool::ToolError;
 
@@ -517,46 +518,6 @@ pub struct Fired {
     /// Join slots that still owe an arrival, which will be absorbed.
     #[serde(rename = "w", default, skip_serializing_if = "Vec::is_empty")]
     pub owed: Vec<[usize; 2]>,
-}
-
-/// Numbers and lengths of a call's deltas, so that a returning reader gets exactly the rest.
-///
-/// Flat pairs: the distance from the previous delta's number (the first: the number itself), then
-/// `bytes * 2`, plus one if the delta was reasoning.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Marks(pub Vec<u64>);
-
-impl Marks {
-    /// No deltas.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Notes a delta. `distance`: from the number of the delta before it; the first's own number.
-    pub fn push(&mut self, distance: Number, bytes: usize, reasoning: bool) {
-        self.0.push(distance);
-        self.0.push(bytes as u64 * 2 + u64::from(reasoning));
-    }
-
-    /// Cuts the call's whole text and reasoning into its deltas: `(number, reasoning?, piece)`.
-    /// A mark that does not fit the text (a damaged record) ends the list.
-    pub fn split<'t>(
-        &self,
-        text: &'t str,
-        reasoning: &'t str,
-    ) -> impl Iterator<Item = (Number, bool, &'t str)> {
-        let mut number = 0;
-        let mut rest = [text, reasoning];
-        self.0.chunks_exact(2).map_while(move |pair| {
-            number += pair[0];
-            let (bytes, which) = (usize::try_from(pair[1] / 2).ok()?, (pair[1] % 2) as usize);
-            let (piece, tail) = rest[which].split_at_checked(bytes)?;
-            rest[which] = tail;
-            Some((number, which == 1, piece))
-        })
-    }
 }
 
 /// A task that ended.

@@ -21,7 +21,8 @@ use crate::message::Message;
 use crate::model::{Delta, Retry};
 use crate::run::event::{self, Event, call_key};
 use crate::run::fold::{Illegal, LogState, Programs};
-use crate::run::record::{Called, Durability, Fact, Forked, Marks, Number, Numbered, Record};
+use crate::run::marks::Marks;
+use crate::run::record::{Called, Durability, Fact, Forked, Number, Numbered, Record};
 use crate::run::shared::Shared;
 
 /// Numbers reserved beyond those used, so that deltas seldom need an append of their own.
