@@ -14,6 +14,7 @@ use criterion::measurement::WallTime;
 use criterion::{
     BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
+use exile_engine::id::LogId;
 use exile_engine::journal::Journal as _;
 use exile_engine::run::record::Fact;
 use exile_server::store;
@@ -129,6 +130,21 @@ fn resume(c: &mut Criterion) {
                 let began = world.env.monotonic();
                 runtime.block_on(world.turn(&conversation));
                 taken += world.env.monotonic().checked_sub(began).unwrap();
+                runtime.block_on(world.close());
+            }
+            taken
+        });
+    });
+    group.bench_function("load_of_500_turns_after_opening", |b| {
+        b.iter_custom(|times| {
+            let mut taken = Duration::ZERO;
+            for _ in 0..times {
+                let world = runtime.block_on(World::open(folder.path()));
+                let began = world.env.monotonic();
+                let log = LogId::from(&conversation);
+                let state = runtime.block_on(world.state(&log));
+                taken += world.env.monotonic().checked_sub(began).unwrap();
+                assert!(state["messages"].as_array().unwrap().len() >= 2 * TURNS);
                 runtime.block_on(world.close());
             }
             taken

@@ -20,7 +20,7 @@ use exile_nodes::providers::mock::{Mock, Script};
 use exile_server::home::{Held, Home};
 use exile_server::input;
 use exile_server::store::{NewConversation, Store};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -127,6 +127,11 @@ impl World {
         let log = LogId::from(conversation);
         let said = json!({ "messages": "q".repeat(SAID) });
         self.run(&self.chat, &log, Some(conversation.clone()), said).await;
+    }
+
+    /// What the log of a conversation has come to.
+    pub async fn state(&self, log: &LogId) -> Map<String, Value> {
+        self.engine.state(log).await.unwrap()
     }
 
     async fn run(

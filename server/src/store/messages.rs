@@ -9,6 +9,7 @@ use exile_engine::journal::{StoredMessage, lineage};
 use exile_engine::message::{Message, Role};
 use exile_engine::run::record::Number;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
@@ -83,6 +84,40 @@ impl Store {
     }
 }
 
+/// The columns of a message `m` as [`whole`] reads them: few, since a history has many rows, and
+/// each value of each is copied on its way. What most messages have not comes as one.
+macro_rules! whole {
+    () => {
+        "m.id, m.role, m.content, m.model, iif(
+             coalesce(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers)
+                 IS NULL, NULL,
+             json_array(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers))"
+    };
+}
+
+fn whole(row: &SqliteRow) -> Result<Message, StoreError> {
+    let rest: Option<&str> = row.try_get(4)?;
+    let [reasoning, tool_calls, tool_call_id, tool_name, opaque, covers]: [Option<String>; 6] =
+        parsed(rest)?.unwrap_or_default();
+    Ok(Message {
+        id: MessageId::from(row.try_get::<&str, _>(0)?),
+        role: role(row.try_get(1)?)?,
+        content: row.try_get(2)?,
+        model: row.try_get(3)?,
+        reasoning,
+        tool_calls: parsed(tool_calls.as_deref())?.unwrap_or_default(),
+        tool_call_id,
+        tool_name,
+        opaque: parsed(opaque.as_deref())?,
+        covers: covers.map(MessageId::from),
+    })
+}
+
+fn parsed<T: DeserializeOwned>(text: Option<&str>) -> Result<Option<T>, StoreError> {
+    let parsed = text.map(serde_json::from_str).transpose();
+    parsed.map_err(|error| StoreError::unreadable("a message", error))
+}
+
 /// Writes a message of the log `key`; the same id replaces what it held and keeps its place.
 pub(super) async fn put(
     connection: &mut SqliteConnection,
@@ -129,11 +164,15 @@ pub(super) async fn of_log(
     connection: &mut SqliteConnection,
     key: i64,
 ) -> Result<Vec<Arc<Message>>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM exile_llm_message WHERE log = ?1 ORDER BY seq")
-        .bind(key)
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(|row| Ok(Arc::new(to_message(row)?))).collect()
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        whole!(),
+        " FROM exile_llm_message m WHERE m.log = ?1 ORDER BY m.seq"
+    ))
+    .bind(key)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok(Arc::new(whole(row)?))).collect()
 }
 
 /// Those whose ids are among `ids`, of the first of the logs `keys` that has them.
@@ -142,19 +181,21 @@ pub(super) async fn named(
     keys: &[i64],
     ids: &[&str],
 ) -> Result<Vec<Arc<Message>>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT m.* FROM json_each(?1) k CROSS JOIN json_each(?2) i
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        whole!(),
+        ", m.seq FROM json_each(?1) k CROSS JOIN json_each(?2) i
          CROSS JOIN exile_llm_message m ON m.id = i.value AND m.log = k.value
-         ORDER BY k.key",
-    )
+         ORDER BY k.key"
+    ))
     .bind(column::json(&keys)?)
     .bind(column::json(&ids)?)
     .fetch_all(connection)
     .await?;
     let mut found = HashMap::with_capacity(rows.len());
     for row in &rows {
-        if let Entry::Vacant(place) = found.entry(row.try_get::<&str, _>("id")?) {
-            place.insert((row.try_get::<i64, _>("seq")?, to_message(row)?));
+        if let Entry::Vacant(place) = found.entry(row.try_get::<&str, _>(0)?) {
+            place.insert((row.try_get::<i64, _>(5)?, whole(row)?));
         }
     }
     let mut found: Vec<_> = found.into_values().collect();
@@ -174,16 +215,10 @@ fn from_row(row: &SqliteRow) -> Result<MessageRow, StoreError> {
 }
 
 fn to_message(row: &SqliteRow) -> Result<Message, StoreError> {
-    let role: &str = row.try_get("role")?;
-    let known = [Role::System, Role::User, Role::Assistant, Role::Tool];
     let covers: Option<&str> = row.try_get("covers")?;
-    let role = known
-        .into_iter()
-        .find(|known| known.as_str() == role)
-        .ok_or_else(|| StoreError::unreadable("role of a message", role))?;
     Ok(Message {
         id: MessageId::from(row.try_get::<&str, _>("id")?),
-        role,
+        role: role(row.try_get("role")?)?,
         content: row.try_get("content")?,
         reasoning: row.try_get("reasoning")?,
         tool_calls: column::maybe_parsed(row, "tool_calls")?.unwrap_or_default(),
@@ -193,4 +228,10 @@ fn to_message(row: &SqliteRow) -> Result<Message, StoreError> {
         opaque: column::maybe_parsed(row, "opaque")?,
         covers: covers.map(MessageId::from),
     })
+}
+
+fn role(text: &str) -> Result<Role, StoreError> {
+    let known = [Role::System, Role::User, Role::Assistant, Role::Tool];
+    let role = known.into_iter().find(|known| known.as_str() == text);
+    role.ok_or_else(|| StoreError::unreadable("role of a message", text))
 }
