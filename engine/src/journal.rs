@@ -95,9 +95,11 @@ pub enum IfActive {
     /// It begins when those before it have ended.
     #[default]
     Enqueue,
-    /// The run that goes on is cancelled and keeps what it did.
+    /// The run that goes on is cancelled and keeps what it did; those that are queued before this
+    /// one are cancelled as they begin.
     Interrupt,
-    /// The run that goes on is cancelled, and this one begins where that one began.
+    /// The run that goes on is cancelled, with those that are queued before this one, and this one
+    /// begins where that one began.
     Rollback,
 }
 

@@ -131,7 +131,7 @@ pub(crate) fn close(
     let ended = Ended { run: id, status, error, by, delta, usage, output };
     writer.push(Fact::Ended(Box::new(ended)))?;
     match writer.log.snapshot() {
-        Some(values) => writer.push(Fact::Snapshot { values }),
+        Some(snapshot) => writer.push(snapshot),
         None => Ok(()),
     }
 }

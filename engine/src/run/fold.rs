@@ -17,14 +17,13 @@ use serde_json::{Map, Value};
 use crate::bundle::Program;
 use crate::expr::Scope;
 use crate::graph::Graph;
-use crate::id::RunId;
 use crate::journal::BlobId;
 use crate::message::Message;
 use crate::model::Usage;
 use crate::run::frame::Frame;
 use crate::run::record::{
-    Called, Callee, Ended, Fact, Forked, Number, Numbered, Reply, RunOptions, Started, Step,
-    Waiting,
+    Called, Callee, Ended, Fact, Forked, LastRun, Number, Numbered, Reply, RunOptions, Started,
+    Step, Waiting,
 };
 use crate::state::{self, Channel, Delta, MessageMap, Op, Reducer, State};
 use crate::tool::ToolErrorKind;
@@ -84,17 +83,6 @@ pub struct LogState {
 /// Records between two snapshots, at least: few enough to be read in a blink, and so many that
 /// snapshots are a small part of the log.
 pub const SNAPSHOT_EVERY: u32 = 200;
-
-/// A run that ended.
-#[derive(Clone, Debug)]
-pub struct LastRun {
-    /// Its id.
-    pub run: RunId,
-    /// The log's head before it began.
-    pub before: Number,
-    /// The run that it made way for.
-    pub by: Option<RunId>,
-}
 
 /// A run that goes on or waits.
 #[derive(Debug)]
@@ -164,7 +152,7 @@ impl LogState {
             (Fact::Started(_), Some(_)) => Err("another run goes on".to_owned()),
             (Fact::Started(started), None) => self.start(started, at_ms, programs),
             (Fact::Snapshot { .. }, Some(_)) => Err("a run goes on".to_owned()),
-            (Fact::Snapshot { values }, None) => self.stand(values),
+            (Fact::Snapshot { values, last }, None) => self.stand(values, last.as_ref()),
             (Fact::Forked(forked), _) => self.forked(forked, at_ms),
             (Fact::Edited(edited), None) => {
                 self.talk.extend(talked(&edited.delta));
@@ -186,7 +174,7 @@ impl LogState {
 
     /// A snapshot, if one is due: between two runs, once enough was recorded since the last.
     #[must_use]
-    pub fn snapshot(&self) -> Option<Delta> {
+    pub fn snapshot(&self) -> Option<Fact> {
         if self.run.is_some() || self.since < SNAPSHOT_EVERY {
             return None;
         }
@@ -198,7 +186,8 @@ impl LogState {
             };
             (name.clone(), op)
         };
-        Some(self.values.iter().map(op).collect())
+        let values = self.values.iter().map(op).collect();
+        Some(Fact::Snapshot { values, last: self.last.clone() })
     }
 
     /// The values of all channels: of the run that goes on, else as the last one left them.
@@ -311,7 +300,8 @@ impl LogState {
     }
 
     /// Takes the values of a snapshot.
-    fn stand(&mut self, values: &Delta) -> Result<(), String> {
+    fn stand(&mut self, values: &Delta, last: Option<&LastRun>) -> Result<(), String> {
+        self.last = last.cloned();
         self.values.clear();
         self.talk = talked(values).collect();
         for (name, op) in values {
@@ -325,7 +315,9 @@ impl LogState {
     fn end(&mut self, ended: &Ended) -> Result<(), String> {
         let Some(run) = self.run.take() else { return Ok(()) };
         let (id, by) = (ended.run.clone(), ended.by.clone());
-        self.last = Some(LastRun { run: id, before: run.before, by });
+        let earlier = self.last.take().filter(|last| by.is_some() && last.by == by);
+        let before = earlier.map_or(run.before, |last| last.before);
+        self.last = Some(LastRun { run: id, before, by });
         if let Some(root) = run.root {
             let talk = root.graph.channels.iter().filter(|c| c.reduce == Reducer::Messages);
             self.talk.extend(talk.map(|c| c.name.clone()));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::id::{InputId, RunId};
+use crate::id::{InputId, LogId, RunId};
 use crate::journal::{
     EditRun, ForkRun, IfActive, Input, JournalError, Resolution, ResolveRun, ResumeRun, StartRun,
 };
@@ -26,7 +26,7 @@ use crate::run::record::{
 };
 use crate::run::schedule::{self, Ended, Held, Way};
 use crate::run::shared::Shared;
-use crate::run::start;
+use crate::run::start::{self, Cancelled};
 use crate::run::writer::Writer;
 use crate::state::Writes;
 use crate::tool::{ToolAnswer, ToolError, ToolErrorKind};
@@ -57,12 +57,10 @@ pub(crate) async fn while_running(
                 writer.consume(id);
                 answer(writer, *resume)?;
             }
-            // The start itself stays, and begins once this run has ended.
-            Input::Start(start) if displaces(&start) => {
-                return Ok(Verdict::End(EndStatus::Cancelled, None, Some(start.run)));
-            }
-            Input::Fork(fork) if fork.log == writer.lease.log => {
-                return Ok(Verdict::End(EndStatus::Cancelled, None, Some(fork.run)));
+            // The input itself stays, and its run begins once this one has ended.
+            input if displaces(&input, &writer.lease.log) => {
+                let by = Some(input.run().clone());
+                return Ok(Verdict::End(EndStatus::Cancelled, None, by));
             }
             _ => {}
         }
@@ -71,8 +69,19 @@ pub(crate) async fn while_running(
     Ok(Verdict::On)
 }
 
-fn displaces(start: &StartRun) -> bool {
-    matches!(start.if_active, IfActive::Interrupt | IfActive::Rollback)
+/// Whether the run of the log that goes on or waits is cancelled for an input.
+fn displaces(input: &Input, log: &LogId) -> bool {
+    match input {
+        Input::Start(start) => {
+            matches!(start.if_active, IfActive::Interrupt | IfActive::Rollback)
+        }
+        Input::Fork(fork) => fork.log == *log,
+        Input::Cancel { .. }
+        | Input::Resume(_)
+        | Input::Resolve(_)
+        | Input::Edit(_)
+        | Input::Migrate { .. } => false,
+    }
 }
 
 /// Takes in what there is for a run that waits, or between two runs; `true` if something can go
@@ -102,11 +111,8 @@ async fn while_waiting(
     for (id, input) in inbox {
         if *input.run() != run {
             match input {
-                Input::Start(start) if displaces(&start) => {
-                    cancel(shared, writer, Some(start.run))?;
-                }
-                Input::Fork(fork) if fork.log == writer.lease.log => {
-                    cancel(shared, writer, Some(fork.run))?;
+                input if displaces(&input, &writer.lease.log) => {
+                    cancel(shared, writer, Some(input.run().clone()))?;
                 }
                 // They come after this run; a cancel may be of one that is queued.
                 Input::Start(_) | Input::Fork(_) | Input::Cancel { .. } => continue,
@@ -143,7 +149,7 @@ async fn between(
     inbox: Vec<(InputId, Input)>,
 ) -> Result<bool, JournalError> {
     let mut next: Option<(InputId, Input)> = None;
-    let mut cancelled = false;
+    let mut cancelled: Option<Cancelled> = None;
     for (id, input) in inbox {
         match (input, &next) {
             (input @ (Input::Start(_) | Input::Fork(_)), None) => next = Some((id, input)),
@@ -153,7 +159,12 @@ async fn between(
             }
             (Input::Cancel { run }, Some((_, begins))) if *begins.run() == run => {
                 writer.consume(id);
-                cancelled = true;
+                cancelled.get_or_insert_default();
+            }
+            // Nothing is begun for a run that makes way for one that is there already.
+            (input, Some(_)) if displaces(&input, &writer.lease.log) => {
+                let by = Some(input.run().clone());
+                cancelled.get_or_insert(Cancelled { by });
             }
             // Before its start, it is for a run that has ended or that never was.
             (_, None) => writer.consume(id),
@@ -187,7 +198,7 @@ async fn begin_fork(
     shared: &Arc<Shared>,
     writer: &mut Writer,
     fork: ForkRun,
-    cancelled: bool,
+    cancelled: Option<Cancelled>,
 ) -> Result<(), JournalError> {
     let history = shared.journal.load(&fork.log, Some(fork.at)).await?;
     let (programs, _) = start::programs(shared, &history).await?;
@@ -202,10 +213,10 @@ async fn begin_fork(
     if let Some(change) = fork.edit {
         edit(writer, *change)?;
     }
-    if cancelled && !ended {
-        end::close(shared, writer, EndStatus::Cancelled, None, None)?;
-    } else if !ended {
-        start::attention(writer)?;
+    match cancelled {
+        _ if ended => {}
+        Some(Cancelled { by }) => end::close(shared, writer, EndStatus::Cancelled, None, by)?,
+        None => start::attention(writer)?,
     }
     writer.store_all().await
 }
@@ -384,7 +395,7 @@ pub(crate) fn settled(
 fn edit(writer: &mut Writer, change: EditRun) -> Result<(), JournalError> {
     let writes: Writes = change.writes.into_iter().map(|(k, v)| (k.into(), v)).collect();
     let Some(RunState { root: Some(root), started, .. }) = writer.log.run.as_ref() else {
-        return edit_values(writer, &writes, change.by);
+        return edit_values(writer, &writes, change.run, change.by);
     };
     let Some(frame) = root.frame(&change.path) else { return Ok(()) };
     let run = started.run.clone();
@@ -429,14 +440,13 @@ fn edit(writer: &mut Writer, change: EditRun) -> Result<(), JournalError> {
 fn edit_values(
     writer: &mut Writer,
     writes: &Writes,
+    run: RunId,
     by: crate::id::UserId,
 ) -> Result<(), JournalError> {
     let (delta, messages) = writer.log.edit(writes);
-    let run = writer.log.last.as_ref().map(|last| last.run.clone());
+    let run = writer.log.last.as_ref().map_or(run, |last| last.run.clone());
     for message in messages {
-        if let Some(run) = &run {
-            writer.first_message(message, true, run);
-        }
+        writer.first_message(message, true, &run);
     }
     let edited = Edited { path: "".into(), as_node: None, by, delta, fired: None };
     writer.push(Fact::Edited(Box::new(edited)))

@@ -69,7 +69,7 @@ impl Record {
             Fact::Step(step) => named_by(&step.delta),
             Fact::Edited(edited) => named_by(&edited.delta),
             Fact::Ended(ended) => named_by(&ended.delta),
-            Fact::Snapshot { values } => named_by(values),
+            Fact::Snapshot { values, .. } => named_by(values),
             Fact::Forked(_)
             | Fact::Resumed { .. }
             | Fact::Handed {}
@@ -152,7 +152,23 @@ pub enum Fact {
         /// Channel → its whole value; messages by id.
         #[serde(rename = "d")]
         values: Delta,
+        /// The run that ended last: the next one may take its place.
+        #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+        last: Option<LastRun>,
     },
+}
+
+/// A run that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRun {
+    /// Its id.
+    pub run: RunId,
+    /// The log's head before it began; before the first of them, if several in a row made way for
+    /// the same run.
+    pub before: Number,
+    /// The run that it made way for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<RunId>,
 }
 
 /// The beginning of a run.

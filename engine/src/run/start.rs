@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::bundle::Program;
+use crate::id::RunId;
 use crate::journal::{History, Input, JournalError, Lease, StartRun};
 use crate::node::NodeError;
 use crate::run::end;
@@ -123,13 +124,20 @@ pub(crate) async fn fork(
     writer.fork(forked, history, programs).await
 }
 
-/// Begins a run. `cancelled`: it ends at once. `rewind`: the number that is gone back to first.
+/// That a run ends as it begins: it was cancelled while it was queued.
+#[derive(Default)]
+pub(crate) struct Cancelled {
+    /// The run that it makes way for.
+    pub(crate) by: Option<RunId>,
+}
+
+/// Begins a run. `rewind`: the number that is gone back to first.
 pub(crate) async fn begin(
     shared: &Arc<Shared>,
     writer: &mut Writer,
     start: StartRun,
-    cancelled: bool,
-    rewind: Option<(crate::id::RunId, Number)>,
+    cancelled: Option<Cancelled>,
+    rewind: Option<(RunId, Number)>,
 ) -> Result<(), JournalError> {
     if let Some((from, at)) = rewind {
         fork(shared, writer, Forked { run: None, from, at }).await?;
@@ -160,13 +168,15 @@ pub(crate) async fn begin(
     let writes: Writes = start.input.into_iter().map(|(k, v)| (k.into(), v)).collect();
     let ready = prepare(shared, writer, &program, &mut started, &writes);
     writer.push(Fact::Started(Box::new(started)))?;
-    match ready {
-        Err(error) => {
+    match (ready, cancelled) {
+        (Err(error), _) => {
             let error = end::explain(None, &error);
             end::close(shared, writer, EndStatus::Failed, Some(error), None)?;
         }
-        Ok(()) if cancelled => end::close(shared, writer, EndStatus::Cancelled, None, None)?,
-        Ok(()) => {}
+        (Ok(()), Some(Cancelled { by })) => {
+            end::close(shared, writer, EndStatus::Cancelled, None, by)?;
+        }
+        (Ok(()), None) => {}
     }
     // That it began is stored whatever its durability: a crash then starts it over.
     writer.store_all().await

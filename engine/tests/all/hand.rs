@@ -292,6 +292,17 @@ impl Bench {
     }
 
     pub async fn start(&self, log: &LogId, run: &RunId, input: Map<String, Value>) {
+        self.start_as(log, run, input, IfActive::Enqueue).await;
+    }
+
+    /// `if_active`: what becomes of a run of the log that goes on.
+    pub async fn start_as(
+        &self,
+        log: &LogId,
+        run: &RunId,
+        input: Map<String, Value>,
+        if_active: IfActive,
+    ) {
         let start = StartRun {
             run: run.clone(),
             graph: "hand".into(),
@@ -301,7 +312,7 @@ impl Bench {
             options: RunOptions::default(),
             input,
             traceparent: None,
-            if_active: IfActive::Enqueue,
+            if_active,
             durability: None,
         };
         let id = InputId::from(format!("start_{run}"));

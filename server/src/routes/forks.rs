@@ -38,6 +38,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// From where another run goes on, and with what.
+// The keys of `EditBody` stand here once more: serde takes unknown keys in silence where a part is
+// flattened.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ForkBody {
@@ -83,7 +85,7 @@ async fn fork(
         return Err(Problem::Field { field: "at".into(), what });
     }
     let run = once.run_id(&*app.env);
-    let change = Change { values: body.values, as_node: body.as_node, path: body.path };
+    let change = EditBody { values: body.values, as_node: body.as_node, path: body.path };
     let edit = change.check(&app, &caller, &run, &from)?;
     let edit = (!edit.writes.is_empty() || edit.as_node.is_some()).then(|| Box::new(edit));
     let log = row.conversation.as_ref().map_or_else(|| LogId::from(&run), LogId::from);
@@ -158,8 +160,7 @@ async fn edit(
             return Err(Problem::Field { field: "as_node".into(), what });
         }
     }
-    let change = Change { values: body.values, as_node: body.as_node, path: body.path };
-    let edit = change.check(&app, &caller, &id, &at)?;
+    let edit = body.check(&app, &caller, &id, &at)?;
     app.engine.send(&row.log, &once.input_id(&*app.env), &Input::Edit(edit)).await?;
     accepted(&app, &caller, &id).await
 }
@@ -185,14 +186,7 @@ async fn last_of_log(app: &App, row: &RunRow) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A change of state as it is asked for.
-struct Change {
-    values: Map<String, Value>,
-    as_node: Option<String>,
-    path: String,
-}
-
-impl Change {
+impl EditBody {
     /// What is sent, if graph, node and channels are there and the values fit.
     fn check(
         self,

@@ -126,7 +126,8 @@ pub(super) fn ended(number: Number, run: &str, status: EndStatus) -> Numbered {
 
 pub(super) fn snapshot(number: Number, messages: &[&str]) -> Numbered {
     let ids = messages.iter().map(|id| MessageId::from(*id)).collect();
-    record(number, Fact::Snapshot { values: Delta::from([("messages".into(), Op::Messages(ids))]) })
+    let values = Delta::from([("messages".into(), Op::Messages(ids))]);
+    record(number, Fact::Snapshot { values, last: None })
 }
 
 pub(super) fn message(id: &str, run: &str, content: &str) -> StoredMessage {

@@ -10,6 +10,7 @@ mod policies;
 mod questions;
 mod stops;
 mod streams;
+mod turns;
 mod written;
 
 use async_trait::async_trait;

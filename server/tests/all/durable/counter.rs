@@ -2,9 +2,11 @@
 //! call that arrives before it answers it.
 //!
 //! What it answers depends on what is asked alone, so that a run that was killed and one that was
-//! not come to the same end. The arrival's number stands in the answer's token count, which a
-//! record keeps and no channel holds.
+//! not come to the same end; what is to fail at first does so a number of times, whoever asks. The
+//! arrival's number stands in a model's answer as its token count, which a record keeps and no
+//! channel holds.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use futures_util::stream::{self, StreamExt as _};
@@ -33,10 +35,13 @@ pub(super) struct Call {
     pub(super) number: u64,
     /// `model`, or a tool's effect.
     pub(super) effect: String,
-    /// The tool call's idempotency key; for a model, what it was asked.
+    /// `RUN/TASK/CALL`, the tool call's idempotency key; of a model's call `RUN/TASK/` and how many
+    /// messages it was sent.
     pub(super) key: String,
     /// Which life of the worker made it.
     pub(super) life: u32,
+    /// It was answered with an error after which it may be made again.
+    pub(super) fails: bool,
 }
 
 /// A line of the file.
@@ -92,6 +97,8 @@ impl Counter {
 struct Shared {
     file: Mutex<File>,
     count: AtomicU64,
+    /// How often each thing that was asked has failed.
+    failed: Mutex<HashMap<String, u32>>,
     held: Semaphore,
 }
 
@@ -102,15 +109,26 @@ impl Shared {
     }
 
     /// Writes down a call, takes a moment over it, and writes down that it is answered.
-    async fn take(&self, effect: &str, key: String, headers: &HeaderMap) -> Call {
+    async fn take(&self, effect: &str, key: String, asked: &str, headers: &HeaderMap) -> Call {
         let number = self.count.fetch_add(1, Ordering::SeqCst) + 1;
         let life = text(headers, "x-life").parse().unwrap();
-        let call = Call { number, effect: effect.to_owned(), key, life };
+        let fails = self.fails(asked);
+        let call = Call { number, effect: effect.to_owned(), key, life, fails };
         self.write(&Line::Came(call.clone()));
         // A moment in which the caller may die: between nothing and some milliseconds.
         tokio::time::sleep(Duration::from_millis(number % 5)).await;
         self.write(&Line::Answered(number));
         call
+    }
+
+    /// Whether what is asked fails this time. A fork asks what its origin asked, and has as many
+    /// attempts left as that one had.
+    fn fails(&self, asked: &str) -> bool {
+        let mut failed = self.failed.lock().unwrap();
+        let failed = failed.entry(asked.to_owned()).or_default();
+        let fails = *failed < graphs::failures(asked);
+        *failed += u32::from(fails);
+        fails
     }
 }
 
@@ -127,6 +145,7 @@ async fn serve(file: PathBuf) {
     let shared = Arc::new(Shared {
         file: Mutex::new(file),
         count: AtomicU64::new(0),
+        failed: Mutex::default(),
         held: Semaphore::new(0),
     });
     let router = Router::new()
@@ -144,8 +163,10 @@ async fn serve(file: PathBuf) {
 
 async fn tool(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let (effect, key) = (text(&headers, "x-effect"), text(&headers, "idempotency-key"));
-    shared.take(&effect, key, &headers).await;
     let args: Value = serde_json::from_slice(&body).unwrap();
+    if shared.take(&effect, key, args["what"].as_str().unwrap(), &headers).await.fails {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
     graphs::output(&args).to_string().into_response()
 }
 
@@ -154,7 +175,15 @@ async fn chat(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     let messages = body["messages"].as_array().unwrap();
     let asked = messages.iter().rev().find(|m| m["role"] == "user").unwrap();
     let asked = asked["content"].as_str().unwrap();
-    let call = shared.take("model", format!("{asked}#{}", messages.len()), &headers).await;
+    let key = format!("{}/{}", body["model"].as_str().unwrap(), messages.len());
+    let call = shared.take("model", key, asked, &headers).await;
+    if call.fails {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
+    if let Some(why) = invalid(messages) {
+        let error = json!({ "error": { "message": why } }).to_string();
+        return (StatusCode::BAD_REQUEST, error).into_response();
+    }
     let over = messages.last().unwrap()["role"] == "tool";
     let (pieces, held) = match asked {
         graphs::HELD if call.life == 1 => (words(graphs::STALE), true),
@@ -185,11 +214,35 @@ fn words(text: &str) -> Vec<Value> {
     text.split_inclusive(' ').map(|word| json!({ "content": word })).collect()
 }
 
+/// Why no provider would take these messages: calls of tools must be answered before anything
+/// else is said.
+fn invalid(messages: &[Value]) -> Option<String> {
+    let mut open: Vec<&str> = Vec::new();
+    for message in messages {
+        match message["role"].as_str()? {
+            "tool" => {
+                let answers = message["tool_call_id"].as_str()?;
+                match open.iter().position(|id| *id == answers) {
+                    Some(place) => _ = open.remove(place),
+                    None => return Some(format!("nobody called {answers}")),
+                }
+            }
+            _ if !open.is_empty() => return Some(format!("{open:?} is not answered")),
+            _ => {
+                let calls = message["tool_calls"].as_array().into_iter().flatten();
+                open = calls.filter_map(|call| call["id"].as_str()).collect();
+            }
+        }
+    }
+    (!open.is_empty()).then(|| format!("{open:?} is not answered"))
+}
+
 /// Calls of all three tools at once.
 fn wanted(asked: &str) -> Value {
+    let (name, _) = asked.split_once(' ').unwrap();
     let call = |(index, tool): (usize, &str)| {
         let arguments = json!({ "what": format!("{asked} {tool}") }).to_string();
-        json!({ "index": index, "id": format!("call_{tool}"), "type": "function",
+        json!({ "index": index, "id": format!("call_{tool}_{name}"), "type": "function",
             "function": { "name": tool, "arguments": arguments } })
     };
     let calls: Vec<Value> = ["looks", "puts", "acts"].into_iter().enumerate().map(call).collect();

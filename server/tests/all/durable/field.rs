@@ -5,21 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use exile_engine::env::SystemEnv;
-use exile_engine::id::{LogId, RunId};
+use exile_engine::id::LogId;
 use exile_engine::journal::{History, Journal as _};
 use exile_server::store::Store;
 use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 
-use super::check::{self, Expected, Findings};
+use super::check::{self, Expected, Findings, Stored};
 use super::counter::Counter;
 use super::graphs;
-use super::plan::Plan;
+use super::log::by_run;
+use super::plan::{Plan, Seeded};
 use super::process::{Heard, Process};
 use super::words::{Order, Told};
 use super::worker::Worker;
 
-/// Runs that go on at once.
+/// Logs that go on at once.
 const AT_ONCE: usize = 6;
 /// Where the store lets itself be killed, and at which time of passing there, at most.
 const POINTS: &[(&str, u64)] = &[
@@ -52,11 +53,13 @@ enum Death {
     AtMoment { heard: u64, then: Duration },
 }
 
-/// One file, its upstream, and the runs over it.
+/// One file, its upstream, and the logs in it.
 pub(super) struct Field {
     folder: TempDir,
     counter: Counter,
     pub(super) plan: Plan,
+    /// How lives end: the tenth one of a seed always ends alike.
+    deaths: Seeded,
 }
 
 impl Field {
@@ -64,13 +67,13 @@ impl Field {
         let folder = TempDir::new().unwrap();
         graphs::write(&folder.path().join("graphs"));
         let counter = Counter::start(folder.path().join("calls"));
-        Self { folder, counter, plan: Plan::new(seed) }
+        Self { folder, counter, plan: Plan::new(seed), deaths: Seeded(seed) }
     }
 
     /// One process over the file, from its start to its death, or to the end of all runs. Whether
     /// it died at a named point.
     pub(super) fn life(&mut self, dies: bool) -> bool {
-        self.plan.life += 1;
+        self.plan.begin_life();
         let death = if dies { self.death() } else { Death::None };
         let dies_at = match &death {
             Death::AtPoint(point, times) => Some((point.clone(), *times)),
@@ -102,14 +105,14 @@ impl Field {
 
     /// Three deaths of four are at a named point.
     fn death(&mut self) -> Death {
-        if cfg!(feature = "failpoints") && self.plan.below(4) > 0 {
-            let index = usize::try_from(self.plan.below(POINTS.len() as u64)).unwrap();
+        if cfg!(feature = "failpoints") && self.deaths.below(4) > 0 {
+            let index = usize::try_from(self.deaths.below(POINTS.len() as u64)).unwrap();
             let (point, most) = POINTS[index];
-            let times = u32::try_from(1 + self.plan.below(most)).unwrap();
+            let times = u32::try_from(1 + self.deaths.below(most)).unwrap();
             return Death::AtPoint(point.to_owned(), times);
         }
-        let then = Duration::from_micros(self.plan.below(15_000));
-        Death::AtMoment { heard: self.plan.below(40), then }
+        let then = Duration::from_micros(self.deaths.below(15_000));
+        Death::AtMoment { heard: self.deaths.below(40), then }
     }
 
     /// Gives orders and listens until its time has come. Whether the process died by itself.
@@ -120,19 +123,25 @@ impl Field {
             if !dies && self.plan.all_ended() {
                 return false;
             }
-            let concerned: Vec<RunId> =
+            let concerned: Vec<LogId> =
                 match worker.hear(if dies && serves { PATIENCE } else { TO_THE_END }) {
                     Heard::Gone => return true,
                     Heard::Silence => return false,
                     Heard::Told(Told::HasRead) => {
                         serves = true;
-                        self.plan.runs.keys().cloned().collect()
+                        self.plan.logs.keys().cloned().collect()
                     }
                     Heard::Told(told) => self.plan.take(told).into_iter().collect(),
                 };
-            let wanted = if dies { self.plan.want_some(AT_ONCE) } else { Vec::new() };
-            for run in concerned.iter().chain(&wanted) {
-                for order in self.plan.orders(run) {
+            let mut wanted = Vec::new();
+            if dies {
+                for log in &concerned {
+                    self.plan.grow(log);
+                }
+                wanted = self.plan.want_some(AT_ONCE);
+            }
+            for log in concerned.iter().chain(&wanted) {
+                for order in self.plan.orders(log) {
                     worker.order(&order);
                 }
             }
@@ -151,44 +160,46 @@ impl Field {
     }
 
     pub(super) fn check(&self, expected: &Expected) -> Findings {
-        let histories = self.histories();
-        let mut found = check::check(&self.plan, &histories, &self.counter.calls(), expected);
+        let stored = self.stored();
+        let mut found = check::check(&self.plan, &stored, &self.counter.calls(), expected);
         assert!(self.counter.answered() > 0);
-        let (integrity, open) = in_runtime(async {
-            let file = format!("sqlite://{}", self.folder.path().join("exile.db").display());
-            let mut file = SqliteConnection::connect(&file).await.unwrap();
-            let integrity: String =
-                sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut file).await.unwrap();
-            let open: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM exile_run WHERE status NOT IN ('finished', 'failed')",
-            )
-            .fetch_one(&mut file)
-            .await
-            .unwrap();
-            (integrity, open)
+        let integrity: String = in_runtime(async {
+            let mut file = self.open().await;
+            sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut file).await.unwrap()
         });
         if integrity != "ok" {
             found.complaints.push(format!("the file: {integrity}"));
         }
-        if open > 0 {
-            found.complaints.push(format!("{open} run rows say that their run goes on"));
-        }
         found
     }
 
-    /// What the file holds of every run.
-    pub(super) fn histories(&self) -> BTreeMap<RunId, History> {
+    /// What the file holds.
+    pub(super) fn stored(&self) -> Stored {
         in_runtime(async {
             let file = self.folder.path().join("exile.db");
             let store = Store::open(&file, Arc::new(SystemEnv::new())).await.unwrap();
-            let mut histories = BTreeMap::new();
-            for run in self.plan.runs.keys() {
-                let history = store.read(&LogId::from(run), 0, usize::MAX).await.unwrap();
-                histories.insert(run.clone(), history);
+            let (mut logs, mut runs) = (BTreeMap::new(), BTreeMap::new());
+            for log in self.plan.logs.keys() {
+                let own: History = store.read(log, 0, usize::MAX).await.unwrap();
+                for (run, numbers) in by_run(own.records.iter().map(|r| (&r.record.fact, r.number)))
+                {
+                    let history = store.load(log, numbers.last().copied()).await.unwrap();
+                    runs.insert(run, history);
+                }
+                logs.insert(log.clone(), own);
             }
             store.close().await.unwrap();
-            histories
+            let rows: Vec<(String, String)> = sqlx::query_as("SELECT id, status FROM exile_run")
+                .fetch_all(&mut self.open().await)
+                .await
+                .unwrap();
+            Stored { logs, runs, rows: rows.into_iter().collect() }
         })
+    }
+
+    async fn open(&self) -> SqliteConnection {
+        let file = format!("sqlite://{}", self.folder.path().join("exile.db").display());
+        SqliteConnection::connect(&file).await.unwrap()
     }
 }
 

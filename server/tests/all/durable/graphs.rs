@@ -1,4 +1,5 @@
-//! What workers run: model calls, tools of all three effects, maps, subgraphs and questions.
+//! What workers run: model calls, tools of all three effects, maps, subgraphs, questions, and nodes
+//! that fail before they succeed.
 //!
 //! Every graph notes its nodes in `log`, so that a node that ran twice, or not at all, shows in
 //! the final state.
@@ -16,6 +17,7 @@ pub(super) const GRAPHS: &[(&str, &str)] = &[
     ("nested", NESTED),
     ("asks", ASKS),
     ("talks", TALKS),
+    ("retries", RETRIES),
 ];
 
 /// What the model is asked in [`ZOMBIE`].
@@ -30,7 +32,7 @@ pub(super) const SHOWN: usize = 4;
 /// Writes every graph into that folder.
 pub(super) fn write(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
-    let others = [("inner", INNER), ("zombie", ZOMBIE)];
+    let others = [("inner", INNER), ("shaky", SHAKY), ("zombie", ZOMBIE)];
     for (name, text) in GRAPHS.iter().chain(&others) {
         fs::write(folder.join(format!("{name}.yaml")), text).unwrap();
     }
@@ -39,6 +41,15 @@ pub(super) fn write(folder: &Path) {
 /// What every tool answers.
 pub(super) fn output(args: &Value) -> Value {
     json!({ "did": args["what"] })
+}
+
+/// How often a call fails before it succeeds, by what it asks.
+pub(super) fn failures(asked: &str) -> u32 {
+    match asked {
+        _ if asked.ends_with("fails once") => 1,
+        _ if asked.ends_with("fails twice") => 2,
+        _ => 0,
+    }
 }
 
 /// One call after another, one of each kind.
@@ -170,6 +181,42 @@ edges:
   - { from: START, to: talk }
   - { from: talk, to: last }
   - { from: last, to: END }
+"#;
+
+/// Nodes that are tried again: a model, a tool, and a graph in which a call that must not be
+/// repeated stands beside one that fails.
+const RETRIES: &str = r#"graph: retries
+state: { name: { type: string }, log: { reduce: append }, a: {}, b: {}, c: {}, d: {} }
+nodes:
+  think: { kind: llm, prompt: "{{ name }} thinks and fails once", into: a, retry: { attempts: 2, wait: 1ms } }
+  look: { kind: tool, tool: looks, args: { what: "{{ name }} looks and fails twice" }, into: b, retry: { attempts: 2, wait: 1ms } }
+  looked: { kind: set, set: { log: "'looked'" } }
+  inside: { kind: graph, graph: shaky, with: { who: name }, into: c, retry: { attempts: 2, wait: 1ms } }
+  act: { kind: tool, tool: acts, args: { what: "{{ name }} acts" }, into: d, retry: 1 }
+  last: { kind: set, set: { log: "'last'" } }
+edges:
+  - { from: START, to: think }
+  - { from: think, to: look }
+  - { from: look, to: looked }
+  - { from: looked, to: inside }
+  - { from: inside, to: act }
+  - { from: act, to: last }
+  - { from: last, to: END }
+"#;
+
+const SHAKY: &str = r#"graph: shaky
+input: [who]
+output: [a, b, c]
+state: { who: { type: string }, a: {}, b: {}, c: {} }
+nodes:
+  act: { kind: tool, tool: acts, args: { what: "{{ who }} inside" }, into: a }
+  put: { kind: tool, tool: puts, args: { what: "{{ who }} puts and fails once" }, into: b }
+  look: { kind: tool, tool: looks, args: { what: "{{ who }} looks and fails once" }, into: c }
+edges:
+  - { from: START, to: act }
+  - { from: START, to: put }
+  - { from: [act, put], to: look }
+  - { from: look, to: END }
 "#;
 
 /// A model that is read from while its worker stands still, and a call after it.

@@ -1,16 +1,18 @@
-//! `kill -9` at named points of the store's work and at random moments, while six runs go on.
+//! `kill -9` at named points of the store's work and at random moments, while six logs go on: single
+//! runs, conversations, and forks of both.
 //!
 //! `EXILE_KILLS` sets how many kills, `EXILE_SEED` the first round's seed. A round has a file, an
 //! upstream and a seed of its own; a seed that fails is printed and can be run alone.
 
 use exile_engine::env::{Env as _, SystemEnv};
-use exile_engine::id::RunId;
+use exile_engine::id::{LogId, RunId};
 use exile_engine::run::record::Durability;
 
-use super::check::{self, Expected, Findings};
+use super::check::{Expected, Findings};
 use super::field::Field;
 use super::graphs::GRAPHS;
 use super::plan::number;
+use super::turns;
 
 /// Kills without `EXILE_KILLS`.
 const KILLS: u64 = 25;
@@ -31,19 +33,22 @@ fn no_kill_loses_what_was_acknowledged_or_repeats_what_was_recorded() {
         field.life(false);
         let found = field.check(&expected);
         assert!(found.complaints.is_empty(), "{}", found.complaints.join("\n"));
-        total.records += found.records;
-        total.calls += found.calls;
-        total.attended += found.attended;
-        total.again += found.again;
+        total += found;
     }
     println!(
-        "{kills} kills, {at_points} of them at named points, in {:.0} s: {} records, {} calls; \
-         {} interrupted calls made again, {} unsafe ones put before a person; 0 acknowledged \
+        "{kills} kills, {at_points} of them at named points, in {:.0} s: {} runs, {} of them forks, \
+         {} displaced, {} of these rolled back; {} records, {} calls; {} interrupted calls made \
+         again, {} attempts after failed ones, {} unsafe calls put before a person; 0 acknowledged \
          records lost, 0 recorded calls made again, 0 unsafe effects doubled",
         clock.monotonic().as_secs_f64(),
+        total.runs,
+        total.forked,
+        total.displaced,
+        total.rolled_back,
         total.records,
         total.calls,
         total.again,
+        total.retried,
         total.attended,
     );
 }
@@ -68,10 +73,10 @@ fn undisturbed() -> Expected {
     let runs: Vec<RunId> =
         GRAPHS.iter().map(|(name, _)| field.plan.want(name, Durability::Sync)).collect();
     field.life(false);
-    let histories = field.histories();
+    let stored = field.stored();
     let state = |id: &RunId| {
-        let run = &field.plan.runs[id];
-        (run.graph, check::final_state(run, &histories[id]).unwrap())
+        let run = &field.plan.logs[&LogId::from(id)].runs[0];
+        (run.graph, turns::final_state(&run.name, &stored.runs[id]).unwrap())
     };
     let expected = runs.iter().map(state).collect();
     let found = field.check(&expected);

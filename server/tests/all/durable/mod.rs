@@ -5,22 +5,29 @@
 //! |---|---|
 //! | `process.rs` | this test binary started again in another role, and its end |
 //! | `worker.rs`, `tools.rs` | the role that runs graphs: store, engine, node kinds, provider, tools |
+//! | `caller.rs` | which task of which run asks a model |
 //! | `counter.rs` | the role that answers models and tools and writes down what came |
 //! | `words.rs` | what is said between a test and a worker |
 //! | `graphs.rs` | what is run |
-//! | `plan.rs` | what a test wants of its runs, and what it knows of them |
-//! | `check.rs` | whether the history is one that could be promised |
+//! | `log.rs` | one log, its runs, and what is known of its records |
+//! | `plan.rs`, `wants.rs` | what a test wants of its logs, what it knows of them, and what it wants next |
+//! | `check.rs`, `calls.rs`, `turns.rs` | whether the history is one that could be promised: of logs, of calls, of runs one after another |
 //! | `field.rs` | one file, its upstream, and the lives of workers over it |
 //! | `kills.rs`, `zombie.rs` | the tests |
 
+mod caller;
+mod calls;
 mod check;
 mod counter;
 mod field;
 mod graphs;
 mod kills;
+mod log;
 mod plan;
 mod process;
 mod tools;
+mod turns;
+mod wants;
 mod words;
 mod worker;
 mod zombie;

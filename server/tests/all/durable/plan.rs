@@ -1,4 +1,4 @@
-//! What a test wants of its runs, and what it knows of them from what workers told it.
+//! What a test wants of its logs, and what it knows of them from what workers told it.
 //!
 //! A person's part is played here: questions are answered, open calls are resolved, all by a seed.
 //! An input that was not acknowledged is sent again under its id by the next life.
@@ -7,11 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use exile_engine::id::{InputId, LogId, RunId};
 use exile_engine::journal::Resolution;
-use exile_engine::run::record::{Callee, Durability, Fact, Intent, Number, Record, Waiting};
+use exile_engine::run::record::{Callee, Intent, Number, Waiting};
 use serde_json::json;
 
-use super::graphs::{self, GRAPHS};
+use super::graphs;
+use super::log::{Begins, Known, Log, Run};
 use super::words::{Order, Told, start_of};
+
+/// What a person says of a call that failed.
+pub(super) const SAID: &str = "a person says so";
 
 /// Numbers from a seed (splitmix64, as published by Steele, Lea and Flood, 2014).
 pub(crate) struct Seeded(pub(crate) u64);
@@ -31,107 +35,62 @@ pub(crate) fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().map_or(default, |n| n.parse().unwrap())
 }
 
-/// A record, and how the test knows of it.
-pub(super) struct Known {
-    pub(super) record: Record,
-    /// Which life of the worker stored it.
-    pub(super) life: u32,
-    /// That life said so; else a later one found it.
-    pub(super) acknowledged: bool,
-}
-
-/// One run.
-pub(super) struct Run {
-    pub(super) graph: &'static str,
-    pub(super) name: String,
-    pub(super) durability: Durability,
-    pub(super) known: BTreeMap<Number, Known>,
-    /// A person said that one of its calls failed: it need not come to the usual end.
-    pub(super) failed_by_person: bool,
-}
-
-impl Run {
-    pub(super) fn ended(&self) -> bool {
-        self.known.values().any(|k| matches!(k.record.fact, Fact::Ended(_)))
-    }
-
-    fn waits(&self) -> Option<(Number, &Waiting)> {
-        let (number, last) = self.known.last_key_value()?;
-        match &last.record.fact {
-            Fact::Waiting(waiting) => Some((*number, waiting)),
-            _ => None,
-        }
-    }
-}
-
-/// All runs of one file.
+/// All logs of one file.
 pub(super) struct Plan {
     seed: u64,
-    random: Seeded,
     pub(super) life: u32,
-    pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) logs: BTreeMap<LogId, Log>,
+    /// Runs that were wanted so far.
+    pub(super) count: usize,
     acknowledged: BTreeSet<InputId>,
+    /// What this life was told to send.
+    ordered: BTreeSet<InputId>,
 }
 
 impl Plan {
     pub(super) fn new(seed: u64) -> Self {
-        let (runs, acknowledged) = (BTreeMap::new(), BTreeSet::new());
-        Self { seed, random: Seeded(seed), life: 0, runs, acknowledged }
+        let (acknowledged, ordered) = (BTreeSet::new(), BTreeSet::new());
+        Self { seed, life: 0, logs: BTreeMap::new(), count: 0, acknowledged, ordered }
     }
 
-    /// Wants one more run of a graph.
-    pub(super) fn want(&mut self, graph: &'static str, durability: Durability) -> RunId {
-        let name = format!("n{:04}", self.runs.len());
-        let run = RunId::from(format!("run_{name}"));
-        let (known, failed_by_person) = (BTreeMap::new(), false);
-        self.runs.insert(run.clone(), Run { graph, name, durability, known, failed_by_person });
-        run
+    /// Numbers for a place, the same whoever asks and when.
+    pub(super) fn at(&self, place: &str) -> Seeded {
+        let mix = |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte));
+        let mut seeded = Seeded(place.bytes().fold(self.seed, mix));
+        // Places that differ in their last byte lie close together.
+        Seeded(seeded.below(u64::MAX))
     }
 
-    /// Wants runs of any graph, so that this many go on at once.
-    pub(super) fn want_some(&mut self, at_once: usize) -> Vec<RunId> {
-        let active = self.runs.values().filter(|run| !run.ended()).count();
-        let mut wanted = Vec::new();
-        for _ in active..at_once {
-            let graph = GRAPHS[usize::try_from(self.random.below(GRAPHS.len() as u64)).unwrap()].0;
-            let durability = match self.random.below(5) {
-                0 => Durability::Async,
-                1 => Durability::Exit,
-                _ => Durability::Sync,
-            };
-            wanted.push(self.want(graph, durability));
-        }
-        wanted
-    }
-
-    /// A number below the bound, by the seed.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.random.below(bound)
+    /// Another worker begins.
+    pub(super) fn begin_life(&mut self) {
+        self.life += 1;
+        self.ordered.clear();
     }
 
     pub(super) fn all_ended(&self) -> bool {
-        self.runs.values().all(Run::ended)
+        !self.logs.values().any(Log::goes_on)
     }
 
-    /// The runs that have not ended, and the last that is known of each.
+    /// The runs that have not ended, and the last that is known of their log.
     pub(super) fn open(&self) -> String {
-        let active = self.runs.iter().filter(|(_, run)| !run.ended());
-        let line = |(id, run): (&RunId, &Run)| {
-            let last = run.known.last_key_value().map(|(number, k)| (number, &k.record.fact));
-            format!("{id} ({}, {:?}): {last:?}", run.graph, run.durability)
+        let line = |log: &Log| {
+            let last = log.known.last_key_value().map(|(number, k)| (number, &k.record.fact));
+            let runs: Vec<&Run> = log.open().collect();
+            format!("{}: {runs:?}: {last:?}", log.id)
         };
+        let active = self.logs.values().filter(|log| log.goes_on());
         active.map(line).collect::<Vec<_>>().join("\n")
     }
 
     /// What the next life is asked to read: what may have been stored without being told.
     pub(super) fn unknown(&self) -> Vec<(LogId, Number)> {
-        let active = self.runs.iter().filter(|(_, run)| !run.ended());
-        let next = |run: &Run| run.known.last_key_value().map_or(0, |(number, _)| number + 1);
-        active.map(|(id, run)| (LogId::from(id), next(run))).collect()
+        let next = |log: &Log| log.known.last_key_value().map_or(0, |(number, _)| number + 1);
+        let active = self.logs.values().filter(|log| log.goes_on());
+        active.map(|log| (log.id.clone(), next(log))).collect()
     }
 
-    /// Takes in what a worker told. Gives the runs that something is to be done about.
-    pub(super) fn take(&mut self, told: Told) -> Option<RunId> {
+    /// Takes in what a worker told. Gives the log that something is to be done about.
+    pub(super) fn take(&mut self, told: Told) -> Option<LogId> {
         let (log, records, life, acknowledged) = match told {
             Told::Stored { log, records } => (log, records, self.life, true),
             Told::Holds { log, records } => (log, records, self.life - 1, false),
@@ -139,43 +98,39 @@ impl Plan {
                 self.acknowledged.insert(id);
                 return None;
             }
+            Told::Busy(id) => {
+                let mut logs = self.logs.values_mut();
+                let (log, run) = logs.find_map(|log| {
+                    let run = log.runs.iter_mut().find(|run| run.id == id)?;
+                    Some((log.id.clone(), run))
+                })?;
+                run.refused = true;
+                return Some(log);
+            }
             Told::Ready | Told::HasRead | Told::Fenced(_) | Told::Seen { .. } => return None,
         };
-        let id = RunId::from(log.as_str());
-        let run = self.runs.get_mut(&id).unwrap();
+        let learns = self.logs.get_mut(&log).unwrap();
         for (number, record) in records {
-            run.known.entry(number).or_insert(Known { record, life, acknowledged });
+            learns.learn(number, Known { record, life, acknowledged });
         }
-        Some(id)
+        Some(log)
     }
 
-    /// What is to be done about a run: start it, answer it, resolve it.
-    pub(super) fn orders(&mut self, id: &RunId) -> Vec<Order> {
-        let run = &self.runs[id];
-        let mut orders = Vec::new();
-        if run.known.is_empty() {
-            let input = [("name".to_owned(), json!(run.name))].into_iter().collect();
-            let (graph, durability) = (run.graph.to_owned(), run.durability);
-            orders.push((start_of(id), Order::Start { run: id.clone(), graph, input, durability }));
-        }
-        if let Some((number, waiting)) = run.waits() {
-            orders.extend(waiting.asked.iter().map(|asked| {
-                let answer = asked.question.choices.first().map_or("a word", String::as_str);
-                let input = InputId::from(format!("answer_{}", asked.id));
-                let interrupt = asked.id.clone();
-                let (run, value) = (id.clone(), json!(answer));
-                (input.clone(), Order::Answer { run, id: input, interrupt, value })
-            }));
+    /// What is to be done about a log: begin its runs, answer and resolve the one that waits.
+    /// Each only once in a life: what was refused must not be sent again.
+    pub(super) fn orders(&mut self, id: &LogId) -> Vec<Order> {
+        let log = &self.logs[id];
+        let mut orders: Vec<_> =
+            log.unbegun().map(|run| (start_of(&run.id), beginning(&log.id, run))).collect();
+        if let Some((number, waiting)) = log.waits() {
+            orders.extend(answers(waiting));
             if waiting.attention.is_some() {
-                orders.extend(self.resolutions(id, number, waiting));
+                orders.extend(self.resolutions(&waiting.run, number, waiting));
             }
         }
-        orders.retain(|(input, _)| !self.acknowledged.contains(input));
-        for (_, order) in &orders {
-            if let Order::Resolve { action: Resolution::Failed { .. }, .. } = order {
-                self.runs.get_mut(id).unwrap().failed_by_person = true;
-            }
-        }
+        orders.retain(|(input, _)| {
+            !self.acknowledged.contains(input) && self.ordered.insert(input.clone())
+        });
         orders.into_iter().map(|(_, order)| order).collect()
     }
 
@@ -198,12 +153,35 @@ impl Plan {
 
     /// The same for the same call at the same place, whoever asks.
     fn resolution(&self, place: &str, intent: &Intent) -> Resolution {
-        let mix = |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte));
-        let sum = place.bytes().fold(self.seed, mix);
-        match (Seeded(sum).below(8), &intent.to) {
-            (0, _) => Resolution::Failed { message: "a person says so".into() },
+        match (self.at(place).below(8), &intent.to) {
+            (0, _) => Resolution::Failed { message: SAID.into() },
             (1..=4, Callee::Tool { args, .. }) => Resolution::Done { output: graphs::output(args) },
             _ => Resolution::Retry,
         }
     }
+}
+
+fn beginning(log: &LogId, run: &Run) -> Order {
+    let (log, graph, durability) = (log.clone(), run.graph.to_owned(), run.durability);
+    match &run.begins {
+        Begins::Start(if_active) => {
+            let input = [("name".to_owned(), json!(run.name))].into_iter().collect();
+            let (run, if_active) = (run.id.clone(), *if_active);
+            Order::Start { log, run, graph, input, durability, if_active }
+        }
+        Begins::Fork { from, at } => {
+            Order::Fork { log, run: run.id.clone(), graph, from: from.clone(), at: *at }
+        }
+    }
+}
+
+/// One answer to each question. A fork asks again what its origin asked, under the same ids.
+fn answers(waiting: &Waiting) -> impl Iterator<Item = (InputId, Order)> {
+    let run = &waiting.run;
+    waiting.asked.iter().map(move |asked| {
+        let answer = asked.question.choices.first().map_or("a word", String::as_str);
+        let id = InputId::from(format!("answer_{run}_{}", asked.id));
+        let (interrupt, value) = (asked.id.clone(), json!(answer));
+        (id.clone(), Order::Answer { run: run.clone(), id, interrupt, value })
+    })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use exile_engine::http::{Http, HttpRequest};
+use exile_engine::http::{Http, HttpError, HttpRequest};
 use exile_engine::tool::{
     DynTool, Effect, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolSet, ToolSpec,
 };
@@ -73,19 +73,17 @@ impl DynTool for CountedTool {
         };
         let answer = async {
             let response = self.http.send(request).await?;
-            response
-                .body
-                .try_fold(Vec::new(), |mut all, piece| async move {
-                    all.extend_from_slice(&piece);
-                    Ok(all)
-                })
-                .await
+            let body = response.body.try_fold(Vec::new(), |mut all, piece| async move {
+                all.extend_from_slice(&piece);
+                Ok(all)
+            });
+            Ok::<_, HttpError>((response.status, body.await?))
         };
+        let failed = |why| ToolAnswer::Failed(ToolError::new(ToolErrorKind::Upstream, why));
         match answer.await {
-            Ok(bytes) => ToolAnswer::Done(serde_json::from_slice(&bytes).unwrap()),
-            Err(error) => {
-                ToolAnswer::Failed(ToolError::new(ToolErrorKind::Upstream, error.to_string()))
-            }
+            Ok((200, bytes)) => ToolAnswer::Done(serde_json::from_slice(&bytes).unwrap()),
+            Ok((status, _)) => failed(format!("it answered {status}")),
+            Err(error) => failed(error.to_string()),
         }
     }
 }

@@ -11,7 +11,7 @@ use exile_engine::bundle::Catalog;
 use exile_engine::env::{Env, SystemEnv};
 use exile_engine::id::{InputId, LogId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, History, IfActive, Input, Journal, JournalError, Lease, Place, ResolveRun, Rest,
+    Batch, BlobId, ForkRun, History, Input, Journal, JournalError, Lease, Place, ResolveRun, Rest,
     ResumeRun, Sent, StartRun,
 };
 use exile_engine::library::Library;
@@ -29,7 +29,11 @@ use exile_server::store::{Role, Store};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::caller::{Callers, Signed};
 use super::process::{self, Process};
 use super::tools::Counted;
 use super::words::{Order, Told, start_of};
@@ -59,9 +63,10 @@ impl Worker {
 fn process() {
     let Some(worker) = process::role::<Worker>("worker") else { return };
     // What the engine complains of stands beside what the test does.
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::ERROR)
-        .with_writer(std::io::stderr)
+    let complaints = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(Callers)
+        .with(complaints.with_filter(LevelFilter::ERROR))
         .init();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(2).enable_all().build().unwrap().block_on(work(worker));
@@ -153,7 +158,7 @@ fn catalog(worker: &Worker, env: &Arc<dyn Env>) -> Catalog {
     Catalog {
         kinds: exile_nodes::kinds::all(),
         tools: Arc::new(ToolRegistry::new(&[&tools]).unwrap()),
-        models: Arc::new(Models::new(vec![provider], aliases)),
+        models: Arc::new(Models::new(vec![Arc::new(Signed(provider))], aliases)),
     }
 }
 
@@ -167,39 +172,68 @@ struct Desk {
 
 impl Desk {
     async fn obey(&self, order: Order) {
-        let (run, id, input) = match order {
-            Order::Read(logs) => return self.read(logs).await,
-            Order::Serve => return,
-            Order::Watch(run) => return self.watch(run),
-            Order::Start { run, graph, input, durability } => {
-                let bundle = self.library.bundle(&graph, None).unwrap();
+        match order {
+            Order::Read(logs) => self.read(logs).await,
+            Order::Serve => {}
+            Order::Watch(run) => self.watch(run),
+            Order::Start { log, run, graph, input, durability, if_active } => {
                 let start = StartRun {
                     run: run.clone(),
+                    bundle: self.bundle(&graph).await,
                     graph: graph.into(),
-                    bundle: self.engine.pin_bytes(&bundle.to_bytes()).await.unwrap(),
                     owner: self.owner.clone(),
                     conversation: None,
                     options: RunOptions::default(),
                     input,
                     traceparent: None,
-                    if_active: IfActive::Enqueue,
+                    if_active,
                     durability: Some(durability),
                 };
-                (run.clone(), start_of(&run), Input::Start(Box::new(start)))
+                self.send(&log, start_of(&run), Input::Start(Box::new(start))).await;
+            }
+            Order::Fork { log, run, graph, from, at } => {
+                let fork = ForkRun {
+                    run: run.clone(),
+                    log: self.log_of(&from).await,
+                    from,
+                    at,
+                    bundle: self.bundle(&graph).await,
+                    graph: graph.into(),
+                    owner: self.owner.clone(),
+                    conversation: None,
+                    edit: None,
+                    traceparent: None,
+                };
+                self.send(&log, start_of(&run), Input::Fork(Box::new(fork))).await;
             }
             Order::Answer { run, id, interrupt, value } => {
+                let (log, by) = (self.log_of(&run).await, self.owner.clone());
                 let answers = [(interrupt, value)].into();
-                let by = self.owner.clone();
-                let resume = ResumeRun { run: run.clone(), answers, by, message: None };
-                (run, id, Input::Resume(Box::new(resume)))
+                let resume = ResumeRun { run, answers, by, message: None };
+                self.send(&log, id, Input::Resume(Box::new(resume))).await;
             }
             Order::Resolve { run, id, call, action } => {
-                let by = self.owner.clone();
-                (run.clone(), id, Input::Resolve(ResolveRun { run, call, action, by }))
+                let (log, by) = (self.log_of(&run).await, self.owner.clone());
+                let resolve = ResolveRun { run, call, action, by };
+                self.send(&log, id, Input::Resolve(resolve)).await;
             }
-        };
-        self.engine.send(&LogId::from(&run), &id, &input).await.unwrap();
-        process::tell(&Told::Sent(id));
+        }
+    }
+
+    async fn send(&self, log: &LogId, id: InputId, input: Input) {
+        process::tell(&match self.engine.send(log, &id, &input).await.unwrap() {
+            Sent::New | Sent::Known => Told::Sent(id),
+            Sent::Busy => Told::Busy(input.run().clone()),
+        });
+    }
+
+    async fn bundle(&self, graph: &str) -> BlobId {
+        let bundle = self.library.bundle(graph, None).unwrap();
+        self.engine.pin_bytes(&bundle.to_bytes()).await.unwrap()
+    }
+
+    async fn log_of(&self, run: &RunId) -> LogId {
+        self.journal.find(run).await.unwrap().unwrap().log
     }
 
     async fn read(&self, logs: Vec<(LogId, Number)>) {

@@ -2,6 +2,7 @@
 //! again it commits nothing, and its deltas reach nobody.
 
 use exile_engine::id::{LogId, RunId};
+use exile_engine::journal::IfActive;
 use exile_engine::run::record::{Durability, Fact};
 use rustix::process::Signal;
 use serde_json::json;
@@ -50,9 +51,16 @@ impl Pair {
     /// The first worker streams a model's answer to its reader, and stops in the middle.
     fn stop_in_the_middle(&mut self) {
         let input = [("name".to_owned(), json!("n1"))].into_iter().collect();
-        let (run, durability) = (self.run.clone(), Durability::Sync);
+        let start = Order::Start {
+            log: LogId::from(&self.run),
+            run: self.run.clone(),
+            graph: "zombie".into(),
+            input,
+            durability: Durability::Sync,
+            if_active: IfActive::Enqueue,
+        };
         self.first.order(&Order::Serve);
-        self.first.order(&Order::Start { run, graph: "zombie".into(), input, durability });
+        self.first.order(&start);
         self.first.order(&Order::Watch(self.run.clone()));
         let mut text = String::new();
         self.first.hear_until(|told| {

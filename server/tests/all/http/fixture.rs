@@ -1,5 +1,6 @@
 //! One server without a socket: a store in a temporary folder, two users, a scripted model
-//! (`mock/any`) and one that answers when the test says so (`gate/any`).
+//! (`mock/any`), one that answers when the test says so (`gate/any`), and a tool that does
+//! (`pay`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,22 +20,21 @@ use exile_engine::run::context::Services;
 use exile_engine::run::engine::Engine;
 use exile_engine::run::live;
 use exile_engine::span::NoTrace;
-use exile_engine::tool::{
-    Effect, Tool, ToolCx, ToolError, ToolErrorKind, ToolRegistry, ToolSet, Typed,
-};
+use exile_engine::tool::ToolRegistry;
 use exile_nodes::providers::mock::{Mock, Script};
 use exile_server::app::{App, Settings};
 use exile_server::config::Environment;
 use exile_server::library::Current;
 use exile_server::routes;
 use exile_server::store::{Role, Store};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+
+use super::tools::{Paid, Tools};
 
 const CHAT: &str = "
 graph: chat
@@ -77,8 +77,11 @@ pub(super) struct Exile {
     pub(super) alice: String,
     /// Another user's key.
     pub(super) bob: String,
-    /// Lets `gate/any` answer.
+    /// Lets `gate/any` and `pay` answer.
     pub(super) gate: Arc<Semaphore>,
+    /// The keys under which `pay` was called.
+    pub(super) paid: Paid,
+    serving: Arc<JoinHandle<()>>,
     stop: CancellationToken,
     home: Arc<TempDir>,
 }
@@ -105,32 +108,29 @@ impl Exile {
     }
 
     async fn in_home(home: TempDir, environment: Environment) -> Self {
-        let gate = Arc::new(Semaphore::new(0));
-        let catalog = catalog(gate.clone());
-        let library = Current::new(Library::load(&home.path().join("graphs"), &catalog));
-        let env = Arc::new(SystemEnv::new());
-        let store = Store::open(&home.path().join("exile.db"), env.clone()).await.unwrap();
-        let services = Services {
-            env: env.clone(),
-            models: catalog.models.clone(),
-            tools: catalog.tools.clone(),
-            trace: Arc::new(NoTrace),
-        };
-        let journal = Arc::new(store.clone());
-        let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
-        let stop = CancellationToken::new();
-        tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
-        let settings = Settings { environment, default_graph: "chat".into() };
-        let home = Arc::new(home);
+        let (gate, paid) = (Arc::new(Semaphore::new(0)), Paid::default());
+        let (stop, home) = (CancellationToken::new(), Arc::new(home));
+        let catalog = catalog(gate.clone(), paid.clone());
+        let (app, serving) = serve(&home, catalog, environment, &stop).await;
         let [admin, alice, bob] = [
-            key(&store, "admin", Role::Admin).await,
-            key(&store, "alice", Role::User).await,
-            key(&store, "bob", Role::User).await,
+            key(&app.store, "admin", Role::Admin).await,
+            key(&app.store, "alice", Role::User).await,
+            key(&app.store, "bob", Role::User).await,
         ];
-        let trace = Arc::new(NoTrace);
-        let app = Arc::new(App { store, engine, library, catalog, env, trace, settings });
         let router = routes::router(app.clone());
-        Self { app, router, admin, alice, bob, gate, stop, home }
+        Self { app, router, admin, alice, bob, gate, paid, serving, stop, home }
+    }
+
+    /// The next process: what this one was doing ends in the middle, and the file is opened again.
+    pub(super) async fn after_death(self) -> Self {
+        self.serving.abort();
+        let (environment, catalog) = (self.app.settings.environment, self.app.catalog.clone());
+        let stop = CancellationToken::new();
+        let (app, serving) = serve(&self.home, catalog, environment, &stop).await;
+        let router = routes::router(app.clone());
+        let [admin, alice, bob] = [&self.admin, &self.alice, &self.bob].map(Clone::clone);
+        let (gate, paid, home) = (self.gate.clone(), self.paid.clone(), self.home.clone());
+        Self { app, router, admin, alice, bob, gate, paid, serving, stop, home }
     }
 
     /// The same rows, served by another process with another text of a graph.
@@ -152,8 +152,9 @@ impl Exile {
         });
         let router = routes::router(app.clone());
         let [admin, alice, bob] = [&self.admin, &self.alice, &self.bob].map(Clone::clone);
-        let (gate, stop, home) = (self.gate.clone(), self.stop.clone(), self.home.clone());
-        Self { app, router, admin, alice, bob, gate, stop, home }
+        let (gate, paid, home) = (self.gate.clone(), self.paid.clone(), self.home.clone());
+        let (serving, stop) = (self.serving.clone(), self.stop.clone());
+        Self { app, router, admin, alice, bob, gate, paid, serving, stop, home }
     }
 
     /// Sends a request of Alice's.
@@ -300,6 +301,31 @@ pub(super) fn with_json(
     }
 }
 
+/// Opens the file and begins to run what is due.
+async fn serve(
+    home: &TempDir,
+    catalog: Catalog,
+    environment: Environment,
+    stop: &CancellationToken,
+) -> (Arc<App>, Arc<JoinHandle<()>>) {
+    let library = Current::new(Library::load(&home.path().join("graphs"), &catalog));
+    let env = Arc::new(SystemEnv::new());
+    let store = Store::open(&home.path().join("exile.db"), env.clone()).await.unwrap();
+    let services = Services {
+        env: env.clone(),
+        models: catalog.models.clone(),
+        tools: catalog.tools.clone(),
+        trace: Arc::new(NoTrace),
+    };
+    let journal = Arc::new(store.clone());
+    let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
+    let serving = tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
+    let settings = Settings { environment, default_graph: "chat".into() };
+    let trace = Arc::new(NoTrace);
+    let app = App { store, engine, library, catalog, env, trace, settings };
+    (Arc::new(app), Arc::new(serving))
+}
+
 async fn key(store: &Store, name: &str, role: Role) -> String {
     let user = store.create_user(name, role).await.unwrap();
     store.create_key(&user.id, "test", &[], None).await.unwrap().1
@@ -314,7 +340,7 @@ fn write_graphs(home: &TempDir) {
     }
 }
 
-fn catalog(gate: Arc<Semaphore>) -> Catalog {
+fn catalog(gate: Arc<Semaphore>, paid: Paid) -> Catalog {
     let script = json!([
         { "match": "no key", "fail": { "status": 401, "message": "wrong key" } },
         { "match": "too fast", "fail": { "status": 429, "message": "slow down" } },
@@ -324,7 +350,7 @@ fn catalog(gate: Arc<Semaphore>) -> Catalog {
     ]);
     let script: Script = serde_json::from_value(script).unwrap();
     let providers: Vec<Arc<dyn Provider>> =
-        vec![Arc::new(Mock::new(script)), Arc::new(Gate(gate)), Arc::new(Keyless)];
+        vec![Arc::new(Mock::new(script)), Arc::new(Gate(gate.clone())), Arc::new(Keyless)];
     let alias = |model: &str| ModelAlias {
         model: ModelRef::parse(model).unwrap(),
         business: std::iter::once(("closed".to_owned(), ModelRef::parse("keyless/any").unwrap()))
@@ -333,7 +359,7 @@ fn catalog(gate: Arc<Semaphore>) -> Catalog {
     let aliases: Aliases = std::iter::once(("default".to_owned(), alias("mock/any"))).collect();
     Catalog {
         kinds: exile_nodes::kinds::all(),
-        tools: Arc::new(ToolRegistry::new(&[&Tools]).unwrap()),
+        tools: Arc::new(ToolRegistry::new(&[&Tools { gate, paid }]).unwrap()),
         models: Arc::new(Models::new(providers, aliases)),
     }
 }
@@ -412,38 +438,5 @@ impl Provider for Keyless {
         _: &DeltaSender,
     ) -> Result<ModelReply, ProviderError> {
         self.complete(request).await
-    }
-}
-
-struct Tools;
-
-impl ToolSet for Tools {
-    fn tools(&self) -> Vec<Arc<dyn exile_engine::tool::DynTool>> {
-        vec![Typed::native(Halve)]
-    }
-}
-
-struct Halve;
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct HalveArgs {
-    n: i64,
-}
-
-#[async_trait]
-impl Tool for Halve {
-    type Args = HalveArgs;
-    type Output = i64;
-    const NAME: &'static str = "halve";
-    const DESCRIPTION: &'static str = "Half of an even number.";
-    const EFFECT: Effect = Effect::Pure;
-
-    async fn call(&self, _: &ToolCx, args: HalveArgs) -> Result<i64, ToolError> {
-        match args.n {
-            666 => panic!("a tool with a defect"),
-            n if n % 2 == 0 => Ok(n / 2),
-            n => Err(ToolError::new(ToolErrorKind::Upstream, format!("{n} is odd"))),
-        }
     }
 }

@@ -1,14 +1,17 @@
 //! What the HTTP side promises, through the router over a database of its own per test.
 
 mod access;
+mod attention;
 mod bodies;
 mod checkpoints;
 mod conversations;
 mod document;
 mod fixture;
+mod flows;
 mod health;
 mod idempotency;
 mod runs;
 mod second;
 mod socket;
+mod tools;
 mod waiting;

@@ -201,7 +201,7 @@ pub(crate) fn waiting(number: Number, run: &str, attention: Option<RunError>) ->
 pub(crate) fn snapshot(number: Number, messages: &[&str]) -> Numbered {
     let ids = messages.iter().map(|id| MessageId::from(*id)).collect();
     let values = Delta::from([("messages".into(), Op::Messages(ids))]);
-    record(number, 1_767_225_750_000, Fact::Snapshot { values })
+    record(number, 1_767_225_750_000, Fact::Snapshot { values, last: None })
 }
 
 /// A step that names a message.
