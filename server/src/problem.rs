@@ -389,7 +389,11 @@ fn tool(error: ToolErrorKind) -> (StatusCode, &'static str) {
 /// not listed is the graph's own fault.
 /// The field of a message that a run failed for.
 fn at_fault(code: &str) -> Option<&'static str> {
-    matches!(code, "context_too_long" | "model_incapable").then_some("content")
+    match code {
+        "context_too_long" => Some("content"),
+        "model_incapable" => Some("model"),
+        _ => None,
+    }
 }
 
 fn run_status(code: &str) -> StatusCode {
