@@ -1,20 +1,33 @@
 //! Model providers: what is asked of them, what they answer, how they fail; and which
 //! `provider/model` a name in a graph stands for.
 //!
-//! Absent on purpose: the wire (`nodes/src/providers/`) and retry (a later step of the router).
+//! | file | holds |
+//! |---|---|
+//! | `registry.rs` | every configured provider and alias; the chain a name stands for |
+//! | `card.rs`, `price.rs` | the capability matrix |
+//! | `needs.rs` | what a request needs, and which models of a chain can do it |
+//! | `breaker.rs` | who failed too often and is left alone for a while |
+//!
+//! Absent on purpose: the wire (`nodes/src/providers/`), and the asking itself (`run/asking.rs`).
 
-use std::collections::BTreeMap;
+pub mod breaker;
+pub mod card;
+pub mod needs;
+pub mod price;
+mod registry;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::message::{Message, ToolCall};
 use crate::tool::ToolSpec;
+
+pub use registry::{AfterFirstToken, Aliases, Chain, ModelAlias, Models};
 
 /// `provider/model`, e.g. `deepseek/deepseek-flash`. The model part may itself hold slashes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -179,6 +192,9 @@ pub struct Capabilities {
     pub reasoning: bool,
 }
 
+/// How often a call is made again where nothing else is said.
+pub const RETRIES: u32 = 2;
+
 /// Serves models over some protocol.
 ///
 /// New provider: one file in `nodes/src/providers/`, one line in its `mod.rs`.
@@ -189,6 +205,11 @@ pub trait Provider: Send + Sync {
 
     /// What `model` can do.
     fn capabilities(&self, model: &str) -> Capabilities;
+
+    /// How often a call that failed before it was answered is made again.
+    fn retries(&self) -> u32 {
+        RETRIES
+    }
 
     /// Whether a call could be made now: `Err` names the variable of a missing key.
     fn ready(&self) -> Result<(), ProviderError>;
@@ -303,6 +324,24 @@ pub enum ProviderFault {
         /// What was expected and where it failed.
         detail: String,
     },
+    /// It failed too often and is left alone for a while: the request was not sent.
+    #[error("it failed too often and is left alone for {retry_after_ms} ms")]
+    CircuitOpen {
+        /// Until it is asked again.
+        retry_after_ms: u64,
+    },
+    /// It would not answer: a refusal, or a filter.
+    #[error("it would not answer: {detail}")]
+    Refused {
+        /// The model's words.
+        detail: String,
+    },
+    /// It is known to be unable to do what the request needs: the request was not sent.
+    #[error("it cannot do this: it {detail}")]
+    Incapable {
+        /// What it lacks.
+        detail: String,
+    },
     /// The name is not of a configured provider.
     #[error("no provider of this name is configured")]
     ProviderUnknown,
@@ -336,7 +375,34 @@ impl ProviderFault {
             Self::Timeout { .. } => "provider_timeout",
             Self::Truncated { .. } => "provider_truncated",
             Self::Garbage { .. } => "provider_garbage",
+            Self::CircuitOpen { .. } => "provider_circuit_open",
+            Self::Refused { .. } => "model_refused",
+            Self::Incapable { .. } => "model_incapable",
             Self::ProviderUnknown => "provider_unknown",
+        }
+    }
+
+    /// Whether another model may be asked in its place: the provider is at fault, not the request.
+    /// An empty account is its owner's to fill, and says so. No wildcard arm.
+    #[must_use]
+    pub fn falls_back(&self) -> bool {
+        match self {
+            Self::KeyMissing { .. }
+            | Self::Unauthorized { .. }
+            | Self::RateLimited { .. }
+            | Self::Unavailable { .. }
+            | Self::Connect { .. }
+            | Self::Timeout { .. }
+            | Self::Truncated { .. }
+            | Self::Garbage { .. }
+            | Self::CircuitOpen { .. }
+            | Self::Refused { .. }
+            | Self::Incapable { .. } => true,
+            Self::NoBalance { .. }
+            | Self::ModelUnknown { .. }
+            | Self::ContextTooLong { .. }
+            | Self::BadRequest { .. }
+            | Self::ProviderUnknown => false,
         }
     }
 
@@ -350,10 +416,11 @@ impl ProviderFault {
             | Self::ModelUnknown { .. }
             | Self::ContextTooLong { .. }
             | Self::BadRequest { .. }
+            | Self::Refused { .. }
+            | Self::Incapable { .. }
             | Self::ProviderUnknown => Retry::Never,
-            Self::RateLimited { retry_after_ms: Some(ms), .. } => {
-                Retry::After(Duration::from_millis(*ms))
-            }
+            Self::RateLimited { retry_after_ms: Some(ms), .. }
+            | Self::CircuitOpen { retry_after_ms: ms } => Retry::After(Duration::from_millis(*ms)),
             Self::RateLimited { retry_after_ms: None, .. }
             | Self::Unavailable { .. }
             | Self::Connect { .. }
@@ -361,77 +428,5 @@ impl ProviderFault {
             | Self::Truncated { .. }
             | Self::Garbage { .. } => Retry::Backoff,
         }
-    }
-}
-
-/// An alias of `exile.yaml`, its environment already chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelAlias {
-    /// What it stands for.
-    pub model: ModelRef,
-    /// What it stands for when a run belongs to one of these businesses.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub business: BTreeMap<String, ModelRef>,
-}
-
-/// Every configured provider and alias.
-#[derive(Clone, Default)]
-pub struct Models {
-    providers: IndexMap<String, Arc<dyn Provider>>,
-    aliases: Aliases,
-}
-
-/// The aliases of one configuration: the part of it that a run's bundle pins.
-pub type Aliases = BTreeMap<String, ModelAlias>;
-
-impl Models {
-    /// A registry of these providers, by their names, and these aliases.
-    #[must_use]
-    pub fn new(providers: Vec<Arc<dyn Provider>>, aliases: Aliases) -> Self {
-        let providers = providers.into_iter().map(|p| (p.name().to_owned(), p)).collect();
-        Self { providers, aliases }
-    }
-
-    /// The aliases, for a bundle to pin.
-    #[must_use]
-    pub fn aliases(&self) -> &Aliases {
-        &self.aliases
-    }
-
-    /// What `name` (an alias or `provider/model`) stands for, for a run of that business.
-    #[must_use]
-    pub fn resolve(aliases: &Aliases, name: &str, business: Option<&str>) -> Option<ModelRef> {
-        match aliases.get(name) {
-            Some(alias) => {
-                let chosen = business.and_then(|b| alias.business.get(b));
-                Some(chosen.unwrap_or(&alias.model).clone())
-            }
-            None => ModelRef::parse(name),
-        }
-    }
-
-    /// Whether a graph may name it: an alias, or a model of a configured provider.
-    #[must_use]
-    pub fn knows(&self, name: &str) -> bool {
-        self.aliases.contains_key(name)
-            || ModelRef::parse(name).is_some_and(|m| self.providers.contains_key(&*m.provider))
-    }
-
-    /// Names that [`knows`](Self::knows) accepts, for suggestions.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        let providers = self.providers.keys().map(|p| format!("{p}/…"));
-        self.aliases.keys().cloned().chain(providers).collect()
-    }
-
-    /// The provider of that name.
-    #[must_use]
-    pub fn provider(&self, name: &str) -> Option<&Arc<dyn Provider>> {
-        self.providers.get(name)
-    }
-
-    /// Every provider, in the order of the configuration.
-    pub fn providers(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
-        self.providers.values()
     }
 }

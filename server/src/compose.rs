@@ -16,7 +16,8 @@ use exile_engine::env::{Env, SystemEnv};
 use exile_engine::http::HttpError;
 use exile_engine::id::UserId;
 use exile_engine::library::Library;
-use exile_engine::model::{Models, Provider};
+use exile_engine::model::card::Catalogue;
+use exile_engine::model::{Models, Provider, RETRIES};
 use exile_engine::run::context::Services;
 use exile_engine::run::engine::Engine;
 use exile_engine::run::live;
@@ -62,6 +63,9 @@ pub enum ComposeError {
     /// A provider's address or proxy.
     #[error("{0}; see `providers` in exile.yaml")]
     Provider(#[from] providers::ConfigError),
+    /// What ships as known of models: a defect of exile.
+    #[error("the catalogue of models cannot be read: {0}")]
+    Catalogue(String),
     /// The tools' way out.
     #[error("the tools' HTTP client: {0}")]
     Http(#[from] HttpError),
@@ -83,13 +87,15 @@ pub fn catalog(
     if let Some(script) = &config.mock {
         models.push(Arc::new(Mock::new(script.clone())));
     }
+    let shipped = providers::catalogue().map_err(ComposeError::Catalogue)?;
+    let known = Catalogue::empty().with(shipped, "exile").with(config.claims.clone(), "exile.yaml");
     let allow = config.outbound_allow.iter().map(|host| Allow::parse(host)).collect();
     let http = Client::new(Outbound { allow, proxy: None }, trace.clone())?;
     let native = exile_plugins::native::all(http, config.timezone.clone());
     Ok(Catalog {
         kinds: exile_nodes::kinds::all(),
         tools: Arc::new(ToolRegistry::new(&[&native])?),
-        models: Arc::new(Models::new(models, config.aliases.clone())),
+        models: Arc::new(Models::new(models, config.aliases.clone()).with_catalogue(known)),
     })
 }
 
@@ -112,6 +118,7 @@ fn provider(settings: &ProviderSettings) -> ProviderConfig {
         query: settings.query.iter().map(|(n, v)| (n.clone(), Secret::new(v))).collect(),
         proxy: settings.proxy.clone(),
         keyless: settings.keyless,
+        retries: settings.retries.unwrap_or(RETRIES),
         first_byte_timeout: patience,
         idle_timeout: patience,
         ..ProviderConfig::new(&settings.name)

@@ -27,6 +27,7 @@ use tracing::Instrument as _;
 use crate::access::Caller;
 use crate::app::App;
 use crate::body;
+use crate::leaving::Leaving;
 use crate::problem::{Problem, RUN_HEADER};
 use crate::sse;
 use crate::store::{Idempotent, StoredAnswer};
@@ -231,7 +232,7 @@ async fn replay(slot: &Slot, answer: StoredAnswer) -> Result<Response, Problem> 
         let run = header(&RUN_HEADER).map(RunId::from).ok_or(Problem::NotFound)?;
         let after = header(&sse::AFTER_HEADER).and_then(|after| after.parse().ok()).unwrap_or(0);
         let row = slot.app.store.run(&slot.owner, &run).await?.ok_or(Problem::NotFound)?;
-        return Ok(sse::stream(&slot.app, row.id, after));
+        return Ok(sse::stream(&slot.app, row.id, after, Leaving::free()));
     }
     let mut response = Response::builder().status(answer.status);
     for (name, value) in &answer.headers {

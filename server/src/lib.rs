@@ -15,7 +15,7 @@
 //! | [`serve`], [`routes`] | the socket; one file per noun |
 //! | [`access`], [`trace`], [`idempotency`] | what surrounds every route |
 //! | [`body`], [`url`], [`input`], [`answers`], [`page`] | what comes in, checked |
-//! | [`start`], [`sse`] | a run begun, waited for, streamed |
+//! | [`start`], [`sse`], [`leaving`] | a run begun, waited for, streamed; a caller that leaves |
 //! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
 //! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
 //! | [`upkeep`] | what a server does by itself |
@@ -32,6 +32,7 @@ pub mod diff;
 pub mod home;
 pub mod idempotency;
 pub mod input;
+pub mod leaving;
 pub mod library;
 pub mod page;
 pub mod problem;

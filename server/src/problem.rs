@@ -315,10 +315,16 @@ impl Problem {
     pub(crate) fn extra(&self) -> Map<String, Value> {
         let extra = match self {
             Self::Field { field, .. } if !field.is_empty() => json!({ "field": field }),
+            Self::UnknownName { what: what @ ("graph" | "skill" | "model"), .. } => {
+                json!({ "field": what })
+            }
             Self::UnknownChannel { under, channel, .. } => {
                 json!({ "field": format!("{under}.{channel}") })
             }
-            Self::RunFailed { run, error } => json!({ "run": run, "error": error }),
+            Self::RunFailed { run, error } => match at_fault(&error.code) {
+                Some(field) => json!({ "field": field, "run": run, "error": error }),
+                None => json!({ "run": run, "error": error }),
+            },
             Self::RunCancelled(run) => json!({ "run": run }),
             Self::Run(conflict) => conflict.extra(),
             Self::NotReady(reasons) => json!({ "reasons": reasons }),
@@ -381,12 +387,22 @@ fn tool(error: ToolErrorKind) -> (StatusCode, &'static str) {
 
 /// The codes are those of `ProviderFault::code`, `NodeError::code` and the driver; one that is
 /// not listed is the graph's own fault.
+/// The field of a message that a run failed for.
+fn at_fault(code: &str) -> Option<&'static str> {
+    match code {
+        "context_too_long" => Some("content"),
+        "model_incapable" => Some("model"),
+        _ => None,
+    }
+}
+
 fn run_status(code: &str) -> StatusCode {
     match code {
         "provider_key_missing" | "not_available" => StatusCode::SERVICE_UNAVAILABLE,
         "provider_rate_limited" => StatusCode::TOO_MANY_REQUESTS,
         "provider_timeout" => StatusCode::GATEWAY_TIMEOUT,
-        "context_too_long" => StatusCode::UNPROCESSABLE_ENTITY,
+        "context_too_long" | "model_incapable" => StatusCode::UNPROCESSABLE_ENTITY,
+        "provider_circuit_open" => StatusCode::SERVICE_UNAVAILABLE,
         "tool_failed" | "output_invalid" => StatusCode::BAD_GATEWAY,
         "open_call" | "poison" | "needs_migration" => StatusCode::CONFLICT,
         code if code.starts_with("provider_") => StatusCode::BAD_GATEWAY,

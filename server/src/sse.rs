@@ -20,6 +20,7 @@ use exile_engine::run::record::Number;
 use futures_util::StreamExt as _;
 
 use crate::app::App;
+use crate::leaving::Leaving;
 use crate::problem::{Problem, RUN_HEADER};
 
 /// The header that names the number beyond which a stream begins.
@@ -28,11 +29,15 @@ pub const AFTER_HEADER: HeaderName = HeaderName::from_static("x-exile-after");
 /// How often a silent stream shows that it is alive.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// The run's events after a number, until it ends or waits.
-pub fn stream(app: &App, run: RunId, after: Number) -> Response {
+/// The run's events after a number, until it ends or waits. `leaving`: what the reader wants of
+/// the run if it leaves before.
+pub fn stream(app: &App, run: RunId, after: Number, mut leaving: Leaving) -> Response {
     let location = format!("/api/runs/{run}");
     let name = run.to_string();
-    let events = app.engine.events(run, after).map(|event| {
+    let events = app.engine.events(run, after).map(move |event| {
+        if event.as_ref().is_ok_and(Event::ends_stream) {
+            leaving.over();
+        }
         let event = event.inspect_err(|e| tracing::error!(error = %e, "a stream broke off"));
         event.map(|event| frame(&event))
     });

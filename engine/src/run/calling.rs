@@ -100,6 +100,7 @@ impl Cx {
             tool: Some(tool.into()),
             reply,
             model: None,
+            attempts: Vec::new(),
             marks: Marks::default(),
             shown: false,
             taints: worked && self.services.tools.spec(tool).is_some_and(|spec| spec.taints),

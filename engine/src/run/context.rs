@@ -13,25 +13,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tracing::Instrument as _;
 
 use crate::bundle::Program;
 use crate::env::Env;
 use crate::expr::Scope;
 use crate::id::{InterruptId, MessageId};
-use crate::message::{Message, Role};
-use crate::model::{
-    Delta, Finish, ModelRef, ModelReply, ModelRequest, Models, ProviderError, ProviderFault,
-    ToolChoice,
-};
+use crate::message::Message;
+use crate::model::{Delta, Finish, Models, ToolChoice};
 use crate::node::NodeError;
 use crate::run::frame::{Answer, Question as Asking};
-use crate::run::marks::Marks;
-use crate::run::record::{
-    Asked, Called, Callee, Intent, ModelFacts, Question, Reply, RunOptions, Started,
-};
+use crate::run::record::{Asked, Called, Callee, Intent, Question, RunOptions, Started};
 use crate::skill::Skill;
-use crate::span::{self, TraceLink};
+use crate::span::TraceLink;
 use crate::tool::{ToolRegistry, ToolSpec};
 
 /// What every run of the process shares.
@@ -64,6 +57,8 @@ pub struct Cx {
     pub(crate) tainted: bool,
     /// Calls of the run that may or may not have happened.
     pub(crate) unknown: Arc<BTreeSet<String>>,
+    /// When the run's time or the attempt's is over, on the monotonic clock.
+    pub(crate) deadline: Option<Duration>,
     pub(crate) commands: mpsc::Sender<Command>,
 }
 
@@ -186,61 +181,6 @@ impl Cx {
         MessageId::new(&*self.services.env)
     }
 
-    /// Asks a model, streaming its answer to whoever watches the run.
-    pub async fn call_model(&self, ask: ModelCall) -> Result<ModelAnswer, NodeError> {
-        let call: Arc<str> = ask.call.as_str().into();
-        if let Some(recorded) = self.replies.get(&call) {
-            return replay_model(recorded);
-        }
-        let model = self.resolve(&ask.model)?;
-        self.intent(&call, Callee::Model(model.clone())).await;
-        let span = span::chat(&model, &ask, &self.started);
-        let began = self.services.env.monotonic();
-        let outcome = self.stream(&call, &model, &ask, began).instrument(span.clone()).await;
-        let (answer, partial) = match outcome {
-            Ok(streamed) => (Ok(streamed.reply), streamed.partial),
-            Err((error, partial)) => (Err(error), partial),
-        };
-        let took_ms = millis(self.services.env.monotonic().saturating_sub(began));
-        let mut called = Called {
-            task: self.task.clone(),
-            call,
-            took_ms,
-            tool: None,
-            reply: Reply::Value(Value::Null),
-            model: None,
-            marks: Marks::default(),
-            shown: ask.shown,
-            taints: false,
-        };
-        match answer {
-            Ok(reply) => {
-                span::chat_ended(&span, Ok(&reply));
-                let message = self.assistant(&model, &reply);
-                called.reply = Reply::Message { id: message.id.clone(), failed: None };
-                called.model = Some(ModelFacts {
-                    model,
-                    usage: reply.usage,
-                    first_ms: partial.first_ms,
-                    finish: reply.finish,
-                });
-                self.called(called, Some(message.clone())).await;
-                Ok(ModelAnswer { message, finish: reply.finish })
-            }
-            Err(error) => {
-                span::chat_ended(&span, Err(&error));
-                let error = NodeError::Provider(error);
-                called.reply = Reply::ModelFailed {
-                    error: error.clone(),
-                    text: partial.text,
-                    reasoning: partial.reasoning,
-                };
-                self.called(called, None).await;
-                Err(error)
-            }
-        }
-    }
-
     /// Asks a person, once: the second run of the task gets what the first one asked for.
     ///
     /// # Errors
@@ -282,75 +222,6 @@ impl Cx {
         }
     }
 
-    fn resolve(&self, name: &str) -> Result<ModelRef, NodeError> {
-        let business = self.options().business.as_deref();
-        Models::resolve(&self.program.aliases, name, business).ok_or_else(|| NodeError::Missing {
-            what: "model".into(),
-            name: name.into(),
-            remedy: "name it under `models` in exile.yaml, or write provider/model".into(),
-        })
-    }
-
-    /// Streams one answer, handing deltas on as they come.
-    async fn stream(
-        &self,
-        call: &Arc<str>,
-        model: &ModelRef,
-        ask: &ModelCall,
-        began: std::time::Duration,
-    ) -> Result<Streamed, (ProviderError, Partial)> {
-        let mut partial = Partial::default();
-        let Some(provider) = self.services.models.provider(&model.provider) else {
-            let fault = ProviderFault::ProviderUnknown;
-            return Err((provider_error(model, fault), partial));
-        };
-        let request = ModelRequest {
-            model: model.model.clone(),
-            messages: ask.messages.clone(),
-            tools: ask.tools.clone(),
-            tool_choice: ask.tool_choice.clone(),
-            temperature: ask.temperature,
-            max_tokens: ask.max_tokens,
-            output_schema: ask.output_schema.clone(),
-        };
-        let (sender, mut deltas) = mpsc::channel(64);
-        let answer = async {
-            let reply = provider.stream(&request, &sender).await;
-            drop(sender);
-            reply
-        };
-        let pump = async {
-            while let Some(delta) = deltas.recv().await {
-                let first = self.services.env.monotonic().saturating_sub(began);
-                if partial.first_ms.is_none() {
-                    span::first_chunk(first);
-                    partial.first_ms = Some(millis(first));
-                }
-                match &delta {
-                    Delta::Text(text) => partial.text.push_str(text),
-                    Delta::Reasoning(text) => partial.reasoning.push_str(text),
-                }
-                let (task, call) = (self.task.clone(), call.clone());
-                self.tell(Command::Delta { task, call, shown: ask.shown, delta }).await;
-            }
-        };
-        let (reply, ()) = futures_util::future::join(answer, pump).await;
-        match reply {
-            Ok(reply) => Ok(Streamed { reply, partial }),
-            Err(error) => Err((error, partial)),
-        }
-    }
-
-    fn assistant(&self, model: &ModelRef, reply: &ModelReply) -> Message {
-        Message {
-            reasoning: reply.reasoning.clone(),
-            tool_calls: reply.tool_calls.clone(),
-            model: Some(model.to_string()),
-            opaque: reply.opaque.clone(),
-            ..Message::text(self.message_id(), Role::Assistant, reply.content.clone())
-        }
-    }
-
     pub(super) async fn intent(&self, call: &Arc<str>, to: Callee) {
         let (ack, stored) = oneshot::channel();
         // Whether something was streamed before is known where the log is written.
@@ -376,34 +247,6 @@ impl Cx {
 async fn acknowledged(stored: oneshot::Receiver<()>) {
     if stored.await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-struct Streamed {
-    reply: ModelReply,
-    partial: Partial,
-}
-
-/// What had been streamed when the call ended.
-#[derive(Default)]
-struct Partial {
-    text: String,
-    reasoning: String,
-    first_ms: Option<u64>,
-}
-
-fn provider_error(model: &ModelRef, fault: ProviderFault) -> ProviderError {
-    ProviderError { provider: model.provider.to_string(), model: model.model.to_string(), fault }
-}
-
-fn replay_model(recorded: &Recorded) -> Result<ModelAnswer, NodeError> {
-    match (&recorded.called.reply, &recorded.message) {
-        (Reply::Message { .. }, Some(message)) => Ok(ModelAnswer {
-            message: Message::clone(message),
-            finish: recorded.called.model.as_ref().map_or(Finish::Stop, |m| m.finish),
-        }),
-        (Reply::ModelFailed { error, .. }, _) => Err(error.clone()),
-        _ => Err(NodeError::Internal("a model's record holds no answer".into())),
     }
 }
 

@@ -194,10 +194,15 @@ impl Driver {
 
     /// Until `limits.timeout`.
     fn time_left(&self) -> Duration {
-        let limit = self.frame().and_then(|frame| frame.graph.limits.timeout);
-        let (Some(limit), Some(run)) = (limit, &self.writer.log.run) else { return FOREVER };
+        self.limit_left().unwrap_or(FOREVER).min(FOREVER)
+    }
+
+    /// Until `limits.timeout`; `None` without one.
+    pub(super) fn limit_left(&self) -> Option<Duration> {
+        let limit = self.frame()?.graph.limits.timeout?;
+        let run = self.writer.log.run.as_ref()?;
         let spent = run.spent_ms(self.shared.services.env.now().as_millisecond());
-        limit.saturating_sub(Duration::from_millis(spent)).min(FOREVER)
+        Some(limit.saturating_sub(Duration::from_millis(spent)))
     }
 
     /// Until the next question expires. A timer may fire a little before the wall clock says so,

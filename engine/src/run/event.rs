@@ -14,8 +14,8 @@ use crate::id::RunId;
 use crate::model::{Delta, Usage};
 use crate::node::NodeError;
 use crate::run::record::{
-    Asked, Called, Callee, Edited, EndStatus, Ended, Fact, Fired, Intent, Number, Numbered, Reply,
-    Started, Step, Waiting,
+    Asked, Attempt, Called, Callee, Edited, EndStatus, Ended, Fact, Fired, Intent, Number,
+    Numbered, Reply, Started, Step, Waiting,
 };
 use crate::state::MessageMap;
 
@@ -53,6 +53,70 @@ impl Event {
     pub fn begins(&self, run: &RunId) -> bool {
         self.name == "run.started" && self.data["run"] == run.as_str()
     }
+}
+
+/// A kind of event, for who writes a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// [`Event::name`].
+    pub name: &'static str,
+    /// What it says.
+    pub about: &'static str,
+    /// Fields of [`Event::data`]; some are there only if there is something to say.
+    pub fields: &'static [&'static str],
+    /// A stream ends with it.
+    pub last: bool,
+}
+
+/// Every kind, in the order in which a run has them.
+pub const KINDS: &[Kind] = &[
+    kind("run.started", "a run began", &["run", "graph", "conversation", "bundle", "from", "at"]),
+    kind("step.started", "tasks of a step begin", &["step", "tasks"]),
+    kind("node.started", "a node began", &["node", "task"]),
+    kind("message.delta", "a piece of the answer", &["node", "task", "text"]),
+    kind("reasoning.delta", "a piece of what is thought before it", &["node", "task", "text"]),
+    kind("node.delta", "a piece of what is not shown", &["node", "task", "text", "reasoning"]),
+    kind("message.reset", "what streamed of this message is void", &["node", "task"]),
+    kind(
+        "model.finished",
+        "a model answered or failed",
+        &["node", "task", "ms", "model", "usage", "first_ms", "finish", "attempts", "error"],
+    ),
+    kind("message.finished", "the answer as it is stored", &["node", "task", "ms", "message"]),
+    kind(
+        "tool.call",
+        "a tool is called",
+        &["node", "task", "tool", "call_id", "arguments", "effect"],
+    ),
+    kind(
+        "tool.result",
+        "a tool answered",
+        &["node", "task", "ms", "tool", "call_id", "message_id", "content", "asked", "error"],
+    ),
+    kind(
+        "node.retried",
+        "a node failed and is tried again",
+        &["node", "task", "attempt", "wait_ms", "error"],
+    ),
+    kind("node.finished", "a node ended", &["node", "task", "ms", "cached", "error"]),
+    kind("state.update", "channels changed", &["path", "changes", "by"]),
+    kind("stream.reset", "another process took the run over: deltas since are void", &["epoch"]),
+    last(
+        "run.waiting",
+        "nothing goes on until somebody answers",
+        &["run", "status", "interrupts", "attention", "open_calls"],
+    ),
+    last("run.finished", "the run ended", &["run", "status", "usage"]),
+    last("run.failed", "the run failed", &["run", "status", "usage", "error"]),
+    last("run.cancelled", "the run was cancelled", &["run", "status", "usage"]),
+];
+
+const fn kind(name: &'static str, about: &'static str, fields: &'static [&'static str]) -> Kind {
+    Kind { name, about, fields, last: false }
+}
+
+const fn last(name: &'static str, about: &'static str, fields: &'static [&'static str]) -> Kind {
+    Kind { name, about, fields, last: true }
 }
 
 /// How many numbers a record takes.
@@ -274,11 +338,15 @@ fn project_called(called: &Called, messages: &MessageMap, emit: Emit<'_>) {
         return emit("tool.result", data);
     }
     if let Reply::ModelFailed { error, .. } = &called.reply {
+        data["attempts"] = attempts(&called.attempts);
         data["error"] = failure(error);
         return emit("model.finished", data);
     }
     let Some(facts) = &called.model else { return };
     let mut model = data.clone();
+    if !called.attempts.is_empty() {
+        model["attempts"] = attempts(&called.attempts);
+    }
     model["model"] = facts.model.to_string().into();
     model["usage"] = facts.usage.as_ref().map_or(Value::Null, usage);
     model["first_ms"] = facts.first_ms.into();
@@ -290,6 +358,20 @@ fn project_called(called: &Called, messages: &MessageMap, emit: Emit<'_>) {
         data["message"] = json!(messages.get(id));
         emit("message.finished", data);
     }
+}
+
+/// Attempts that failed.
+fn attempts(attempts: &[Attempt]) -> Value {
+    let told = |attempt: &Attempt| {
+        let Attempt { model, took_ms, fault, streamed } = attempt;
+        json!({
+            "model": model.to_string(),
+            "ms": took_ms,
+            "error": { "code": fault.code(), "message": fault.to_string() },
+            "streamed": streamed,
+        })
+    };
+    attempts.iter().map(told).collect()
 }
 
 fn project_ended(ended: &Ended, emit: Emit<'_>) {

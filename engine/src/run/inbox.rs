@@ -385,6 +385,7 @@ pub(crate) fn settled(
         tool: tool.map(|name| name.as_str().into()),
         reply,
         model: None,
+        attempts: Vec::new(),
         marks: Marks::default(),
         shown: false,
         taints: false,

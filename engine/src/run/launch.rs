@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::graph::Retry;
+use crate::graph::{Policy, Retry};
 use crate::journal::JournalError;
 use crate::node::{Done, Node, NodeError, Work};
 use crate::run::advance::retryable;
@@ -136,8 +136,15 @@ impl Driver {
             asks: task.asks.clone(),
             tainted: run.tainted,
             unknown: run.unknown.clone(),
+            deadline: self.deadline(&frame.graph.nodes[task.node].policy),
             commands: self.commands.0.clone(),
         })
+    }
+
+    /// When the run's time or the attempt's is over.
+    fn deadline(&self, policy: &Policy) -> Option<Duration> {
+        let left = policy.timeout.into_iter().chain(self.limit_left()).min()?;
+        Some(self.shared.services.env.monotonic() + left)
     }
 
     /// Keeps a result that may be taken again.

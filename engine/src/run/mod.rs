@@ -5,7 +5,7 @@
 //! | `record.rs`, `marks.rs` | the facts that a log holds; where deltas stood in the stream |
 //! | `fold.rs`, `frame.rs`, `advance.rs` | what they add up to, and which may follow which |
 //! | `schedule.rs` | what fires next: edges, branches, joins |
-//! | `context.rs` | what a node reaches: models, people |
+//! | `context.rs`, `asking.rs` | what a node reaches: people; models, one after the other |
 //! | `calling.rs`, `approval.rs` | tools, and whether a person must agree first |
 //! | `driver.rs`, `launch.rs`, `attempt.rs` | runs the tasks of one log at the same time; one attempt of a task |
 //! | `settle.rs`, `cache.rs` | commits their steps and fires what follows; results taken again |
@@ -18,6 +18,7 @@
 
 mod advance;
 mod approval;
+mod asking;
 mod attempt;
 mod cache;
 mod calling;

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::id::{ConversationId, InterruptId, MessageId, RunId, UserId};
 use crate::journal::BlobId;
-use crate::model::{Finish, ModelRef, Usage};
+use crate::model::{Finish, ModelRef, ProviderFault, Usage};
 use crate::node::NodeError;
 use crate::run::marks::Marks;
 use crate::state::{Delta, Op};
@@ -317,6 +317,9 @@ pub struct Called {
     /// What is known of a model's answer.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelFacts>,
+    /// A model's attempts that failed, in order; of a call that failed, the last one as well.
+    #[serde(rename = "tries", default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
     /// Where its deltas stood in the stream.
     #[serde(rename = "marks", default, skip_serializing_if = "Marks::is_empty")]
     pub marks: Marks,
@@ -327,6 +330,23 @@ pub struct Called {
     /// Its answer holds text that is not the user's, and that may try to steer a model.
     #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
     pub taints: bool,
+}
+
+/// An attempt to get an answer that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Whom it was made with.
+    #[serde(rename = "m")]
+    pub model: ModelRef,
+    /// How long it took, in milliseconds.
+    #[serde(rename = "took")]
+    pub took_ms: u64,
+    /// Why it failed.
+    #[serde(rename = "f")]
+    pub fault: ProviderFault,
+    /// A part of an answer had been streamed.
+    #[serde(rename = "s", default, skip_serializing_if = "std::ops::Not::not")]
+    pub streamed: bool,
 }
 
 /// What is known of a model's answer besides its content.

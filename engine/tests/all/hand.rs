@@ -14,7 +14,7 @@ use exile_engine::graph::{
 };
 use exile_engine::id::{InputId, LogId, RunId, UserId};
 use exile_engine::journal::{BlobId, IfActive, Journal, MemoryJournal, StartRun};
-use exile_engine::model::Models;
+use exile_engine::model::{Aliases, Models};
 use exile_engine::node::{Done, Node, NodeError, NodeKinds, Outcome, Subgraph, Work};
 use exile_engine::run::context::{Cx, Services};
 use exile_engine::run::engine::{Engine, Stopped};
@@ -235,6 +235,7 @@ pub struct Bench {
     pub engine: Arc<Engine>,
     pub journal: Arc<dyn Journal>,
     pub bundle: BlobId,
+    aliases: Aliases,
     stop: CancellationToken,
 }
 
@@ -257,6 +258,7 @@ impl Bench {
         models: Models,
         tools: Arc<ToolRegistry>,
     ) -> Self {
+        let aliases = models.aliases().clone();
         let models = Arc::new(models);
         let services = Arc::new(Services {
             env: env.clone(),
@@ -268,7 +270,7 @@ impl Bench {
         let engine = Engine::new(journal.clone(), live::memory(), services, catalog);
         let stop = CancellationToken::new();
         tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
-        let mut bench = Self { engine, journal, bundle: BlobId::of(b""), stop };
+        let mut bench = Self { engine, journal, bundle: BlobId::of(b""), aliases, stop };
         bench.use_graph(graph, b"hand").await;
         bench
     }
@@ -279,7 +281,7 @@ impl Bench {
             id: BlobId::of(bytes),
             graph: graph.into(),
             skills: BTreeMap::new(),
-            aliases: BTreeMap::new(),
+            aliases: self.aliases.clone(),
         };
         self.bundle = self.engine.pin(Arc::new(program), bytes).await.unwrap();
     }

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 /// Kinds `set` and `probe`, the tools `echo`, `shop__order` and `shop__refund`, the alias `fast`.
 pub fn catalog() -> Catalog {
     let model = ModelRef::parse("test/small").unwrap();
-    let alias = ModelAlias { model, business: std::collections::BTreeMap::new() };
+    let alias = ModelAlias::from(model);
     Catalog {
         kinds: NodeKinds(vec![Arc::new(SetKind), Arc::new(ProbeKind)]),
         tools: Arc::new(ToolRegistry::new(&[&Tools]).unwrap()),

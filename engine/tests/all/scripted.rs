@@ -56,6 +56,10 @@ impl Provider for Scripted {
         Capabilities { tools: true, json_schema: false, reasoning: false }
     }
 
+    fn retries(&self) -> u32 {
+        0
+    }
+
     fn ready(&self) -> Result<(), ProviderError> {
         Ok(())
     }

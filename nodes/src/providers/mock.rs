@@ -112,6 +112,11 @@ impl Provider for Mock {
         Capabilities { tools: true, json_schema: true, reasoning: false }
     }
 
+    /// It fails as its script says.
+    fn retries(&self) -> u32 {
+        0
+    }
+
     fn ready(&self) -> Result<(), ProviderError> {
         Ok(())
     }

@@ -7,6 +7,7 @@ pub mod deepseek;
 pub mod gemini;
 pub mod mock;
 pub mod openai;
+pub mod probe;
 mod secret;
 
 use std::sync::Arc;
@@ -14,8 +15,10 @@ use std::time::Duration;
 
 use exile_engine::env::Env;
 use exile_engine::http::HttpError;
-use exile_engine::model::Provider;
+use exile_engine::model::card::Claims;
+use exile_engine::model::{Provider, RETRIES};
 use exile_engine::span::TraceLink;
+use exile_engine::yaml;
 
 use crate::http::{self, Client, Outbound};
 use chat::Chat;
@@ -54,6 +57,8 @@ pub struct ProviderConfig {
     pub first_byte_timeout: Duration,
     /// Between two pieces of the answer.
     pub idle_timeout: Duration,
+    /// How often a call that failed before its answer began is made again.
+    pub retries: u32,
     /// It needs no key.
     pub keyless: bool,
 }
@@ -79,9 +84,31 @@ impl ProviderConfig {
             proxy: None,
             first_byte_timeout: PATIENCE,
             idle_timeout: PATIENCE,
+            retries: RETRIES,
             keyless: false,
         }
     }
+}
+
+/// What is known of models, as it ships.
+///
+/// # Errors
+/// What is wrong with the file, which is a defect of exile.
+pub fn catalogue() -> Result<Claims, String> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        models: Claims,
+    }
+    let text = include_str!("catalogue.yaml");
+    let document = yaml::parse("catalogue.yaml", text)
+        .map_err(|findings| findings.iter().map(ToString::to_string).collect::<String>())?;
+    if let Some(finding) = document.findings().first() {
+        return Err(finding.to_string());
+    }
+    let file: File =
+        serde_json::from_value(document.to_json()).map_err(|error| error.to_string())?;
+    Ok(file.models)
 }
 
 /// Why a provider cannot be made from its configuration.
@@ -131,6 +158,7 @@ pub fn provider(
         env,
         first_byte_timeout: config.first_byte_timeout,
         idle_timeout: config.idle_timeout,
+        retries: config.retries,
     }))
 }
 

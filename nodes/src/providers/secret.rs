@@ -46,8 +46,12 @@ pub(crate) fn without(mut fault: ProviderFault, secrets: &[Secret]) -> ProviderF
         | F::Unavailable { detail, .. }
         | F::Connect { detail }
         | F::Truncated { detail }
-        | F::Garbage { detail } => detail,
-        F::KeyMissing { .. } | F::Timeout { .. } | F::ProviderUnknown => return fault,
+        | F::Garbage { detail }
+        | F::Refused { detail }
+        | F::Incapable { detail } => detail,
+        F::KeyMissing { .. } | F::Timeout { .. } | F::CircuitOpen { .. } | F::ProviderUnknown => {
+            return fault;
+        }
     };
     for secret in secrets.iter().filter(|s| s.0.len() >= SHORTEST) {
         *text = text.replace(&secret.0, "[secret]");

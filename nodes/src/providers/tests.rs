@@ -1,6 +1,8 @@
 //! Configurations and what they refuse.
 
 use exile_engine::env::StepEnv;
+use exile_engine::model::ModelRef;
+use exile_engine::model::card::Catalogue;
 use exile_engine::span::NoTrace;
 
 use super::*;
@@ -54,4 +56,19 @@ fn a_key_may_stand_in_a_header_or_not_be_needed() {
 fn a_secret_prints_nothing() {
     let shown = format!("{:?}", keyed("openai"));
     assert!(shown.contains("[secret]") && !shown.contains("sk-1"), "{shown}");
+}
+
+#[test]
+fn the_catalogue_is_read_and_every_cell_of_it_has_a_source_and_a_day() {
+    let claims = super::catalogue().unwrap();
+    for (name, claims) in &claims {
+        for claim in claims {
+            assert!(claim.source.is_some() && claim.date.is_some(), "{name}: {claim:?}");
+        }
+    }
+    let catalogue = Catalogue::empty().with(claims, "shipped");
+    let card = catalogue.card(&ModelRef::parse("deepseek/deepseek-flash").unwrap());
+    assert_eq!(card.vision.map(|cell| cell.value), Some(true));
+    assert_eq!(card.json_schema.map(|cell| cell.value), Some(false));
+    assert_eq!(card.prices.unwrap().value.len(), 2, "a peak price and another one");
 }

@@ -217,7 +217,7 @@ fn catalog(
     let model = Model { answers, replies, asked: asked.clone() };
     let alias = |name: &str, model: &str| {
         let model = ModelRef::parse(model).unwrap();
-        (name.to_owned(), ModelAlias { model, business: BTreeMap::new() })
+        (name.to_owned(), ModelAlias::from(model))
     };
     let aliases = Aliases::from([alias("default", "stage/default"), alias("fast", "stage/fast")]);
     let tools = ToolRegistry::new(&[&Tools(Arc::new(Barrier::new(2)))]).unwrap();

@@ -188,7 +188,7 @@ fn catalog() -> Catalog {
     let script: Script = serde_json::from_value(script).unwrap();
     let providers: Vec<Arc<dyn Provider>> = vec![Arc::new(Mock::new(script))];
     let model = ModelRef::parse("mock/any").unwrap();
-    let alias = ModelAlias { model, business: BTreeMap::new() };
+    let alias = ModelAlias::from(model);
     let aliases = Aliases::from([("default".to_owned(), alias)]);
     Catalog {
         kinds: exile_nodes::kinds::all(),

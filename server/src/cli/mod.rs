@@ -22,6 +22,7 @@ mod error;
 mod events;
 mod graph;
 mod key;
+mod model;
 mod question;
 mod resume;
 mod run;
@@ -107,6 +108,9 @@ enum Command {
     /// List and call tools
     #[command(subcommand)]
     Tool(tool::Tool),
+    /// List models and prove what is said of them
+    #[command(subcommand)]
+    Model(model::Model),
     /// Manage users
     #[command(subcommand)]
     User(user::User),
@@ -185,6 +189,7 @@ impl Command {
             Self::Fork(fork) => fork.run(connection, terminal).await,
             Self::Migrate(migrate) => migrate.run(connection, terminal).await,
             Self::Tool(tool) => tool.run(connection, terminal).await,
+            Self::Model(model) => model.run(connection, terminal).await,
             Self::User(user) => user.run(connection, terminal).await,
             Self::Key(key) => key.run(connection, terminal).await,
             Self::Serve | Self::Doctor | Self::Graph(_) | Self::Validate(_) | Self::Schema(_) => {

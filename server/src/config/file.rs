@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use exile_engine::model::AfterFirstToken;
+use exile_engine::model::card::Claim;
 use exile_engine::period::Period;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -32,6 +34,9 @@ pub struct ConfigFile {
     pub retention: Retention,
     /// Names that graphs and skills use for models.
     pub models: BTreeMap<String, Alias>,
+    /// What is known of models, above what ships: `provider/model`, or the beginning of such names
+    /// and a `*`.
+    pub catalogue: BTreeMap<String, Claim>,
     /// Who serves models. `deepseek`, `openai` and `gemini` are known without an entry.
     pub providers: BTreeMap<String, Provider>,
     /// What tools may reach of the local network.
@@ -128,8 +133,11 @@ pub struct AliasTable {
     pub production: Option<String>,
     /// Business → `provider/model`, before the environment's.
     pub business: BTreeMap<String, String>,
-    /// What is tried when it fails. Not supported by this version.
-    pub fallback: Option<Value>,
+    /// Who is asked next when it fails before its answer began, in order: `provider/model`.
+    pub fallback: Vec<String>,
+    /// What becomes of an answer that breaks off: `fail` (default), or `restart`, which voids what
+    /// was streamed and asks for the whole answer again.
+    pub after_first_token: AfterFirstToken,
 }
 
 /// Who serves models.
@@ -148,6 +156,9 @@ pub struct Provider {
     pub proxy: Option<String>,
     /// How long it may take to begin an answer, and between two pieces of one; `1m` by default.
     pub timeout: Option<Period>,
+    /// How often a call that failed before its answer began is made again; 2 by default.
+    #[schemars(range(max = 10))]
+    pub retries: Option<u32>,
 }
 
 /// What tools may reach of the local network.

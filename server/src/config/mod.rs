@@ -27,6 +27,7 @@ use std::time::Duration;
 use exile_engine::diagnostic::{self, Finding, code};
 use exile_engine::document::Document;
 use exile_engine::model::Aliases;
+use exile_engine::model::card::Claims;
 use exile_engine::{shape, yaml};
 pub use exile_nodes::providers::Secret;
 use exile_nodes::providers::mock::Script;
@@ -89,6 +90,8 @@ pub struct Config {
     pub aliases: Aliases,
     /// Who serves models.
     pub providers: Vec<ProviderSettings>,
+    /// What is known of models, above what ships.
+    pub claims: Claims,
     /// The script of the mock, if it stands in; an empty one: the built-in behaviour.
     pub mock: Option<Script>,
     /// Hosts of the local network that tools may reach.
@@ -169,6 +172,7 @@ pub fn load(surroundings: &Surroundings) -> Result<Config, ConfigError> {
         keep_records: read.file.retention.records.map(|period| period.0),
         aliases: chosen.aliases,
         providers: chosen.providers,
+        claims: read.file.catalogue.into_iter().map(|(name, claim)| (name, vec![claim])).collect(),
         mock,
         outbound_allow: read.file.outbound.allow,
         variables,

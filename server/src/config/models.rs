@@ -60,6 +60,9 @@ pub struct ProviderSettings {
     pub proxy: Option<String>,
     /// How long it may be silent; `None`: as long as providers may by default.
     pub timeout: Option<Duration>,
+    /// How often a call that failed before its answer began is made again; `None`: as often as
+    /// calls are by default.
+    pub retries: Option<u32>,
 }
 
 impl ProviderSettings {
@@ -93,8 +96,21 @@ pub(super) fn choose(
     let keyed = providers.iter().any(|p| p.api_key.is_some() || has_key_header(&p.headers));
     let mock = environment == Environment::Development && !keyed;
     let falls = Falls { providers: &providers, environment, mock };
+    complaints.extend(file.catalogue.keys().filter_map(|name| claimed(name)));
     let aliases = aliases(file, &falls, &mut complaints);
     if complaints.is_empty() { Ok(Choice { aliases, providers, mock }) } else { Err(complaints) }
+}
+
+/// What is wrong with a name in the catalogue.
+fn claimed(name: &str) -> Option<Complaint> {
+    let whole = ModelRef::parse(name).is_some() && !name.contains('*');
+    let beginning = name.strip_suffix('*').is_some_and(|beginning| !beginning.contains('*'));
+    (!whole && !beginning).then(|| Complaint {
+        place: child("/catalogue", name),
+        code: "model_name",
+        message: format!("`{name}` is neither provider/model nor the beginning of one and a `*`"),
+        fix: "write e.g. lab/llava or lab/*".to_owned(),
+    })
 }
 
 fn providers(
@@ -169,6 +185,7 @@ fn settings(
         query: entry.query.clone().into_iter().collect(),
         proxy: full(&entry.proxy),
         timeout: entry.timeout.map(|period| period.0),
+        retries: entry.retries,
     }
 }
 
@@ -259,8 +276,16 @@ fn alias(
             business.insert(key.clone(), falls.fall(name, model));
         }
     }
+    let mut fallback = Vec::new();
+    for (n, text) in table.fallback.iter().enumerate() {
+        let at = format!("{place}/fallback/{n}");
+        fallback.extend(self::model(text, &at, falls, &mut complaints));
+    }
+    let after_first_token = table.after_first_token;
     match model {
-        Some(model) if complaints.is_empty() => Ok(ModelAlias { model, business }),
+        Some(model) if complaints.is_empty() => {
+            Ok(ModelAlias { model, business, fallback, after_first_token })
+        }
         _ => Err(complaints),
     }
 }

@@ -189,7 +189,6 @@ plugins: {}
 collections: {}
 store: { database: 'postgres://x', redis: 'redis://x' }
 models:
-  default: { development: deepseek/deepseek-flash, fallback: [openai/gpt-5.1] }
   embedding: local/minilm
 traces: { content: true }
 ",
@@ -201,9 +200,8 @@ traces: { content: true }
             5:14 not_supported: `collections` is not supported by this version; take the section out
             6:20 not_supported: a database other than `sqlite` is not supported by this version; write `sqlite`, or leave it out; if it is a variable, unset that
             6:43 not_supported: Redis is not supported by this version; leave it out; if it is a variable, unset that
-            8:62 not_supported: `fallback` is not supported by this version; take the key out
-            9:14 not_supported: an embedding model is not supported by this version; take the alias out
-            10:20 not_supported: content in traces is not supported by this version; write `content: false`, or leave it out"]],
+            8:14 not_supported: an embedding model is not supported by this version; take the alias out
+            9:20 not_supported: content in traces is not supported by this version; write `content: false`, or leave it out"]],
     );
 }
 
@@ -217,7 +215,7 @@ providers: { deepseek: { key: x } }
         &expect![[r"
             1:1 unknown_key: the key `enviroment` means nothing here; did you mean `environment`?
             2:7 wrong_type: `bind` must be text, not a list; write text
-            3:26 unknown_key: the key `key` means nothing here; there are: `api_key`, `base_url`, `headers`, `proxy`, `query`, `timeout`"]],
+            3:26 unknown_key: the key `key` means nothing here; there are: `api_key`, `base_url`, `headers`, `proxy`, `query`, `retries`, `timeout`"]],
     );
 }
 

@@ -3,7 +3,7 @@
 use exile_engine::document::child;
 
 use super::complaint::Complaint;
-use super::file::{Alias, ConfigFile};
+use super::file::ConfigFile;
 
 /// Everything in the file that this version cannot do.
 #[must_use]
@@ -47,16 +47,10 @@ fn store(file: &ConfigFile, found: &mut Vec<Complaint>) {
 }
 
 fn aliases(file: &ConfigFile, found: &mut Vec<Complaint>) {
-    for (name, alias) in &file.models {
+    for name in file.models.keys() {
         let place = child("/models", name);
         if name == "embedding" {
             found.push(complaint(&place, "an embedding model", "take the alias out"));
-        }
-        if let Alias::Table(table) = alias
-            && table.fallback.is_some()
-        {
-            let place = child(&place, "fallback");
-            found.push(complaint(&place, "`fallback`", "take the key out"));
         }
     }
 }

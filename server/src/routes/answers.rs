@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::body::JsonBody;
 use crate::conflict::RunConflict;
 use crate::idempotency::Once;
+use crate::leaving::Leaving;
 use crate::problem::Problem;
 use crate::sse::{self, Accepts};
 use crate::store::RunStatus;
@@ -84,7 +85,7 @@ async fn resume(
         app.engine.send(&row.log, &once.input_id(&*app.env), &input).await?;
     }
     if body.stream || accepts {
-        return Ok(sse::stream(&app, id, at.number));
+        return Ok(sse::stream(&app, id, at.number, Leaving::free()));
     }
     accepted(&app, &caller, &id).await
 }

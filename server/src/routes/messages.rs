@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
-use exile_engine::id::{ConversationId, MessageId, RunId};
+use exile_engine::id::{ConversationId, LogId, MessageId, RunId};
 use exile_engine::journal::IfActive;
 use exile_engine::message::{Message, Role, ToolCall};
 use exile_engine::run::record::{Number, RunOptions};
@@ -16,13 +16,14 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::openapi::if_active;
+use super::openapi::{if_active, on_disconnect};
 use super::run_view::RunView;
 use crate::access::Caller;
 use crate::answers;
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::idempotency::Once;
+use crate::leaving::{Leaving, OnDisconnect};
 use crate::page::{List, PageQuery};
 use crate::problem::{Problem, RUN_HEADER};
 use crate::sse::{self, Accepts};
@@ -53,6 +54,11 @@ struct SendBody {
     #[serde(default)]
     #[schema(schema_with = if_active)]
     if_active: IfActive,
+    /// What becomes of the run if the caller leaves before it has ended: it goes on (`continue`)
+    /// or is cancelled (`cancel`).
+    #[serde(default)]
+    #[schema(schema_with = on_disconnect)]
+    on_disconnect: OnDisconnect,
 }
 
 /// The answer to a message.
@@ -169,10 +175,13 @@ async fn send(
     }
     let said = Said { trace, once, content: body.content, if_active: body.if_active };
     let (run, after) = said.to(&app, &caller, conversation).await?;
+    let mut leaving = Leaving::new(&app, LogId::from(&id), &run, body.on_disconnect);
     if body.stream || accepts {
-        return Ok(sse::stream(&app, run, after));
+        return Ok(sse::stream(&app, run, after, leaving));
     }
-    start::stopped(&app, &run, after).await?;
+    let stopped = start::stopped(&app, &run, after).await;
+    leaving.over();
+    stopped?;
     let row = app.store.run(caller.id(), &run).await?.ok_or(Problem::NotFound)?;
     let message = answer(&app, &caller, &run, after).await?;
     let run_view = RunView::of(&app, row).await?;

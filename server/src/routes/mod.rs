@@ -13,8 +13,10 @@ mod graphs;
 mod health;
 mod keys;
 mod messages;
+mod models;
 mod openapi;
 mod page;
+mod protocol;
 mod run;
 mod run_view;
 mod runs;
@@ -52,6 +54,8 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .merge(graphs::routes())
         .merge(skills::routes())
         .merge(tools::routes())
+        .merge(models::routes())
+        .merge(protocol::routes())
         .merge(users::routes())
         .merge(keys::routes())
         .merge(sign_in::routes())

@@ -77,6 +77,11 @@ pub(super) fn if_active() -> Object {
     choice(["reject", "enqueue", "interrupt", "rollback"], Some("enqueue"))
 }
 
+/// What becomes of a run whose caller leaves.
+pub(super) fn on_disconnect() -> Object {
+    choice(["continue", "cancel"], Some("continue"))
+}
+
 /// When the records of a run may be stored.
 pub(super) fn durability() -> Object {
     choice(["sync", "async", "exit"], None)

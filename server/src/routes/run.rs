@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 use super::run_view::{RunView, accepted, owned};
 use crate::access::Caller;
 use crate::app::App;
+use crate::leaving::Leaving;
 use crate::page::List;
 use crate::problem::Problem;
 use crate::sse;
@@ -120,7 +121,7 @@ async fn watch(
     Query(query): Query<WatchQuery>,
 ) -> Result<Response, Problem> {
     let row = owned(&app, &caller, &id).await?;
-    Ok(sse::stream(&app, row.id, sse::position(&headers, query.after)?))
+    Ok(sse::stream(&app, row.id, sse::position(&headers, query.after)?, Leaving::free()))
 }
 
 /// Stops a run, whether it has begun or not; a run that has ended stays as it is.

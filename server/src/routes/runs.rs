@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
-use exile_engine::id::{ConversationId, RunId};
+use exile_engine::id::{ConversationId, LogId, RunId};
 use exile_engine::journal::IfActive;
 use exile_engine::run::record::{Durability, RunOptions};
 use serde::{Deserialize, Serialize};
@@ -16,13 +16,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::conversations::business;
-use super::openapi::{durability, if_active};
+use super::openapi::{durability, if_active, on_disconnect};
 use super::run_view::{RunView, accepted, owned};
 use crate::access::Caller;
 use crate::answers;
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::idempotency::Once;
+use crate::leaving::{Leaving, OnDisconnect};
 use crate::page::{self, List};
 use crate::problem::{Problem, RUN_HEADER};
 use crate::sse;
@@ -68,6 +69,22 @@ struct RunBody {
     business: Option<String>,
     /// Goes before every other system text; the conversation's if nothing is said.
     system_prompt: Option<String>,
+    /// What becomes of the run if the caller of `wait` or `stream` leaves before it has ended: it
+    /// goes on (`continue`) or is cancelled (`cancel`).
+    #[serde(default)]
+    #[schema(schema_with = on_disconnect)]
+    on_disconnect: OnDisconnect,
+}
+
+impl RunBody {
+    /// What the run does if its caller leaves, by its id.
+    fn leaving(&self) -> impl Fn(&App, &RunId) -> Leaving + use<> {
+        let (conversation, wish) = (self.conversation_id.clone(), self.on_disconnect);
+        move |app, run| {
+            let log = conversation.as_ref().map_or_else(|| LogId::from(run), LogId::from);
+            Leaving::new(app, log, run, wish)
+        }
+    }
 }
 
 /// A run that ended well or waits, and what it gave.
@@ -152,8 +169,12 @@ async fn wait(
     headers: HeaderMap,
     JsonBody(body): JsonBody<RunBody>,
 ) -> Result<Response, Problem> {
+    let leaving = body.leaving();
     let run = begin(&app, &caller, (&trace, &once), &headers, body).await?;
-    start::stopped(&app, &run, 0).await?;
+    let mut leaving = leaving(&app, &run);
+    let stopped = start::stopped(&app, &run, 0).await;
+    leaving.over();
+    stopped?;
     let view = RunView::of(&app, owned(&app, &caller, &run).await?).await?;
     let at = app.engine.run_at(&run, None).await?;
     let output = at.map(|at| at.output()).unwrap_or_default();
@@ -176,8 +197,10 @@ async fn stream(
     headers: HeaderMap,
     JsonBody(body): JsonBody<RunBody>,
 ) -> Result<Response, Problem> {
+    let leaving = body.leaving();
     let run = begin(&app, &caller, (&trace, &once), &headers, body).await?;
-    Ok(sse::stream(&app, run, 0))
+    let leaving = leaving(&app, &run);
+    Ok(sse::stream(&app, run, 0, leaving))
 }
 
 /// Which runs.

@@ -1,6 +1,7 @@
 //! How runs move, by behaviour.
 
 mod attention;
+mod choice;
 mod complaints;
 mod crash;
 mod flows;

@@ -67,6 +67,7 @@ pub(crate) struct Chat {
     pub env: Arc<dyn Env>,
     pub first_byte_timeout: Duration,
     pub idle_timeout: Duration,
+    pub retries: u32,
 }
 
 type Body = BoxStream<'static, Result<Bytes, HttpError>>;
@@ -79,6 +80,10 @@ impl Provider for Chat {
 
     fn capabilities(&self, model: &str) -> Capabilities {
         self.rules(model).capabilities
+    }
+
+    fn retries(&self) -> u32 {
+        self.retries
     }
 
     fn ready(&self) -> Result<(), ProviderError> {

@@ -3,6 +3,8 @@
 //!
 //! How fast is printed, and not asserted: the machine may be busy.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use exile_engine::env::{Env as _, SystemEnv};
@@ -84,4 +86,52 @@ fn cancel_reaches_every_call_in_flight_and_nothing_follows() {
         times[TIMES / 2].as_secs_f64() * 1000.0,
         times[TIMES - 1].as_secs_f64() * 1000.0,
     );
+}
+
+/// Times that a caller leaves, each way.
+const LEAVES: usize = 20;
+
+/// Sends a request, leaves when its call hangs, and gives the time until the upstream's socket
+/// closed.
+fn leave(server: &Serving, upstream: &Upstream, path: &str, body: &str) -> Duration {
+    let clock = SystemEnv::new();
+    let host = server.url.strip_prefix("http://").unwrap();
+    let mut socket = TcpStream::connect(host).unwrap();
+    let (authorization, length) = (server.authorization(), body.len());
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\n{authorization}\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    socket.write_all(request.as_bytes()).unwrap();
+    upstream.wait_for("body");
+    let began = clock.monotonic();
+    drop(socket);
+    upstream.wait_for_departure();
+    clock.monotonic().saturating_sub(began)
+}
+
+#[test]
+fn a_caller_that_wants_it_takes_its_run_along_when_it_leaves() {
+    let upstream = Upstream::start(|_| Say::Stall("Half an answer"));
+    let place = installation(&upstream);
+    let server = place.serve();
+    let body = r#"{"graph": "body", "input": {}, "on_disconnect": "cancel"}"#;
+    for path in ["/api/runs/stream", "/api/runs/wait"] {
+        let mut times: Vec<Duration> =
+            (0..LEAVES).map(|_| leave(&server, &upstream, path, body)).collect();
+        times.sort_unstable();
+        println!(
+            "{path}: caller gone to the upstream's closed socket, {LEAVES} of {LEAVES}: \
+             median {:.1} ms, slowest {:.1} ms",
+            times[LEAVES / 2].as_secs_f64() * 1000.0,
+            times[LEAVES - 1].as_secs_f64() * 1000.0,
+        );
+    }
+    let runs = server.ask("GET", "/api/runs?limit=200", "").json();
+    for run in runs["items"].as_array().unwrap() {
+        let stream =
+            server.ask("GET", &format!("/api/runs/{}/stream", run["id"].as_str().unwrap()), "");
+        assert!(stream.body.contains("event: run.cancelled"), "{stream:?}");
+    }
+    assert_eq!(upstream.count("later"), 0);
 }

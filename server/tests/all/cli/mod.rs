@@ -3,6 +3,7 @@
 
 mod branches;
 mod cancels;
+mod choice;
 mod commands;
 mod conversations;
 mod disk;

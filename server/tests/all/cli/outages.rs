@@ -32,7 +32,7 @@ fn check(said: &str, status: u16, code: &str) {
     let upstream = Upstream::start(script);
     let config = format!(
         "models: {{ default: lab/m }}\n\
-         providers: {{ lab: {{ base_url: {}/v1, timeout: {TIMEOUT} }} }}\n",
+         providers: {{ lab: {{ base_url: {}/v1, timeout: {TIMEOUT}, retries: 0 }} }}\n",
         upstream.url
     );
     let place = Installation::bare().with("exile.yaml", &config);

@@ -1,7 +1,6 @@
 //! The role that runs graphs: the real store, engine, node kinds and provider, without a home, so
 //! that two of them can open one file.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,8 +149,7 @@ fn catalog(worker: &Worker, env: &Arc<dyn Env>) -> Catalog {
     };
     let provider = providers::provider(lab, trace.clone(), env.clone()).unwrap();
     let model = ModelRef::parse("lab/m").unwrap();
-    let aliases: Aliases =
-        [("default".to_owned(), ModelAlias { model, business: BTreeMap::new() })].into();
+    let aliases: Aliases = [("default".to_owned(), ModelAlias::from(model))].into();
     let allow = vec![Allow::parse(worker.upstream.strip_prefix("http://").unwrap())];
     let http = Client::new(Outbound { allow, proxy: None }, trace).unwrap();
     let tools = Counted { upstream: worker.upstream.clone(), life: worker.life, http };

@@ -355,6 +355,7 @@ fn catalog(gate: Arc<Semaphore>, paid: Paid) -> Catalog {
         model: ModelRef::parse(model).unwrap(),
         business: std::iter::once(("closed".to_owned(), ModelRef::parse("keyless/any").unwrap()))
             .collect(),
+        ..ModelAlias::from(ModelRef::parse(model).unwrap())
     };
     let aliases: Aliases = std::iter::once(("default".to_owned(), alias("mock/any"))).collect();
     Catalog {

@@ -76,6 +76,7 @@ async fn every_post_does_once_what_is_sent_twice() {
             "/api/runs/{id}/migrate" => (id(&moved), json!({ "dry_run": true })),
             // Needs a run whose call was cut off: `cli::recovery`.
             "/api/runs/{id}/resolve" => continue,
+            "/api/models/probe" => (String::new(), json!({ "model": "mock/any" })),
             "/api/tools/{name}/call" => ("halve".into(), json!({ "arguments": { "n": 4 } })),
             "/api/runs" | "/api/runs/wait" | "/api/runs/stream" => {
                 (String::new(), json!({ "graph": "add" }))
@@ -84,7 +85,11 @@ async fn every_post_does_once_what_is_sent_twice() {
             "/api/conversations" | "/api/sign-out" => (String::new(), json!({})),
             other => panic!("{other} is new: say what it takes"),
         };
-        let key = if path == "/api/users" { &exile.admin } else { &exile.alice };
+        let key = if ["/api/users", "/api/models/probe"].contains(&path.as_str()) {
+            &exile.admin
+        } else {
+            &exile.alice
+        };
         let path = filled(&path, &at);
         let first = exile.send(keyed(key, &path, "k", body.clone())).await;
         let again = exile.send(keyed(key, &path, "k", body)).await;

@@ -1,0 +1,201 @@
+//! Circuit breakers: a model that keeps failing is left alone for a while.
+//!
+//! Invariants:
+//! - Only failures of the other side count: what a request itself is at fault for says nothing
+//!   about whom it was sent to.
+//! - After [`FAILURES`] in a row nobody asks for [`REST`], then one request tries; each trial that
+//!   fails doubles the rest, up to [`REST_MAX`].
+//! - A pause that a provider asks for is kept from the first failure on.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{ModelRef, ProviderFault};
+
+/// Failures in a row that open a breaker.
+pub const FAILURES: u32 = 5;
+/// How long it stays open first.
+pub const REST: Duration = Duration::from_secs(30);
+/// How long it stays open at most.
+pub const REST_MAX: Duration = Duration::from_mins(5);
+
+/// One breaker for each model.
+#[derive(Debug, Default)]
+pub struct Breakers(Mutex<HashMap<ModelRef, Breaker>>);
+
+/// One model's.
+#[derive(Debug, Default)]
+struct Breaker {
+    failures: u32,
+    /// Nobody asks before this, on the monotonic clock.
+    open_until: Option<Duration>,
+    rest: Duration,
+    /// Somebody tries whether it works again, since then.
+    tried_at: Option<Duration>,
+}
+
+impl Breakers {
+    /// No code that holds the lock panics half-way.
+    fn all(&self) -> MutexGuard<'_, HashMap<ModelRef, Breaker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the model may be asked now (`now` on the monotonic clock). Whoever may must tell
+    /// what came of it with [`succeeded`](Self::succeeded), [`failed`](Self::failed) or
+    /// [`left`](Self::left).
+    ///
+    /// # Errors
+    /// How long nobody should ask.
+    pub fn enter(&self, model: &ModelRef, now: Duration) -> Result<(), Duration> {
+        let mut all = self.all();
+        let Some(breaker) = all.get_mut(model) else { return Ok(()) };
+        let Some(until) = breaker.open_until else { return Ok(()) };
+        if now < until {
+            return Err(until.saturating_sub(now));
+        }
+        // One tries; if it never tells, another one does after a rest.
+        if let Some(tried) = breaker.tried_at.filter(|tried| now < *tried + breaker.rest) {
+            return Err((tried + breaker.rest).saturating_sub(now));
+        }
+        breaker.tried_at = Some(now);
+        Ok(())
+    }
+
+    /// The model answered.
+    pub fn succeeded(&self, model: &ModelRef) {
+        self.all().remove(model);
+    }
+
+    /// The request ended without saying anything about the model.
+    pub fn left(&self, model: &ModelRef) {
+        if let Some(breaker) = self.all().get_mut(model) {
+            breaker.tried_at = None;
+        }
+    }
+
+    /// The model failed; `true` if that opened its breaker.
+    pub fn failed(&self, model: &ModelRef, fault: &ProviderFault, now: Duration) -> bool {
+        if !counts(fault) {
+            self.left(model);
+            return false;
+        }
+        let mut all = self.all();
+        let breaker = all.entry(model.clone()).or_default();
+        let tried = breaker.tried_at.take().is_some();
+        breaker.failures += 1;
+        let asked = match fault.retry() {
+            super::Retry::After(pause) => Some(pause.min(REST_MAX)),
+            super::Retry::Never | super::Retry::Backoff => None,
+        };
+        let rest = if tried || breaker.failures >= FAILURES {
+            let doubled = if tried { breaker.rest * 2 } else { REST };
+            Some(doubled.clamp(REST, REST_MAX))
+        } else {
+            None
+        };
+        let Some(rest) = rest.into_iter().chain(asked).max() else { return false };
+        breaker.rest = rest;
+        breaker.open_until = Some(now + rest);
+        true
+    }
+
+    /// How long nobody will ask the model; `None`: it may be asked.
+    #[must_use]
+    pub fn open_for(&self, model: &ModelRef, now: Duration) -> Option<Duration> {
+        let all = self.all();
+        let until = all.get(model)?.open_until?;
+        (now < until).then(|| until.saturating_sub(now))
+    }
+}
+
+/// Whether a failure says something about whom the request was sent to. No wildcard arm.
+fn counts(fault: &ProviderFault) -> bool {
+    match fault {
+        ProviderFault::RateLimited { .. }
+        | ProviderFault::Unavailable { .. }
+        | ProviderFault::Connect { .. }
+        | ProviderFault::Timeout { .. }
+        | ProviderFault::Truncated { .. }
+        | ProviderFault::Garbage { .. } => true,
+        ProviderFault::KeyMissing { .. }
+        | ProviderFault::Unauthorized { .. }
+        | ProviderFault::NoBalance { .. }
+        | ProviderFault::ModelUnknown { .. }
+        | ProviderFault::ContextTooLong { .. }
+        | ProviderFault::BadRequest { .. }
+        | ProviderFault::CircuitOpen { .. }
+        | ProviderFault::Refused { .. }
+        | ProviderFault::Incapable { .. }
+        | ProviderFault::ProviderUnknown => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Breakers, Duration, FAILURES, ModelRef, ProviderFault, REST};
+
+    fn down() -> ProviderFault {
+        ProviderFault::Unavailable { status: 503, detail: String::new() }
+    }
+
+    fn model() -> ModelRef {
+        ModelRef::parse("lab/m").unwrap()
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn failures_in_a_row_open_it_and_one_request_tries_after_a_rest() {
+        let breakers = Breakers::default();
+        let (model, mut now) = (model(), Duration::from_secs(100));
+        for failure in 1..=FAILURES {
+            assert_eq!(breakers.enter(&model, now), Ok(()));
+            assert_eq!(breakers.failed(&model, &down(), now), failure == FAILURES);
+        }
+        assert_eq!(breakers.enter(&model, now + SECOND), Err(REST - SECOND));
+        now += REST;
+        assert_eq!(breakers.enter(&model, now), Ok(()), "one tries");
+        assert_eq!(breakers.enter(&model, now), Err(REST), "the others wait for what it says");
+        assert!(breakers.failed(&model, &down(), now), "and rest again, longer");
+        assert_eq!(breakers.enter(&model, now + REST), Err(REST));
+        now += REST * 2;
+        assert_eq!(breakers.enter(&model, now), Ok(()));
+        breakers.succeeded(&model);
+        assert_eq!(breakers.enter(&model, now), Ok(()), "it works");
+        assert_eq!(breakers.enter(&model, now), Ok(()), "for everybody");
+    }
+
+    #[test]
+    fn a_trial_that_never_tells_gives_way_to_another() {
+        let breakers = Breakers::default();
+        let (model, now) = (model(), Duration::from_secs(100));
+        for _ in 0..FAILURES {
+            breakers.failed(&model, &down(), now);
+        }
+        assert_eq!(breakers.enter(&model, now + REST), Ok(()));
+        assert_eq!(breakers.enter(&model, now + REST * 2), Ok(()));
+    }
+
+    #[test]
+    fn what_the_request_is_at_fault_for_opens_nothing() {
+        let breakers = Breakers::default();
+        let (model, now) = (model(), Duration::from_secs(100));
+        let fault = ProviderFault::BadRequest { status: 400, detail: String::new() };
+        for _ in 0..2 * FAILURES {
+            assert!(!breakers.failed(&model, &fault, now));
+        }
+        assert_eq!(breakers.enter(&model, now), Ok(()));
+    }
+
+    #[test]
+    fn a_pause_that_is_asked_for_is_kept_at_once() {
+        let breakers = Breakers::default();
+        let (model, now) = (model(), Duration::from_secs(100));
+        let fault =
+            ProviderFault::RateLimited { retry_after_ms: Some(7000), detail: String::new() };
+        assert!(breakers.failed(&model, &fault, now));
+        assert_eq!(breakers.open_for(&model, now), Some(7 * SECOND));
+        assert_eq!(breakers.enter(&model, now + 7 * SECOND), Ok(()));
+    }
+}

@@ -1,0 +1,263 @@
+//! What a request needs of a model, and which models of a chain can do it.
+//!
+//! Two kinds of needs:
+//! - Without some a request cannot be answered: tools, images, room for the input. A model that is
+//!   known to lack one is never asked; if all of a chain do, that is told before anything is sent.
+//! - Others can be done without, at a loss: a schema is then checked and asked for again, parallel
+//!   calls come one after the other, a language is understood a little. A model that is known to
+//!   lack one is passed over as long as the chain holds one that does not.
+//!
+//! What nobody knows of a model is no lack.
+
+use std::fmt;
+
+use super::card::{Card, Cell};
+use super::{ModelRef, ModelRequest};
+use crate::message::Role;
+
+/// What a request needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// To call tools.
+    pub tools: bool,
+    /// To call several in one answer.
+    pub parallel_tools: bool,
+    /// To see images.
+    pub vision: bool,
+    /// To be held to a JSON Schema.
+    pub json_schema: bool,
+    /// Room for that many tokens, at the very least.
+    pub tokens: u64,
+    /// The language of what was asked last, as ISO 639-1; `None`: the letters do not tell.
+    pub language: Option<&'static str>,
+}
+
+/// What a model is known to lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// It calls no tools.
+    Tools,
+    /// It takes no images.
+    Vision,
+    /// The input alone is longer than all that it can take.
+    Context {
+        /// Tokens of the input, at the very least.
+        tokens: u64,
+        /// Tokens that it takes.
+        room: u64,
+    },
+    /// It is not held to a schema by its provider.
+    JsonSchema,
+    /// It calls one tool at a time.
+    ParallelTools,
+    /// It is not made for the language.
+    Language(&'static str),
+}
+
+impl Lack {
+    /// Whether a request can be answered in spite of it.
+    #[must_use]
+    pub fn bearable(self) -> bool {
+        match self {
+            Self::Tools | Self::Vision | Self::Context { .. } => false,
+            Self::JsonSchema | Self::ParallelTools | Self::Language(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tools => f.write_str("calls no tools"),
+            Self::Vision => f.write_str("takes no images"),
+            Self::Context { tokens, room } => {
+                write!(f, "takes {room} tokens, and the input has at least {tokens}")
+            }
+            Self::JsonSchema => f.write_str("is not held to a JSON Schema"),
+            Self::ParallelTools => f.write_str("calls one tool at a time"),
+            Self::Language(language) => write!(f, "is not made for `{language}`"),
+        }
+    }
+}
+
+impl Needs {
+    /// What a request needs.
+    #[must_use]
+    pub fn of(request: &ModelRequest) -> Self {
+        let asked = request.messages.iter().rev().find(|m| m.role == Role::User);
+        // A history with several calls in one message can be continued by who makes one at a time.
+        let tools = !request.tools.is_empty();
+        Self {
+            tools,
+            parallel_tools: request.tools.len() > 1,
+            vision: false,
+            json_schema: request.output_schema.is_some(),
+            tokens: request.messages.iter().map(|m| tokens_at_least(&m.content)).sum(),
+            language: asked.and_then(|m| language(&m.content)),
+        }
+    }
+
+    /// What a model of these abilities lacks.
+    #[must_use]
+    pub fn lacks(&self, card: &Card) -> Vec<Lack> {
+        let no = |cell: &Option<Cell<bool>>| cell.as_ref().is_some_and(|cell| !cell.value);
+        let mut lacks = Vec::new();
+        let mut note = |lacks_it: bool, lack: Lack| lacks.extend(lacks_it.then_some(lack));
+        note(self.tools && no(&card.tools), Lack::Tools);
+        note(self.vision && no(&card.vision), Lack::Vision);
+        note(self.json_schema && no(&card.json_schema), Lack::JsonSchema);
+        note(self.parallel_tools && no(&card.parallel_tools), Lack::ParallelTools);
+        if let Some(Cell { value: room, .. }) = card.context
+            && self.tokens > room
+        {
+            note(true, Lack::Context { tokens: self.tokens, room });
+        }
+        if let Some((language, cell)) = self.language.zip(card.languages.as_ref()) {
+            note(!cell.value.iter().any(|known| known == language), Lack::Language(language));
+        }
+        lacks
+    }
+
+    /// The models of a chain that can answer, in its order: without those that lack what cannot be
+    /// done without, and without those that lack anything as long as another one does not.
+    ///
+    /// # Errors
+    /// What each model lacks, if none can answer.
+    pub fn choose(
+        &self,
+        chain: Vec<(ModelRef, Card)>,
+    ) -> Result<Vec<ModelRef>, Vec<(ModelRef, Vec<Lack>)>> {
+        let lacking: Vec<(ModelRef, Vec<Lack>)> = chain
+            .into_iter()
+            .map(|(model, card)| {
+                let lacks = self.lacks(&card);
+                (model, lacks)
+            })
+            .collect();
+        let able = |(_, lacks): &&(ModelRef, Vec<Lack>)| lacks.iter().all(|lack| lack.bearable());
+        let whole = lacking.iter().any(|(_, lacks)| lacks.is_empty());
+        let chosen: Vec<ModelRef> = lacking
+            .iter()
+            .filter(able)
+            .filter(|(_, lacks)| !whole || lacks.is_empty())
+            .map(|(model, _)| model.clone())
+            .collect();
+        if chosen.is_empty() { Err(lacking) } else { Ok(chosen) }
+    }
+}
+
+/// How many tokens a text has at the very least, in any vocabulary in use: a word is one, a long
+/// one more, and of scripts without spaces two characters may be one.
+#[must_use]
+pub fn tokens_at_least(text: &str) -> u64 {
+    /// Letters of a word that are one token at best.
+    const LETTERS: u64 = 12;
+    let (mut tokens, mut letters, mut others) = (0, 0_u64, 0_u64);
+    for c in text.chars() {
+        if c.is_ascii_alphanumeric() {
+            letters += 1;
+            continue;
+        }
+        tokens += letters.div_ceil(LETTERS);
+        letters = 0;
+        others += u64::from(!c.is_ascii());
+    }
+    tokens + letters.div_ceil(LETTERS) + others / 2
+}
+
+/// The language of a text, where its letters alone tell: scripts that one language writes.
+fn language(text: &str) -> Option<&'static str> {
+    let (mut han, mut other) = (false, None);
+    for c in text.chars() {
+        match u32::from(c) {
+            0x3040..=0x30ff => return Some("ja"),
+            0xac00..=0xd7af => return Some("ko"),
+            0x4e00..=0x9fff | 0x3400..=0x4dbf => han = true,
+            0x0e00..=0x0e7f => other = Some("th"),
+            0x0590..=0x05ff => other = Some("he"),
+            0x0370..=0x03ff => other = other.or(Some("el")),
+            _ => {}
+        }
+    }
+    if han { Some("zh") } else { other }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Lack, Needs, language, tokens_at_least};
+    use crate::model::ModelRef;
+    use crate::model::card::{Card, Catalogue};
+
+    fn chain(models: serde_json::Value) -> Vec<(ModelRef, Card)> {
+        let claims: crate::model::card::Claims = serde_json::from_value(models).unwrap();
+        let names: Vec<ModelRef> = claims.keys().filter_map(|n| ModelRef::parse(n)).collect();
+        let catalogue = Catalogue::empty().with(claims, "test");
+        names.into_iter().map(|name| (name.clone(), catalogue.card(&name))).collect()
+    }
+
+    fn chosen(needs: &Needs, models: serde_json::Value) -> Vec<String> {
+        let chosen = needs.choose(chain(models)).unwrap();
+        chosen.into_iter().map(|model| model.to_string()).collect()
+    }
+
+    #[test]
+    fn who_lacks_what_cannot_be_done_without_is_never_asked() {
+        let needs = Needs { tools: true, vision: true, tokens: 5000, ..Needs::default() };
+        let models = json!({
+            "a/deaf": [{ "tools": false, "vision": true }],
+            "b/blind": [{ "tools": true, "vision": false }],
+            "c/short": [{ "tools": true, "vision": true, "context": 4999 }],
+            "d/able": [{ "tools": true, "vision": true, "context": 5000 }],
+            "e/unknown": [{}],
+        });
+        assert_eq!(chosen(&needs, models), ["d/able", "e/unknown"]);
+    }
+
+    #[test]
+    fn what_can_be_done_without_counts_as_long_as_somebody_has_it() {
+        let needs = Needs { json_schema: true, language: Some("zh"), ..Needs::default() };
+        let loose = json!({ "a/loose": [{ "json_schema": false }] });
+        assert_eq!(chosen(&needs, loose), ["a/loose"]);
+        let both = json!({
+            "a/loose": [{ "json_schema": false }],
+            "b/english": [{ "json_schema": true, "languages": ["en"] }],
+            "c/whole": [{ "json_schema": true, "languages": ["en", "zh"] }],
+        });
+        assert_eq!(chosen(&needs, both), ["c/whole"]);
+    }
+
+    #[test]
+    fn a_chain_that_cannot_answer_says_what_each_model_lacks() {
+        let needs = Needs { vision: true, tokens: 10, ..Needs::default() };
+        let models = json!({ "a/blind": [{ "vision": false, "context": 9 }] });
+        let lacking = needs.choose(chain(models)).unwrap_err();
+        assert_eq!(lacking[0].1, [Lack::Vision, Lack::Context { tokens: 10, room: 9 }]);
+    }
+
+    #[test]
+    fn tokens_are_never_counted_too_high() {
+        for (text, tokens) in [
+            ("", 0),
+            ("hello world", 2),
+            ("internationalization", 2),
+            ("退款流程", 2),
+            ("fn main() { println!(\"hi\"); }", 4),
+        ] {
+            assert_eq!(tokens_at_least(text), tokens, "{text}");
+        }
+    }
+
+    #[test]
+    fn letters_tell_some_languages() {
+        for (text, expected) in [
+            ("你好", Some("zh")),
+            ("東京タワー", Some("ja")),
+            ("안녕", Some("ko")),
+            ("hello", None),
+        ] {
+            assert_eq!(language(text), expected, "{text}");
+        }
+    }
+}
