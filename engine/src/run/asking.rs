@@ -204,41 +204,45 @@ struct Partial {
 type Failed = (ProviderError, Partial);
 
 impl Asking<'_> {
-    /// Asks one model after the other, and after a pause all of them again, as long as that may
-    /// help.
+    /// Asks one model after the other, and after a pause those again for whom that may help.
     async fn until_answered(&mut self) -> Result<Answered, Failed> {
+        let mut last = None;
         for round in 0.. {
-            let (mut last, mut wait) = (None, None::<Duration>);
-            let round_of = std::mem::take(&mut self.left);
-            for (place, (model, tries)) in round_of.iter().enumerate() {
-                let others = place + 1 < round_of.len();
-                let failed = match self.attempt(model, others).await {
+            let mut wait = None::<Duration>;
+            let asked = std::mem::take(&mut self.left);
+            for (place, (model, tries)) in asked.iter().enumerate() {
+                let failed = match self.attempt(model, place + 1 < asked.len()).await {
                     Ok(answered) => return Ok(answered),
                     Err(failed) => failed,
                 };
-                let over =
-                    failed.1.first_ms.is_some() && self.after_first_token == AfterFirstToken::Fail;
-                if over || !failed.0.fault.falls_back() {
+                let (error, partial) = &failed;
+                let seen = partial.first_ms.is_some();
+                if (seen && self.after_first_token == AfterFirstToken::Fail)
+                    || !error.fault.falls_back()
+                {
                     return Err(failed);
                 }
-                let pause = self.pause(round, &failed.0.fault);
                 if *tries < self.retries(model)
-                    && let Some(pause) = pause
+                    && let Some(pause) = self.pause(round, &error.fault)
                 {
                     wait = Some(wait.map_or(pause, |wait| wait.min(pause)));
                     self.left.push((model.clone(), tries + 1));
                 }
                 last = Some(failed);
             }
-            match (wait, last) {
-                (Some(wait), Some(_)) if self.has_time(wait) => tokio::time::sleep(wait).await,
-                (_, Some(failed)) => return Err(failed),
-                (_, None) => break,
+            match wait.filter(|wait| self.has_time(*wait)) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => break,
             }
         }
-        let fault = ProviderFault::ProviderUnknown;
+        Err(last.unwrap_or_else(|| self.nobody()))
+    }
+
+    /// The failure of a chain without models.
+    fn nobody(&self) -> Failed {
         let (provider, model) = (String::new(), self.ask.model.clone());
-        Err((ProviderError { provider, model, fault }, Partial::default()))
+        let fault = ProviderFault::ProviderUnknown;
+        (ProviderError { provider, model, fault }, Partial::default())
     }
 
     /// `others`: more models follow in this round, so that a refusal need not be the last word.

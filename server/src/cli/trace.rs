@@ -26,7 +26,8 @@ impl Trace {
         let answer = connection.get(&path).await?;
         let events = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         let start = events.first().and_then(at).unwrap_or_default();
-        let rows = events.iter().filter_map(|event| row(event, start)).collect();
+        let lines = |event| attempts(event, start).into_iter().chain(row(event, start));
+        let rows = events.iter().flat_map(lines).collect();
         terminal.table(&["AT", "WHAT", "MS", "TOKENS", "DETAIL"], rows, &answer)
     }
 }
@@ -66,6 +67,20 @@ fn row(event: &Value, start: Timestamp) -> Option<Vec<String>> {
     let after = at(event)?.duration_since(start).as_millis();
     let took = data["ms"].as_u64().map(|ms| ms.to_string()).unwrap_or_default();
     Some(vec![format!("{after} ms"), what, took, tokens(&data["usage"]), detail])
+}
+
+/// Attempts of a model call that failed, a line each.
+fn attempts(event: &Value, start: Timestamp) -> Vec<Vec<String>> {
+    let data = &event["data"];
+    let list = data["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let after = at(event).map_or(0, |at| at.duration_since(start).as_millis());
+    let line = |attempt: &Value| {
+        let model = attempt["model"].as_str().unwrap_or_default();
+        let took = attempt["ms"].as_u64().map(|ms| ms.to_string()).unwrap_or_default();
+        let what = format!("{} {model}", indented(data, "attempt"));
+        vec![format!("{after} ms"), what, took, String::new(), failure(attempt)]
+    };
+    list.iter().map(line).collect()
 }
 
 /// When it happened.

@@ -41,6 +41,9 @@ fn a_fallback_answers_and_every_attempt_is_in_the_run_and_in_its_trace() {
         (&json!("first/m"), &json!("provider_unavailable")),
         "{told}"
     );
+    let trace = place.run(&["trace", &run]);
+    let attempt = trace.out.lines().find(|line| line.contains("attempt")).unwrap();
+    assert!(attempt.contains("first/m") && attempt.contains("provider_unavailable"), "{trace:?}");
     assert_eq!(server.terminate().code, 0);
     let (spans, _) = spans(&collector.exports());
     let mut chats: Vec<_> = spans
