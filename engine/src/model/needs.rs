@@ -26,7 +26,7 @@ pub struct Needs {
     pub vision: bool,
     /// To be held to a JSON Schema.
     pub json_schema: bool,
-    /// Room for that many tokens, at the very least.
+    /// Room for that many tokens, at the very least; 0 if there is room in any case.
     pub tokens: u64,
     /// The language of what was asked last, as ISO 639-1; `None`: the letters do not tell.
     pub language: Option<&'static str>,
@@ -81,18 +81,21 @@ impl fmt::Display for Lack {
 }
 
 impl Needs {
-    /// What a request needs.
+    /// What a request needs of models that take at least `room` tokens.
     #[must_use]
-    pub fn of(request: &ModelRequest) -> Self {
+    pub fn of(request: &ModelRequest, room: Option<u64>) -> Self {
+        let texts = || request.messages.iter().map(|message| message.content.as_str());
+        // No text has more tokens than bytes: what fits in any case need not be counted.
+        let bytes: u64 = texts().map(|text| text.len() as u64).sum();
+        let close = room.is_some_and(|room| bytes > room);
         let asked = request.messages.iter().rev().find(|m| m.role == Role::User);
-        // A history with several calls in one message can be continued by who makes one at a time.
         let tools = !request.tools.is_empty();
         Self {
             tools,
             parallel_tools: request.tools.len() > 1,
             vision: false,
             json_schema: request.output_schema.is_some(),
-            tokens: request.messages.iter().map(|m| tokens_at_least(&m.content)).sum(),
+            tokens: if close { texts().map(tokens_at_least).sum() } else { 0 },
             language: asked.and_then(|m| language(&m.content)),
         }
     }

@@ -117,8 +117,11 @@ impl Cx {
         request: &ModelRequest,
     ) -> Result<Vec<ModelRef>, ProviderError> {
         let models = &self.services.models;
-        let cards = chain.into_iter().map(|model| (model.clone(), models.card(&model))).collect();
-        Needs::of(request).choose(cards).map_err(|lacking| incapable(&lacking))
+        let cards = chain.into_iter().map(|model| (model.clone(), models.card(&model)));
+        let cards: Vec<_> = cards.collect();
+        let rooms = cards.iter().filter_map(|(_, card)| card.context.as_ref());
+        let room = rooms.map(|cell| cell.value).min();
+        Needs::of(request, room).choose(cards).map_err(|lacking| incapable(&lacking))
     }
 
     fn assistant(&self, model: &ModelRef, reply: &ModelReply) -> Message {
