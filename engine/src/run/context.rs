@@ -21,8 +21,8 @@ use crate::expr::Scope;
 use crate::id::{InterruptId, MessageId};
 use crate::message::{Message, Role};
 use crate::model::{
-    Delta, Finish, ModelRef, ModelReply, ModelRequest, Models, ProviderError, ProviderFault,
-    ToolChoice,
+    Delta, Effort, Finish, ModelRef, ModelReply, ModelRequest, Models, ProviderError,
+    ProviderFault, ToolChoice,
 };
 use crate::node::NodeError;
 use crate::run::frame::{Answer, Question as Asking};
@@ -137,6 +137,8 @@ pub struct ModelCall {
     pub max_tokens: Option<u32>,
     /// JSON Schema that the answer must meet.
     pub output_schema: Option<Value>,
+    /// How hard the model thinks; `None`: as the provider does by itself.
+    pub reasoning: Option<Effort>,
     /// Whether the user watches the answer being written (`message.delta`), or it is internal
     /// (`node.delta`).
     pub shown: bool,
@@ -311,6 +313,7 @@ impl Cx {
             temperature: ask.temperature,
             max_tokens: ask.max_tokens,
             output_schema: ask.output_schema.clone(),
+            reasoning: ask.reasoning,
         };
         let (sender, mut deltas) = mpsc::channel(64);
         let answer = async {

@@ -93,16 +93,18 @@ pub(super) async fn put(
 ) -> Result<(), StoreError> {
     let message = &stored.message;
     let calls = (!message.tool_calls.is_empty()).then(|| column::json(&message.tool_calls));
+    let images = (!message.images.is_empty()).then(|| column::json(&message.images));
     sqlx::query(
         "INSERT INTO exile_llm_message
              (id, log, run, number, shown, role, content, reasoning, tool_calls, tool_call_id,
-              tool_name, model, opaque, covers, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+              tool_name, model, opaque, covers, created_at, images)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
          ON CONFLICT (id, log) DO UPDATE SET
              shown = excluded.shown, role = excluded.role, content = excluded.content,
              reasoning = excluded.reasoning, tool_calls = excluded.tool_calls,
              tool_call_id = excluded.tool_call_id, tool_name = excluded.tool_name,
-             model = excluded.model, opaque = excluded.opaque, covers = excluded.covers",
+             model = excluded.model, opaque = excluded.opaque, covers = excluded.covers,
+             images = excluded.images",
     )
     .bind(message.id.as_str())
     .bind(key)
@@ -119,6 +121,7 @@ pub(super) async fn put(
     .bind(message.opaque.as_ref().map(column::json).transpose()?)
     .bind(message.covers.as_ref().map(MessageId::as_str))
     .bind(at_ms)
+    .bind(images.transpose()?)
     .execute(connection)
     .await?;
     Ok(())
@@ -185,6 +188,7 @@ fn to_message(row: &SqliteRow) -> Result<Message, StoreError> {
         id: MessageId::from(row.try_get::<&str, _>("id")?),
         role,
         content: row.try_get("content")?,
+        images: column::maybe_parsed(row, "images")?.unwrap_or_default(),
         reasoning: row.try_get("reasoning")?,
         tool_calls: column::maybe_parsed(row, "tool_calls")?.unwrap_or_default(),
         tool_call_id: row.try_get("tool_call_id")?,

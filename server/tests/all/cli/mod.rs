@@ -12,6 +12,7 @@ mod installation;
 mod kills;
 mod otlp;
 mod outages;
+mod providers;
 mod recovery;
 mod secrets;
 mod serving;
