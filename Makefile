@@ -28,7 +28,7 @@ SEED ?= 1
 # Both packages at once, so that their dependencies are built with one set of features.
 BENCHES := -p exile-engine -p exile-server --bench engine --bench journal --bench bytes
 
-.PHONY: help run build test kills lint litellm phoenix examples figures compare binary
+.PHONY: help run build test kills wire lint litellm phoenix examples figures compare binary
 
 help: ## This list.
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -52,6 +52,12 @@ kills: ## Kill a worker KILLS times (500), at points that SEED chooses, and chec
 	EXILE_KILLS=$(KILLS) EXILE_SEED=$(SEED) cargo test --locked -p exile-server \
 		--features failpoints --test all -- --nocapture --exact \
 		durable::kills::no_kill_loses_what_was_acknowledged_or_repeats_what_was_recorded
+
+wire: ## Replay recorded exchanges with model providers (EXILE_DATA=FOLDER, which holds wire/*.jsonl).
+	@.ci/need cargo compiler
+	@EXILE_DATA=$$(realpath "$${EXILE_DATA:-../shared/data}") cargo test --locked --workspace --quiet \
+		--features exile-server/failpoints --test all -- --nocapture --exact \
+		cli::wire::every_recording_reads_as_it_says_however_it_is_cut_and_through_the_binary
 
 lint: ## Formatting and clippy, warnings denied.
 	@.ci/need cargo compiler

@@ -22,3 +22,4 @@ mod streams;
 mod upstream;
 mod waiting;
 mod web;
+mod wire;
