@@ -91,8 +91,8 @@ impl Answer {
         mint: &mut dyn FnMut() -> String,
     ) -> ModelReply {
         let cut = match self.finish {
-            Some(Finish::Length | Finish::Filtered) => true,
-            Some(Finish::Stop | Finish::ToolCalls | Finish::Refused) => false,
+            Some(Finish::Stop | Finish::ToolCalls) => self.refused,
+            Some(Finish::Length | Finish::Filtered | Finish::Refused) => true,
             None => !whole,
         };
         let finish = if self.refused { Some(Finish::Refused) } else { self.finish };

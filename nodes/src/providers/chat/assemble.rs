@@ -122,7 +122,7 @@ fn finish(reason: &str) -> Result<Finish, ProviderFault> {
         "content_filter" | "safety" => Ok(Finish::Filtered),
         "refusal" => Ok(Finish::Refused),
         "insufficient_system_resource" => failed("it lacks the resources to go on"),
-        "error" => failed("the answer ended with an error"),
+        "error" | "abort" => failed("the answer ended with an error"),
         other if other.contains("malformed_function_call") => {
             failed("the model wrote a tool call that cannot be read")
         }

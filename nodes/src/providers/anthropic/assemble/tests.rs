@@ -96,17 +96,18 @@ fn parallel_calls_keep_their_arguments_apart_and_text_needs_no_blocks() {
 
 #[test]
 fn fact_07_a_call_cut_by_the_token_limit_is_not_given_out() {
-    for arguments in ["", "{\"x\": "] {
+    for (arguments, reason) in
+        [("", "max_tokens"), ("{\"x\": ", "max_tokens"), ("", "refusal"), ("{\"x\"", "refusal")]
+    {
         let stop = json!({ "type": "content_block_stop", "index": 0 });
         let events = [
             message(&Value::Null),
             start(0, &tool_use("a")),
             json_delta(0, arguments),
             stop,
-            end("max_tokens"),
+            end(reason),
         ];
-        let reply = assemble(&events);
-        assert_eq!((reply.tool_calls.len(), reply.finish), (0, Finish::Length));
+        assert_eq!(assemble(&events).tool_calls, [], "{arguments} {reason}");
     }
 }
 

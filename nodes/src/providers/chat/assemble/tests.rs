@@ -136,9 +136,14 @@ fn fact_07_a_cut_answer_keeps_whole_calls_only() {
 }
 
 #[test]
-fn fact_07_a_stream_that_never_says_why_it_ended_keeps_whole_calls_only() {
+fn fact_07_a_stream_that_was_broken_off_or_never_says_why_it_ended_keeps_whole_calls_only() {
     let chunk = delta(json!({ "tool_calls": [call(json!(0), json!("a"), "wipe", "")] }));
-    assert_eq!(assemble(&[chunk]).tool_calls, []);
+    assert_eq!(assemble(std::slice::from_ref(&chunk)).tool_calls, []);
+    let refused = json!({ "choices": [{ "delta": {}, "finish_reason": "refusal" }] });
+    assert_eq!(assemble(&[chunk.clone(), refused]).tool_calls, []);
+    let aborted = json!({ "choices": [{ "delta": {}, "finish_reason": "abort" }] });
+    let fault = Assembler::default().take(&aborted, &mut Vec::new()).unwrap_err();
+    assert_eq!(fault.code(), "provider_unavailable");
 }
 
 #[test]
