@@ -22,13 +22,14 @@ LITELLM := litellm[proxy]==1.106.2
 PHOENIX := arize-phoenix==20.26.1
 LANGGRAPH := langgraph==1.2.24 langgraph-checkpoint-sqlite==3.1.2 'langgraph-cli[inmem]==0.4.40'
 
+FUZZ ?= 20
 KILLS ?= 500
 SEED ?= 1
 
 # Both packages at once, so that their dependencies are built with one set of features.
 BENCHES := -p exile-engine -p exile-server --bench engine --bench journal --bench bytes
 
-.PHONY: help run build test kills lint litellm phoenix examples figures compare binary
+.PHONY: help run build test kills wire fuzz lint litellm phoenix examples figures compare binary
 
 help: ## This list.
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -52,6 +53,18 @@ kills: ## Kill a worker KILLS times (500), at points that SEED chooses, and chec
 	EXILE_KILLS=$(KILLS) EXILE_SEED=$(SEED) cargo test --locked -p exile-server \
 		--features failpoints --test all -- --nocapture --exact \
 		durable::kills::no_kill_loses_what_was_acknowledged_or_repeats_what_was_recorded
+
+wire: ## Replay recorded exchanges with model providers (EXILE_DATA=FOLDER, which holds wire/*.jsonl).
+	@.ci/need cargo compiler
+	@EXILE_DATA=$$(realpath "$${EXILE_DATA:-../shared/data}") cargo test --locked --workspace --quiet \
+		--features exile-server/failpoints --test all -- --nocapture --exact \
+		cli::wire::every_recording_reads_as_it_says_however_it_is_cut_and_through_the_binary
+
+# On the stable toolchain: no sanitizer, which Rust without `unsafe` has little use for. What was
+# found is kept in the corpus, so that a second run begins where the first one ended.
+fuzz: ## Read made-up answers of model providers for FUZZ (20) seconds.
+	@.ci/need cargo compiler
+	@.ci/fuzz $(FUZZ)
 
 lint: ## Formatting and clippy, warnings denied.
 	@.ci/need cargo compiler

@@ -32,6 +32,68 @@ impl Role {
     }
 }
 
+/// A picture: an `https://` or `http://` address that the provider fetches, or a `data:` URL that
+/// holds it in Base64. Text alone, so that it is stored and streamed like any other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Image(String);
+
+/// Kinds of pictures that every provider with eyes takes.
+const IMAGE_TYPES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+
+impl Image {
+    /// Checks the form of `url`; nothing is fetched or decoded.
+    ///
+    /// # Errors
+    /// What is wrong, and what to write.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        if url.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err("an image's URL holds no space, line break or control character".into());
+        }
+        if url.starts_with("https://") || url.starts_with("http://") {
+            return Ok(Self(url.to_owned()));
+        }
+        let image = Self(url.to_owned());
+        let Some((kind, data)) = image.data() else {
+            return Err("an image is an https:// address or data:image/png;base64,…".into());
+        };
+        if !IMAGE_TYPES.contains(&kind) {
+            return Err(format!("`{kind}` is none of {}", IMAGE_TYPES.join(", ")));
+        }
+        let base64 = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/' | b'=');
+        if data.is_empty() || !data.bytes().all(base64) {
+            return Err("the image is not Base64".into());
+        }
+        Ok(image)
+    }
+
+    /// The whole URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.0
+    }
+
+    /// Media type and Base64 of a `data:` URL; `None` for an address.
+    #[must_use]
+    pub fn data(&self) -> Option<(&str, &str)> {
+        self.0.strip_prefix("data:")?.split_once(";base64,")
+    }
+}
+
+impl TryFrom<String> for Image {
+    type Error = String;
+
+    fn try_from(url: String) -> Result<Self, String> {
+        Self::parse(&url)
+    }
+}
+
+impl From<Image> for String {
+    fn from(image: Image) -> Self {
+        image.0
+    }
+}
+
 /// One message. In a `messages` channel a message with the same id replaces the earlier one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +105,9 @@ pub struct Message {
     /// The text; empty when an assistant only calls tools.
     #[serde(default)]
     pub content: String,
+    /// Pictures that belong to the text, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
     /// What the model thought, kept to be echoed where a provider demands it (wire fact 16).
     /// `Some("")` differs from `None`: it must be sent as an empty string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,6 +141,7 @@ impl Message {
             id,
             role,
             content: content.into(),
+            images: Vec::new(),
             reasoning: None,
             tool_calls: Vec::new(),
             tool_call_id: None,
@@ -122,4 +188,30 @@ pub fn pending_tool_calls(messages: &[Message]) -> Vec<ToolCall> {
         messages[last + 1..].iter().any(|m| m.tool_call_id.as_deref() == Some(&call.id))
     };
     messages[last].tool_calls.iter().filter(|c| !answered(c)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Image;
+
+    #[test]
+    fn an_image_is_an_address_or_base64_of_a_known_kind() {
+        let data = "data:image/png;base64,iVBORw0KGgo=";
+        for good in ["https://example.com/a.png", "http://127.0.0.1/a", data] {
+            assert_eq!(Image::parse(good).unwrap().url(), good);
+        }
+        assert_eq!(Image::parse(data).unwrap().data(), Some(("image/png", "iVBORw0KGgo=")));
+        for bad in [
+            "",
+            "a.png",
+            "file:///etc/passwd",
+            "https://a\r\nb",
+            "data:image/png,raw",
+            "data:text/html;base64,PGI+",
+            "data:image/png;base64,",
+            "data:image/png;base64,<svg>",
+        ] {
+            assert!(Image::parse(bad).is_err(), "{bad}");
+        }
+    }
 }

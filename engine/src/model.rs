@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -86,6 +87,29 @@ pub struct ModelRequest {
     pub max_tokens: Option<u32>,
     /// JSON Schema that the answer must meet.
     pub output_schema: Option<Value>,
+    /// How hard it thinks; `None`: as the provider does by itself.
+    pub reasoning: Option<Effort>,
+}
+
+/// How hard a model thinks before it answers. A model that does not know the word is asked for the
+/// nearest one that it knows (wire facts 10, 15); one that does not think is not asked at all.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Effort {
+    /// Not at all, where that can be had.
+    None,
+    /// As little as it can.
+    Minimal,
+    /// A little.
+    Low,
+    /// As much as most questions need.
+    Medium,
+    /// A lot.
+    High,
+    /// As hard as it can.
+    Max,
 }
 
 /// Whether the model may, must or must not call a tool.
@@ -139,8 +163,11 @@ pub struct ModelReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finish {
-    /// Done, or calls tools (wire fact 8: the two are not told apart by this field).
+    /// Done; some providers say so of an answer that calls tools, too (wire fact 8): whether it
+    /// does, [`ModelReply::tool_calls`] says.
     Stop,
+    /// It calls tools.
+    ToolCalls,
     /// The token limit cut it.
     Length,
     /// The provider's filter cut it.
@@ -195,6 +222,17 @@ pub struct Capabilities {
 /// How often a call is made again where nothing else is said.
 pub const RETRIES: u32 = 2;
 
+/// Texts as vectors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embeddings {
+    /// One for each text, in their order, all of one length.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of the texts; `None` if the provider never said.
+    pub usage: Option<Usage>,
+    /// The model that the provider says answered.
+    pub model: String,
+}
+
 /// Serves models over some protocol.
 ///
 /// New provider: one file in `nodes/src/providers/`, one line in its `mod.rs`.
@@ -224,6 +262,17 @@ pub trait Provider: Send + Sync {
         request: &ModelRequest,
         deltas: &DeltaSender,
     ) -> Result<ModelReply, ProviderError>;
+
+    /// Turns texts into vectors of `model`. A provider without such models sends nothing.
+    async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ProviderError> {
+        let _ = texts;
+        let detail = "this provider has no embeddings".to_owned();
+        Err(ProviderError {
+            provider: self.name().to_owned(),
+            model: model.to_owned(),
+            fault: ProviderFault::NotSent { detail },
+        })
+    }
 }
 
 /// A failed call to a model, naming whom it was made to.
@@ -288,6 +337,12 @@ pub enum ProviderFault {
         /// HTTP status.
         status: u16,
         /// The provider's words.
+        detail: String,
+    },
+    /// Something in it can be sent to no provider, or not to this one.
+    #[error("the request was not sent: {detail}")]
+    NotSent {
+        /// What, and why.
         detail: String,
     },
     /// 5xx, an error inside a stream, or a lack of resources (wire facts 4, 9).
@@ -370,6 +425,7 @@ impl ProviderFault {
             Self::ModelUnknown { .. } => "provider_model_unknown",
             Self::ContextTooLong { .. } => "context_too_long",
             Self::BadRequest { .. } => "provider_refused_request",
+            Self::NotSent { .. } => "provider_request_invalid",
             Self::Unavailable { .. } => "provider_unavailable",
             Self::Connect { .. } => "provider_unreachable",
             Self::Timeout { .. } => "provider_timeout",
@@ -402,6 +458,7 @@ impl ProviderFault {
             | Self::ModelUnknown { .. }
             | Self::ContextTooLong { .. }
             | Self::BadRequest { .. }
+            | Self::NotSent { .. }
             | Self::ProviderUnknown => false,
         }
     }
@@ -418,6 +475,7 @@ impl ProviderFault {
             | Self::BadRequest { .. }
             | Self::Refused { .. }
             | Self::Incapable { .. }
+            | Self::NotSent { .. }
             | Self::ProviderUnknown => Retry::Never,
             Self::RateLimited { retry_after_ms: Some(ms), .. }
             | Self::CircuitOpen { retry_after_ms: ms } => Retry::After(Duration::from_millis(*ms)),

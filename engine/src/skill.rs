@@ -12,6 +12,7 @@ use crate::diagnostic::{Finding, any_error, code, sort};
 use crate::document::Document;
 use crate::graph::build::{Known, unknown_model, unknown_tool};
 use crate::graph::compile::check_name;
+use crate::model::Effort;
 use crate::shape;
 
 /// A checked skill.
@@ -27,6 +28,8 @@ pub struct Skill {
     pub model: Option<Arc<str>>,
     /// 0.0–2.0.
     pub temperature: Option<f64>,
+    /// How hard the model thinks.
+    pub reasoning: Option<Effort>,
     /// Names and patterns; empty: no tools.
     pub tools: Vec<String>,
     /// Names and patterns of those that a person must agree to before they are called.
@@ -51,6 +54,8 @@ pub(crate) struct SkillSpec {
     /// How freely the model chooses its words.
     #[schemars(range(min = 0.0, max = 2.0))]
     temperature: Option<f64>,
+    /// How hard the model thinks before it answers; default: as the provider does by itself.
+    reasoning: Option<Effort>,
     /// Tools that the model may call, as names and patterns like `crm__*`; no list, no tools.
     #[serde(default)]
     tools: Vec<String>,
@@ -147,6 +152,7 @@ pub fn compile(document: &Document, known: Known<'_>) -> (Option<Skill>, Vec<Fin
         system: spec.system,
         model: spec.model.map(Into::into),
         temperature: spec.temperature,
+        reasoning: spec.reasoning,
         tools: spec.tools,
         approve: spec.approve,
     };

@@ -183,6 +183,7 @@ pub fn chat_ended(span: &Span, outcome: Result<&ModelReply, &ProviderError>) {
     }
     let finish = match reply.finish {
         Finish::Stop if !reply.tool_calls.is_empty() => "tool_calls",
+        Finish::ToolCalls => "tool_calls",
         Finish::Stop => "stop",
         Finish::Length => "length",
         Finish::Filtered | Finish::Refused => "content_filter",

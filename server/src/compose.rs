@@ -25,13 +25,13 @@ use exile_engine::span::TraceLink;
 use exile_engine::tool::{RegisterError, ToolRegistry};
 use exile_nodes::guard::Allow;
 use exile_nodes::http::{Client, Outbound};
-use exile_nodes::providers::{self, ProviderConfig, mock::Mock};
+use exile_nodes::providers::{self, ProviderConfig, mock::Mock, profile};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Settings};
-use crate::config::{Config, ProviderSettings, Secret};
+use crate::config::{Config, Protocol, ProviderSettings, Secret};
 use crate::home::{Held, HomeError};
 use crate::library::{self, Current};
 use crate::store::{Role, Store, StoreError};
@@ -109,8 +109,12 @@ pub fn library(config: &Config, catalog: &Catalog) -> Library {
 }
 
 fn provider(settings: &ProviderSettings) -> ProviderConfig {
-    let patience = settings.timeout.unwrap_or(providers::PATIENCE);
+    let protocol = settings.protocol.map(|protocol| match protocol {
+        Protocol::Chat => profile::Protocol::Chat,
+        Protocol::Anthropic => profile::Protocol::Anthropic,
+    });
     ProviderConfig {
+        protocol,
         base_url: settings.base_url.clone(),
         api_key: settings.api_key.clone(),
         key_variable: settings.key_variable.clone(),
@@ -119,8 +123,9 @@ fn provider(settings: &ProviderSettings) -> ProviderConfig {
         proxy: settings.proxy.clone(),
         keyless: settings.keyless,
         retries: settings.retries.unwrap_or(RETRIES),
-        first_byte_timeout: patience,
-        idle_timeout: patience,
+        first_byte_timeout: settings.first_byte_timeout.unwrap_or(providers::PATIENCE),
+        idle_timeout: settings.idle_timeout.unwrap_or(providers::PATIENCE),
+        total_timeout: settings.total_timeout.unwrap_or(providers::TOTAL),
         ..ProviderConfig::new(&settings.name)
     }
 }

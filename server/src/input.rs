@@ -11,7 +11,7 @@ use std::sync::Arc;
 use exile_engine::env::Env;
 use exile_engine::graph::Graph;
 use exile_engine::id::MessageId;
-use exile_engine::message::{Message, Role, ToolCall};
+use exile_engine::message::{Image, Message, Role, ToolCall};
 use exile_engine::state::{Channel, Reducer, State, Writes};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -83,6 +83,8 @@ struct Given {
     role: Role,
     #[serde(default)]
     content: String,
+    #[serde(default)]
+    images: Vec<Image>,
     reasoning: Option<String>,
     #[serde(default)]
     tool_calls: Vec<ToolCall>,
@@ -104,8 +106,13 @@ fn message(field: String, item: Value, env: &dyn Env) -> Result<Value, Problem> 
     if given.id.as_ref().is_some_and(|id| !(1..=128).contains(&id.as_str().len())) {
         return Err(wrong("`id` must be 1 to 128 bytes long, or left out".into()));
     }
+    let forged = |name: &String| name.is_empty() || name.chars().any(char::is_control);
+    if given.tool_calls.iter().map(|call| &call.name).chain(&given.tool_name).any(forged) {
+        return Err(wrong("a tool's name is not empty and holds no control character".into()));
+    }
     let id = given.id.unwrap_or_else(|| MessageId::new(env));
     Ok(value(&Message {
+        images: given.images,
         reasoning: given.reasoning,
         tool_calls: given.tool_calls,
         tool_call_id: given.tool_call_id,

@@ -124,6 +124,7 @@ fn counts(fault: &ProviderFault) -> bool {
         | ProviderFault::ModelUnknown { .. }
         | ProviderFault::ContextTooLong { .. }
         | ProviderFault::BadRequest { .. }
+        | ProviderFault::NotSent { .. }
         | ProviderFault::CircuitOpen { .. }
         | ProviderFault::Refused { .. }
         | ProviderFault::Incapable { .. }

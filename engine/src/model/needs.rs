@@ -93,7 +93,7 @@ impl Needs {
         Self {
             tools,
             parallel_tools: request.tools.len() > 1,
-            vision: false,
+            vision: request.messages.iter().any(|message| !message.images.is_empty()),
             json_schema: request.output_schema.is_some(),
             tokens: if close { texts().map(tokens_at_least).sum() } else { 0 },
             language: asked.and_then(|m| language(&m.content)),

@@ -347,6 +347,7 @@ fn request(ask: &ModelCall) -> ModelRequest {
         temperature: ask.temperature,
         max_tokens: ask.max_tokens,
         output_schema: ask.output_schema.clone(),
+        reasoning: ask.reasoning,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::env::Env;
 use crate::expr::Scope;
 use crate::id::{InterruptId, MessageId};
 use crate::message::Message;
-use crate::model::{Delta, Finish, Models, ToolChoice};
+use crate::model::{Delta, Effort, Finish, Models, ToolChoice};
 use crate::node::NodeError;
 use crate::run::frame::{Answer, Question as Asking};
 use crate::run::record::{Asked, Called, Callee, Intent, Question, RunOptions, Started};
@@ -133,6 +133,8 @@ pub struct ModelCall {
     pub max_tokens: Option<u32>,
     /// JSON Schema that the answer must meet.
     pub output_schema: Option<Value>,
+    /// How hard the model thinks; `None`: as the provider does by itself.
+    pub reasoning: Option<Effort>,
     /// Whether the user watches the answer being written (`message.delta`), or it is internal
     /// (`node.delta`).
     pub shown: bool,

@@ -29,7 +29,7 @@ fn the_skill_of_the_design_meets_its_schema() {
     let skill = schema::skill();
     assert!(accepts(
         &skill,
-        "skill: support\nmodel: default\ntemperature: 0.2\nsystem: Hi.\ntools: [calculator, shop__*]\napprove: [shop__refund]\nmcp_servers: [crm]\nretrieval: { collections: [manual], mode: hybrid, top_k: 6, rerank: true, threshold: 0.35, max_tokens: 3000 }\nmemory: { recall: 5, remember: true }\n"
+        "skill: support\nmodel: default\ntemperature: 0.2\nreasoning: high\nsystem: Hi.\ntools: [calculator, shop__*]\napprove: [shop__refund]\nmcp_servers: [crm]\nretrieval: { collections: [manual], mode: hybrid, top_k: 6, rerank: true, threshold: 0.35, max_tokens: 3000 }\nmemory: { recall: 5, remember: true }\n"
     ));
     assert!(!accepts(&skill, "skill: support\nsytem: Hi.\n"));
 }

@@ -16,7 +16,7 @@ use exile_engine::graph::{
     Branch, Graph, GraphNode, Guard, Limits, Line, Names, Policy, Schedule, Target,
 };
 use exile_engine::message::Message;
-use exile_engine::model::ToolChoice;
+use exile_engine::model::{Effort, ToolChoice};
 use exile_engine::node::{Done, Node, NodeError, NodeKind, Outcome, Subgraph, Work};
 use exile_engine::run::context::Cx;
 use exile_engine::run::record::Durability;
@@ -64,6 +64,8 @@ struct Params {
     /// How freely the model words its answer.
     #[schemars(range(min = 0.0, max = 2.0))]
     temperature: Option<f64>,
+    /// How hard the model thinks before it answers; default: the skill's, then the provider's.
+    reasoning: Option<Effort>,
     /// Longest answer of one turn, in tokens.
     #[schemars(range(min = 1))]
     max_tokens: Option<u32>,
@@ -98,6 +100,7 @@ impl NodeKind for Kind {
         let mut ask = checked.ask;
         may_call(build, checked.skill.as_deref(), &ask.allowed);
         (ask.temperature, ask.max_tokens) = (params.temperature, params.max_tokens);
+        ask.reasoning = params.reasoning;
         let turn = Turn { ask, max_turns: params.max_turns.unwrap_or(TURNS) };
         Some(Work::Sub(Arc::new(Agent {
             graph: Arc::new(inner(build.name().clone(), turn)?),

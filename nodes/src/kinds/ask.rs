@@ -5,7 +5,7 @@
 //! - skill: the node's, else the conversation's.
 //! - model: the node's, else the conversation's, else the skill's, else the alias `default`. What
 //!   a user chose for a conversation goes before what a skill's author preferred.
-//! - temperature: the node's, else the skill's.
+//! - temperature, reasoning: the node's, else the skill's.
 //! - tools: those of the skill that the node's list also names; without a skill, the node's list;
 //!   without both, none.
 //! - system: the conversation's (if the user reads the answer), the skill's, the node's.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use exile_engine::expr::Template;
 use exile_engine::graph::build::Build;
 use exile_engine::message::{Message, Role};
-use exile_engine::model::ToolChoice;
+use exile_engine::model::{Effort, ToolChoice};
 use exile_engine::node::NodeError;
 use exile_engine::run::context::{Cx, ModelCall};
 use exile_engine::skill::Skill;
@@ -33,6 +33,7 @@ pub(super) struct Ask {
     pub skill: Option<Arc<str>>,
     pub model: Option<Arc<str>>,
     pub temperature: Option<f64>,
+    pub reasoning: Option<Effort>,
     pub max_tokens: Option<u32>,
     pub allowed: Allowed,
     /// Names and patterns of tools that a person must agree to, besides the skill's.
@@ -88,6 +89,7 @@ impl Ask {
             temperature: self.temperature.or(skill.and_then(|s| s.temperature)),
             max_tokens: self.max_tokens,
             output_schema: None,
+            reasoning: self.reasoning.or(skill.and_then(|s| s.reasoning)),
             shown: self.shown,
         })
     }

@@ -13,7 +13,7 @@ use exile_engine::answer::AnswerSchema;
 use exile_engine::expr::Template;
 use exile_engine::graph::build::Build;
 use exile_engine::message::{Message, Role};
-use exile_engine::model::{Finish, ToolChoice};
+use exile_engine::model::{Effort, Finish, ToolChoice};
 use exile_engine::node::{Node, NodeError, NodeKind, Outcome, Work};
 use exile_engine::run::context::{Cx, ModelAnswer, ModelCall};
 use exile_engine::state::State;
@@ -50,6 +50,8 @@ struct Params {
     /// How freely the model words its answer.
     #[schemars(range(min = 0.0, max = 2.0))]
     temperature: Option<f64>,
+    /// How hard the model thinks before it answers; default: the skill's, then the provider's.
+    reasoning: Option<Effort>,
     /// Longest answer, in tokens.
     #[schemars(range(min = 1))]
     max_tokens: Option<u32>,
@@ -96,6 +98,7 @@ impl NodeKind for Kind {
         };
         let mut ask = checked.ask;
         (ask.temperature, ask.max_tokens) = (params.temperature, params.max_tokens);
+        ask.reasoning = params.reasoning;
         let calls = params.tools.is_some() || params.skill.is_some();
         Some(Work::Leaf(Arc::new(Llm {
             offers_tools: calls && checked.into.is_none() && output.is_none(),

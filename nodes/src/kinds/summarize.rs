@@ -139,6 +139,7 @@ impl Summarize {
             temperature: None,
             max_tokens: None,
             output_schema: None,
+            reasoning: None,
             shown: false,
         })
     }

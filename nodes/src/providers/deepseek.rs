@@ -2,22 +2,26 @@
 //!
 //! Thinking is on by default and stays on, except where a tool is forced (wire facts 15–17).
 //! Temperature is sent although a thinking model ignores it: it counts once thinking is off.
+//! `deepseek-v4-pro` reads text alone (wire fact 14).
 
-use exile_engine::model::Capabilities;
+use exile_engine::model::{Capabilities, Effort};
 
-use super::chat::profile::{Echo, ForcedChoice, Json, Profile, Rules};
+use super::profile::{Echo, ForcedChoice, Json, Profile, Rules, Thinking};
 
 /// DeepSeek.
 pub const PROFILE: Profile = Profile {
     name: "deepseek",
     base_url: "https://api.deepseek.com",
     key_variable: "DEEPSEEK_API_KEY",
-    rules: |_| RULES,
+    rules: |model| Rules { images: !model.contains("-pro"), ..RULES },
+    ..Profile::PLAIN
 };
 
 /// Also for DeepSeek's models behind other servers.
 pub(super) const RULES: Rules = Rules {
     capabilities: Capabilities { tools: true, json_schema: false, reasoning: true },
+    thinking: Thinking::Switch,
+    efforts: &[Effort::None, Effort::Low, Effort::High, Effort::Max],
     reasoning: Echo::Always,
     forced_choice: ForcedChoice::WithoutThinking,
     json: Json::Object,

@@ -1,14 +1,42 @@
-//! Model providers. New one of the chat protocol: a file with its [`Profile`], a line in
-//! [`BUILT_IN`].
+//! Model providers. New one: a file with its [`Profile`], a line in [`PROFILES`].
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `profile.rs` | what sets providers apart, as data; one file per provider beside it |
+//! | `adapter.rs` | the one provider that all of them are |
+//! | `turns.rs`, `schema.rs` | conversations and schemas as every protocol needs them |
+//! | `chat/`, `anthropic/` | what a body and an event look like in each protocol |
+//! | `reader.rs`, `sse.rs`, `answer.rs`, `calls.rs` | from bytes to an answer |
+//! | `error.rs`, `secret.rs` | from a failure to a fault, without keys |
+//! | `mock.rs` | a provider without a network |
+//!
+//! Absent on purpose: OpenAI's Responses and Gemini's and Ollama's own protocols; these providers
+//! are spoken to through chat completions.
 
-pub mod chat;
+mod adapter;
+mod answer;
+pub mod anthropic;
+pub mod azure;
+mod calls;
+mod chat;
 pub mod compatible;
 pub mod deepseek;
+mod error;
 pub mod gemini;
+pub mod groq;
+pub mod local;
+pub mod mistral;
 pub mod mock;
 pub mod openai;
+pub mod openrouter;
 pub mod probe;
+pub mod profile;
+pub mod reader;
+mod schema;
 mod secret;
+mod sse;
+mod turns;
+pub mod xai;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +49,33 @@ use exile_engine::span::TraceLink;
 use exile_engine::yaml;
 
 use crate::http::{self, Client, Outbound};
-use chat::Chat;
-use chat::profile::Profile;
+use adapter::Adapter;
+use profile::{Profile, Protocol};
 
 pub use secret::Secret;
 
-/// Providers whose address and rules are known.
-pub const BUILT_IN: &[Profile] = &[deepseek::PROFILE, openai::PROFILE, gemini::PROFILE];
+/// Providers whose rules are known. Those whose address is known too need a key alone.
+pub const PROFILES: &[Profile] = &[
+    deepseek::PROFILE,
+    openai::PROFILE,
+    gemini::PROFILE,
+    anthropic::PROFILE,
+    azure::PROFILE,
+    openrouter::PROFILE,
+    mistral::PROFILE,
+    groq::PROFILE,
+    xai::PROFILE,
+    local::OLLAMA,
+    local::VLLM,
+    local::LLAMA_CPP,
+];
 
-/// How long a provider may take to begin its answer, and between two pieces of it. There is no
-/// total limit: that is the run's.
+/// How long a provider may take to begin its answer, and between two pieces of it. A server that
+/// sends nothing but signs of life may take ten times as long.
 pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long a whole call may take. The run's own limit may be shorter.
+pub const TOTAL: Duration = Duration::from_hours(1);
 
 /// Headers that can hold a key in place of `api_key`.
 const KEY_HEADERS: &[&str] = &["authorization", "api-key", "x-api-key", "x-goog-api-key"];
@@ -41,9 +85,11 @@ const KEY_HEADERS: &[&str] = &["authorization", "api-key", "x-api-key", "x-goog-
 pub struct ProviderConfig {
     /// The name before the slash.
     pub name: String,
+    /// What is spoken; `None`: what the name stands for, else the chat protocol.
+    pub protocol: Option<Protocol>,
     /// Needed unless the name is built in.
     pub base_url: Option<String>,
-    /// Sent as a bearer token.
+    /// Sent as a bearer token, or in the provider's own header.
     pub api_key: Option<Secret>,
     /// The variable that the key comes from, for error texts.
     pub key_variable: String,
@@ -59,6 +105,8 @@ pub struct ProviderConfig {
     pub idle_timeout: Duration,
     /// How often a call that failed before its answer began is made again.
     pub retries: u32,
+    /// For the whole call.
+    pub total_timeout: Duration,
     /// It needs no key.
     pub keyless: bool,
 }
@@ -68,7 +116,8 @@ impl ProviderConfig {
     /// in `NAME_API_KEY`.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let known = BUILT_IN.iter().find(|p| p.name == name).map(|p| p.key_variable.to_owned());
+        let known = PROFILES.iter().find(|p| p.name == name).map(|p| p.key_variable);
+        let known = known.filter(|variable| !variable.is_empty()).map(str::to_owned);
         let derived = || {
             let letter =
                 |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
@@ -76,6 +125,7 @@ impl ProviderConfig {
         };
         Self {
             name: name.to_owned(),
+            protocol: None,
             base_url: None,
             api_key: None,
             key_variable: known.unwrap_or_else(derived),
@@ -85,6 +135,7 @@ impl ProviderConfig {
             first_byte_timeout: PATIENCE,
             idle_timeout: PATIENCE,
             retries: RETRIES,
+            total_timeout: TOTAL,
             keyless: false,
         }
     }
@@ -115,7 +166,7 @@ pub fn catalogue() -> Result<Claims, String> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The name is not built in.
-    #[error("provider `{0}` needs a base_url: only deepseek, openai and gemini have one built in")]
+    #[error("provider `{0}` needs a base_url: only {list} have one built in", list = built_in_names())]
     BaseUrlMissing(String),
     /// Address or proxy cannot be used.
     #[error("provider `{name}`: {error}")]
@@ -127,30 +178,58 @@ pub enum ConfigError {
     },
 }
 
+/// The providers that need a key alone, in the order in which they are tried.
+pub fn built_in() -> impl Iterator<Item = &'static Profile> {
+    PROFILES.iter().filter(|profile| !profile.base_url.is_empty())
+}
+
+fn built_in_names() -> String {
+    built_in().map(|p| p.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The rules of a provider of that name: its own, those of the one whose name it goes on from
+/// (`azure-eu`), else those of any server of the protocol.
+fn profile(name: &str, protocol: Option<Protocol>) -> Profile {
+    let family = |p: &&Profile| name.strip_prefix(p.name).is_some_and(|r| r.starts_with('-'));
+    let known = PROFILES.iter().find(|p| p.name == name).or(PROFILES.iter().find(family));
+    match (known, protocol) {
+        (Some(known), None) => *known,
+        (Some(known), Some(wanted)) if known.protocol == wanted => *known,
+        (_, Some(Protocol::Anthropic)) => anthropic::PROFILE,
+        (_, None | Some(Protocol::Chat)) => compatible::PROFILE,
+    }
+}
+
 /// Makes a provider. The host of its address is the one private host that its client may reach.
 pub fn provider(
     config: ProviderConfig,
     trace: Arc<dyn TraceLink>,
     env: Arc<dyn Env>,
 ) -> Result<Arc<dyn Provider>, ConfigError> {
-    let known = BUILT_IN.iter().find(|p| p.name == config.name);
-    let profile = *known.unwrap_or(&compatible::PROFILE);
+    let profile = profile(&config.name, config.protocol);
     let base_url = config.base_url.as_deref().map(str::trim).filter(|u| !u.is_empty());
-    let base_url = match (base_url, profile.base_url) {
-        (None, "") => return Err(ConfigError::BaseUrlMissing(config.name)),
-        (configured, built_in) => configured.unwrap_or(built_in),
+    let built_in = built_in().find(|p| p.name == config.name && p.protocol == profile.protocol);
+    let Some(base_url) = base_url.or(built_in.map(|p| p.base_url)) else {
+        return Err(ConfigError::BaseUrlMissing(config.name));
     };
     let wrong = |error| ConfigError::Address { name: config.name.clone(), error };
     let query: Vec<(String, String)> =
         given(&config.query).map(|(n, v)| (n.clone(), v.expose().to_owned())).collect();
-    let url = http::endpoint(base_url, "chat/completions", &query).map_err(wrong)?;
+    let path = match profile.protocol {
+        Protocol::Chat => "chat/completions",
+        Protocol::Anthropic => anthropic::path(base_url),
+    };
+    let url = http::endpoint(base_url, path, &query).map_err(wrong)?;
+    let embeddings_url = http::endpoint(base_url, "embeddings", &query).map_err(wrong)?;
     let allow = vec![http::allow_for(&url).map_err(wrong)?];
     let proxy = config.proxy.clone().filter(|p| !p.is_empty());
     let http = Client::new(Outbound { allow, proxy }, trace).map_err(wrong)?;
-    Ok(Arc::new(Chat {
+    Ok(Arc::new(Adapter {
         profile,
+        protocol: profile.protocol,
         url,
-        headers: headers(&config),
+        embeddings_url,
+        headers: headers(&config, &profile),
         secrets: secrets(&config),
         name: config.name,
         key_variable: config.key_variable,
@@ -159,6 +238,7 @@ pub fn provider(
         first_byte_timeout: config.first_byte_timeout,
         idle_timeout: config.idle_timeout,
         retries: config.retries,
+        total_timeout: config.total_timeout,
     }))
 }
 
@@ -172,16 +252,23 @@ fn key(config: &ProviderConfig) -> Option<&str> {
 }
 
 /// What is sent with every request; `None` if a key is needed and there is none.
-fn headers(config: &ProviderConfig) -> Option<Vec<(String, Secret)>> {
+fn headers(config: &ProviderConfig, profile: &Profile) -> Option<Vec<(String, Secret)>> {
     let mut headers: Vec<(String, Secret)> = given(&config.headers).cloned().collect();
     let names = |known: &str| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(known));
     let keyed = KEY_HEADERS.iter().any(|known| names(known));
     match key(config) {
-        Some(key) if !names("authorization") => {
-            headers.push(("authorization".into(), Secret::new(format!("Bearer {key}"))));
+        Some(key) if !names(profile.key_header) && !names("authorization") => {
+            let bearer = profile.key_header == "authorization";
+            let value = if bearer { format!("Bearer {key}") } else { key.to_owned() };
+            headers.push((profile.key_header.to_owned(), Secret::new(value)));
         }
         None if !keyed && !config.keyless => return None,
         _ => {}
+    }
+    let (version, revision) = anthropic::VERSION;
+    let given = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(version));
+    if profile.protocol == Protocol::Anthropic && !given {
+        headers.push((version.to_owned(), Secret::new(revision)));
     }
     Some(headers)
 }

@@ -83,6 +83,7 @@ impl Probe<'_> {
             temperature: None,
             max_tokens: Some(TOKENS),
             output_schema: None,
+            reasoning: None,
         }
     }
 

@@ -43,6 +43,7 @@ pub(crate) fn without(mut fault: ProviderFault, secrets: &[Secret]) -> ProviderF
         | F::ModelUnknown { detail }
         | F::ContextTooLong { detail }
         | F::BadRequest { detail, .. }
+        | F::NotSent { detail }
         | F::Unavailable { detail, .. }
         | F::Connect { detail }
         | F::Truncated { detail }

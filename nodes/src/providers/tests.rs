@@ -17,7 +17,7 @@ fn keyed(name: &str) -> ProviderConfig {
 
 #[test]
 fn built_in_names_need_a_key_alone() {
-    for name in ["deepseek", "openai", "gemini"] {
+    for name in ["deepseek", "openai", "gemini", "anthropic"] {
         assert_eq!(make(keyed(name)).unwrap().ready(), Ok(()));
         let missing = make(ProviderConfig::new(name)).unwrap().ready().unwrap_err();
         assert_eq!(missing.fault.code(), "provider_key_missing");
@@ -71,4 +71,32 @@ fn the_catalogue_is_read_and_every_cell_of_it_has_a_source_and_a_day() {
     assert_eq!(card.vision.map(|cell| cell.value), Some(true));
     assert_eq!(card.json_schema.map(|cell| cell.value), Some(false));
     assert_eq!(card.prices.unwrap().value.len(), 2, "a peak price and another one");
+}
+
+#[test]
+fn a_protocol_may_be_chosen_and_a_name_goes_on_from_another() {
+    let of = |name: &str, protocol| {
+        let profile = profile(name, protocol);
+        (profile.name, profile.protocol)
+    };
+    assert_eq!(of("anthropic", None), ("anthropic", Protocol::Anthropic));
+    assert_eq!(of("azure-eu", None), ("azure", Protocol::Chat));
+    assert_eq!(of("azureish", None), ("", Protocol::Chat));
+    assert_eq!(of("acme", Some(Protocol::Anthropic)), ("anthropic", Protocol::Anthropic));
+    assert_eq!(of("anthropic", Some(Protocol::Chat)), ("", Protocol::Chat));
+    assert_eq!(of("mistral", Some(Protocol::Chat)), ("mistral", Protocol::Chat));
+    let elsewhere = ProviderConfig { protocol: Some(Protocol::Chat), ..keyed("anthropic") };
+    assert_eq!(make(elsewhere).err(), Some(ConfigError::BaseUrlMissing("anthropic".into())));
+}
+
+#[test]
+fn a_key_goes_where_the_provider_looks_for_it() {
+    let header = |name: &str| {
+        let config = keyed(name);
+        let found = headers(&config, &profile(name, None)).unwrap();
+        found.iter().map(|(n, v)| format!("{n}: {}", v.expose())).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(header("openai"), "authorization: Bearer sk-1");
+    assert_eq!(header("azure"), "api-key: sk-1");
+    assert_eq!(header("anthropic"), "x-api-key: sk-1, anthropic-version: 2023-06-01");
 }

@@ -1,8 +1,11 @@
 //! Bad upstreams: every failure is typed, names its provider and model, and holds no key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use exile_engine::model::Provider;
 use exile_nodes::providers::Secret;
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::facts::{KEY, at, configured, delta, end, hello, stream};
@@ -87,6 +90,103 @@ async fn silence_ends_at_the_first_byte_and_between_bytes() {
     upstream.gone.notified().await;
 }
 
+/// Milliseconds of silence; long enough for a machine that is busy with other tests.
+const IDLE: u64 = 500;
+
+/// A provider that is patient for `idle` between two bytes and for `total` altogether.
+fn hasty(upstream: &Upstream, name: &str, idle: u64, total: u64) -> Arc<dyn Provider> {
+    configured(upstream, name, |config| {
+        config.first_byte_timeout = Duration::from_millis(idle);
+        config.idle_timeout = Duration::from_millis(idle);
+        config.total_timeout = Duration::from_millis(total);
+    })
+}
+
+/// The fault of a stream that never ends.
+async fn endless(name: &str, answer: Answer, idle: u64, total: u64) -> String {
+    let upstream = Upstream::start([answer]).await;
+    let error = stream(&hasty(&upstream, name, idle, total), &hello("m")).await.0.unwrap_err();
+    assert_eq!(error.fault.code(), "provider_timeout");
+    error.fault.to_string()
+}
+
+#[tokio::test]
+async fn endless_signs_of_life_end_after_ten_times_the_silence() {
+    let ping = "event: ping\ndata: {\"type\": \"ping\"}\n\n";
+    let empty = format!("data: {}\n\n", delta(json!({ "content": "" })));
+    let signs = [
+        ("deepseek", ": keep-alive\n\n"),
+        ("anthropic", ping),
+        ("openai", empty.as_str()),
+        ("lab", "\n"),
+        // A line that drips.
+        ("vllm", "x"),
+    ];
+    let begun = signs.map(|(name, sign)| endless(name, Answer::new(200).drip(sign), IDLE, 60_000));
+    for (fault, (name, sign)) in join_all(begun).await.into_iter().zip(signs) {
+        assert_eq!(fault, "idle timed out after 5000 ms", "{name} {sign:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_whose_body_never_ends_is_a_refusal_all_the_same() {
+    let upstream = Upstream::start([Answer::new(503).then("bus").drip("y")]).await;
+    let error = stream(&hasty(&upstream, "openai", 100, 60_000), &hello("m")).await.0.unwrap_err();
+    assert_eq!(error.fault.code(), "provider_unavailable");
+}
+
+#[tokio::test]
+async fn an_answer_that_never_ends_ends_with_the_whole_time() {
+    let words = format!("data: {}\n\n", delta(json!({ "content": "na " })));
+    let fault = endless("openai", Answer::new(200).drip(&words), 10_000, 1000).await;
+    assert_eq!(fault, "total timed out after 1000 ms");
+    let fault = endless("lab", Answer::new(200).then("{\"a\": \"").drip("x"), 10_000, 1000).await;
+    assert_eq!(fault, "total timed out after 1000 ms");
+}
+
+#[tokio::test]
+async fn sixty_four_megabytes_in_one_line_are_never_held() {
+    let piece = "x".repeat(1024 * 1024);
+    for start in ["data: ", "{\"choices\": \"", ": comment ", "garbage "] {
+        let huge = (0..64).fold(Answer::new(200).then(start), |a, _| a.then(&piece));
+        let (code, text) = fault(huge).await;
+        assert_eq!(code, "provider_garbage", "{start}");
+        assert!(text.contains("longer than") && text.len() < 1000, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_many_small_pieces_is_bounded_too() {
+    let words = format!("data: {}\n\n", delta(json!({ "content": "x".repeat(900_000) })));
+    let (code, text) = fault((0..32).fold(Answer::new(200), |a, _| a.then(&words))).await;
+    assert_eq!((code, text.contains("16777216 bytes")), ("provider_garbage", true), "{text}");
+    let call = |i: usize| json!({ "index": i, "id": i.to_string(), "function": { "name": "f" } });
+    let calls: Vec<_> = (0..600).map(call).collect();
+    let many = format!("data: {}\n\n", delta(json!({ "tool_calls": calls })));
+    let (code, text) = fault(Answer::new(200).then(&many)).await;
+    assert_eq!((code, text.contains("512 tool calls")), ("provider_garbage", true), "{text}");
+}
+
+#[tokio::test]
+async fn what_could_forge_a_line_is_never_sent() {
+    let upstream = Upstream::start([]).await;
+    let provider = at(&upstream, "openai");
+    let mut tool = hello("m");
+    tool.tools[0].name = "add\r\nx-evil: 1".into();
+    for request in [hello("m\r\nx-evil: 1"), hello(""), tool] {
+        let error = stream(&provider, &request).await.0.unwrap_err();
+        assert_eq!(error.fault.code(), "provider_request_invalid", "{error}");
+    }
+    for (name, value) in [("x-a", "b\r\nx-evil: 1"), ("x-a\r\nx-evil", "1")] {
+        let provider = configured(&upstream, "openai", |config| {
+            config.headers = vec![(name.into(), Secret::new(value))];
+        });
+        let error = stream(&provider, &hello("m")).await.0.unwrap_err();
+        assert!(error.to_string().contains("forbidden character"), "{error}");
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
 #[tokio::test]
 async fn nothing_listens_at_the_address() {
     let upstream = Upstream::start([]).await;
@@ -98,8 +198,8 @@ async fn nothing_listens_at_the_address() {
     assert_eq!(error.fault.code(), "provider_unreachable");
 }
 
-#[tokio::test]
-async fn dropping_the_call_closes_the_upstream() {
+/// Whether the upstream sees its client go within 100 ms of a dropped call.
+async fn leaves_at_once() -> bool {
     let half = format!("data: {}\n\n", delta(json!({ "content": "ha" })));
     let upstream = Upstream::start([Answer::new(200).then(&half).silence()]).await;
     let provider = at(&upstream, "openai");
@@ -107,8 +207,19 @@ async fn dropping_the_call_closes_the_upstream() {
     let call = tokio::spawn(async move { provider.stream(&hello("m"), &sender).await });
     assert!(deltas.recv().await.is_some());
     call.abort();
-    let closed = tokio::time::timeout(Duration::from_secs(5), upstream.gone.notified()).await;
-    assert!(closed.is_ok(), "the upstream still has its client");
+    let gone = upstream.gone.notified();
+    tokio::time::timeout(Duration::from_millis(100), gone).await.is_ok()
+}
+
+#[tokio::test]
+async fn dropping_the_call_closes_the_upstream_within_100_ms() {
+    // A machine that is busy with other tests may miss it now and then, never always.
+    for _ in 0..5 {
+        if leaves_at_once().await {
+            return;
+        }
+    }
+    panic!("the upstream still has its client");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ fn good_nodes_have_no_findings() {
     check(
         "a: { kind: llm, skill: desk, tools: [double], model: fast, tool_choice: double }
 b: { kind: tools }
-c: { kind: agent, skill: desk, max_turns: 3, temperature: 0.5 }
+c: { kind: agent, skill: desk, max_turns: 3, temperature: 0.5, reasoning: high }
 d: { kind: tool, tool: double, args: { x: 1 }, into: out }
 e: { kind: set, set: { out: out + 1 } }",
         expect![[""]],
@@ -57,12 +57,13 @@ e: { kind: llm, tool_choice: tripel }",
 #[test]
 fn keys_and_values_that_no_kind_takes() {
     check(
-        "a: { kind: llm, temperature: 3, max_tokens: 0 }
+        "a: { kind: llm, temperature: 3, max_tokens: 0, reasoning: hihg }
 b: { kind: agent, promt: hi, output: {} }
 c: { kind: set, set: {} }
 d: { kind: tool, args: { x: 1 } }
 e: { kind: llm, output: { type: objekt }, into: out }",
         expect![[r#"
+            7: invalid_value
             7: invalid_value
             7: invalid_value
             8: unknown_key

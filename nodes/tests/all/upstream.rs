@@ -43,6 +43,8 @@ enum Piece {
     Silence,
     /// The connection breaks inside the body.
     Break,
+    /// The same bytes until the client goes away, with a pause after each.
+    Drip(Vec<u8>),
 }
 
 impl Answer {
@@ -75,6 +77,21 @@ impl Answer {
         self
     }
 
+    /// Everything that it says.
+    fn text(&self) -> String {
+        let bytes = self.pieces.iter().flat_map(|piece| match piece {
+            Piece::Bytes(bytes) => bytes.as_slice(),
+            Piece::Silence | Piece::Break | Piece::Drip(_) => &[],
+        });
+        String::from_utf8_lossy(&bytes.copied().collect::<Vec<u8>>()).into_owned()
+    }
+
+    /// This again and again, without an end.
+    pub(crate) fn drip(mut self, text: &str) -> Self {
+        self.pieces.push(Piece::Drip(text.as_bytes().to_vec()));
+        self
+    }
+
     pub(crate) fn silence(mut self) -> Self {
         self.pieces.push(Piece::Silence);
         self
@@ -95,6 +112,8 @@ pub(crate) struct Upstream {
     pub(crate) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicUsize>,
+    /// Requests that the rule refused, and why.
+    refused: Arc<Mutex<Vec<String>>>,
     /// A client went away while the server was silent.
     pub(crate) gone: Arc<Notify>,
 }
@@ -114,15 +133,19 @@ impl Upstream {
         let server = (seen.clone(), gone.clone());
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();
+        let refused = Arc::<Mutex<Vec<String>>>::default();
+        let complaints = refused.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::Relaxed);
                 let (seen, gone) = server.clone();
-                let answers = answers.clone();
+                let (answers, complaints) = (answers.clone(), complaints.clone());
                 tokio::spawn(async move {
                     let mut socket = socket;
                     while let Some(request) = read(&mut socket).await {
                         let refused = rule(&request);
+                        let why = refused.as_ref().map(Answer::text);
+                        complaints.lock().unwrap().extend(why);
                         seen.lock().unwrap().push(request);
                         let next = || answers.lock().unwrap().pop_front();
                         let answer = refused.or_else(next).unwrap_or(Answer::new(599));
@@ -133,11 +156,16 @@ impl Upstream {
                 });
             }
         });
-        Self { url, seen, connections, gone }
+        Self { url, seen, connections, refused, gone }
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// What the rule refused so far.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        self.refused.lock().unwrap().clone()
     }
 
     /// How many connections clients have made.
@@ -208,6 +236,15 @@ async fn write(socket: &mut TcpStream, answer: Answer, gone: &Notify) -> bool {
                 return false;
             }
             Piece::Break => return false,
+            Piece::Drip(bytes) => {
+                let chunk = [format!("{:x}\r\n", bytes.len()).as_bytes(), &bytes, b"\r\n"].concat();
+                // The pause is what makes the sender slow; nothing waits for it.
+                while socket.write_all(&chunk).await.is_ok() {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                gone.notify_one();
+                return false;
+            }
         }
     }
     socket.write_all(b"0\r\n\r\n").await.is_ok()

@@ -37,7 +37,9 @@ pub struct ConfigFile {
     /// What is known of models, above what ships: `provider/model`, or the beginning of such names
     /// and a `*`.
     pub catalogue: BTreeMap<String, Claim>,
-    /// Who serves models. `deepseek`, `openai` and `gemini` are known without an entry.
+    /// Who serves models. `deepseek`, `openai`, `gemini` and `anthropic` are known without an entry;
+    /// of `azure`, `openrouter`, `mistral`, `groq`, `xai`, `ollama`, `vllm` and `llamacpp` the rules
+    /// are known, so that they need a `base_url`. A name like `azure-eu` has the rules of `azure`.
     pub providers: BTreeMap<String, Provider>,
     /// What tools may reach of the local network.
     pub outbound: Outbound,
@@ -146,8 +148,11 @@ pub struct AliasTable {
 pub struct Provider {
     /// The key, best as `"${NAME:-}"`.
     pub api_key: Option<String>,
-    /// Address before `/chat/completions`; needed for names that are not built in.
+    /// Address before `/chat/completions` or `/messages`; needed for names that are not built in.
     pub base_url: Option<String>,
+    /// What is spoken: `chat` (OpenAI's chat completions) or `anthropic` (its Messages). Default: what
+    /// the name stands for, else `chat`.
+    pub protocol: Option<Protocol>,
     /// Sent with every request.
     pub headers: BTreeMap<String, String>,
     /// Added to every address.
@@ -159,6 +164,23 @@ pub struct Provider {
     /// How often a call that failed before its answer began is made again; 2 by default.
     #[schemars(range(max = 10))]
     pub retries: Option<u32>,
+    /// How long it may take to begin an answer, if that differs from `timeout`.
+    pub first_byte_timeout: Option<Period>,
+    /// How long it may be silent between two pieces, if that differs from `timeout`. With nothing but
+    /// signs of life it may take ten times as long.
+    pub idle_timeout: Option<Period>,
+    /// How long a whole call may take; `1h` by default.
+    pub total_timeout: Option<Period>,
+}
+
+/// What is spoken with a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// OpenAI's chat completions.
+    Chat,
+    /// Anthropic's Messages.
+    Anthropic,
 }
 
 /// What tools may reach of the local network.

@@ -34,7 +34,7 @@ use exile_nodes::providers::mock::Script;
 use jiff::tz::TimeZone;
 
 pub use complaint::Complaint;
-pub use file::{ConfigFile, Currency, Environment};
+pub use file::{ConfigFile, Currency, Environment, Protocol};
 pub use find::Places;
 pub use models::ProviderSettings;
 pub use variables::Variables;

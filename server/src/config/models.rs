@@ -12,24 +12,36 @@ use std::time::Duration;
 
 use exile_engine::document::child;
 use exile_engine::model::{Aliases, ModelAlias, ModelRef};
+use exile_nodes::providers::{ProviderConfig, built_in as built_in_profiles};
 
 use super::Secret;
 use super::complaint::Complaint;
-use super::file::{Alias, AliasTable, ConfigFile, Environment, Provider};
+use super::file::{Alias, AliasTable, ConfigFile, Environment, Protocol, Provider};
 use super::variables::{Variables, first_named};
-
-/// Providers without an entry, each with the variable of its key, in the order in which an alias
-/// without a key falls to them.
-const BUILT_IN: &[(&str, &str)] =
-    &[("deepseek", "DEEPSEEK_API_KEY"), ("openai", "OPENAI_API_KEY"), ("gemini", "GEMINI_API_KEY")];
 
 /// The alias of nodes that name no model.
 const DEFAULT: &str = "default";
 
 /// Aliases without an entry in development, in the order in which keys are looked for.
-const DEFAULTS: &[(&str, [&str; 3])] = &[
-    (DEFAULT, ["deepseek/deepseek-flash", "openai/gpt-5.1", "gemini/gemini-3-flash"]),
-    ("fast", ["deepseek/deepseek-flash", "openai/gpt-5-mini", "gemini/gemini-3-flash"]),
+const DEFAULTS: &[(&str, [&str; 4])] = &[
+    (
+        DEFAULT,
+        [
+            "deepseek/deepseek-flash",
+            "openai/gpt-5.1",
+            "gemini/gemini-3-flash",
+            "anthropic/claude-sonnet-4-6",
+        ],
+    ),
+    (
+        "fast",
+        [
+            "deepseek/deepseek-flash",
+            "openai/gpt-5-mini",
+            "gemini/gemini-3-flash",
+            "anthropic/claude-haiku-4-5",
+        ],
+    ),
 ];
 
 /// `default` without an entry in production. Other aliases without one stand for what `default`
@@ -50,16 +62,22 @@ pub struct ProviderSettings {
     pub key_variable: String,
     /// Whether it answers without a key.
     pub keyless: bool,
-    /// Address before `/chat/completions`; `None`: the built-in one.
+    /// Address before `/chat/completions` or `/messages`; `None`: the built-in one.
     pub base_url: Option<String>,
+    /// What is spoken; `None`: what the name stands for.
+    pub protocol: Option<Protocol>,
     /// Sent with every request; values may be keys.
     pub headers: Vec<(String, Secret)>,
     /// Added to every address.
     pub query: Vec<(String, String)>,
     /// Goes through it.
     pub proxy: Option<String>,
+    /// How long it may take to begin; `None`: as long as providers may by default.
+    pub first_byte_timeout: Option<Duration>,
     /// How long it may be silent; `None`: as long as providers may by default.
-    pub timeout: Option<Duration>,
+    pub idle_timeout: Option<Duration>,
+    /// How long a whole call may take; `None`: as long as providers may by default.
+    pub total_timeout: Option<Duration>,
     /// How often a call that failed before its answer began is made again; `None`: as often as
     /// calls are by default.
     pub retries: Option<u32>,
@@ -119,9 +137,9 @@ fn providers(
     variables: &Variables,
     complaints: &mut Vec<Complaint>,
 ) -> Vec<ProviderSettings> {
-    let built_in = BUILT_IN.iter().map(|(name, _)| *name);
+    let built_in = built_in_profiles().map(|profile| profile.name);
     let own = file.providers.keys().map(String::as_str);
-    let own = own.filter(|name| !BUILT_IN.iter().any(|(b, _)| b == name));
+    let own = own.filter(|name| !is_built_in(name));
     let empty = Provider::default();
     let mut list = Vec::new();
     for name in built_in.chain(own) {
@@ -135,18 +153,23 @@ fn providers(
     list
 }
 
+fn is_built_in(name: &str) -> bool {
+    built_in_profiles().any(|profile| profile.name == name)
+}
+
 fn check_provider(name: &str, entry: &Provider, place: &str) -> Vec<Complaint> {
     let mut found = Vec::new();
     let mut complain = |place: String, code, message: String, fix: &str| {
         found.push(Complaint { place, code, message, fix: fix.to_owned() });
     };
-    let built_in = BUILT_IN.iter().any(|(b, _)| *b == name);
-    if name == "mock" || name.contains('/') || name.is_empty() {
-        let message = format!("a provider cannot be named `{name}`");
-        complain(place.to_owned(), "provider_name", message, "choose another name, without `/`");
-    } else if !built_in && entry.base_url.as_deref().unwrap_or_default().is_empty() {
+    let forbidden = |c: char| c == '/' || c.is_control() || c.is_whitespace();
+    if name == "mock" || name.contains(forbidden) || name.is_empty() {
+        let message = format!("a provider cannot be named {name:?}");
+        let fix = "choose another name, without `/`, spaces and line breaks";
+        complain(place.to_owned(), "provider_name", message, fix);
+    } else if !is_built_in(name) && entry.base_url.as_deref().unwrap_or_default().is_empty() {
         let message = format!("`{name}` is not built in and has no `base_url`");
-        let fix = "add `base_url:`, the address before `/chat/completions`";
+        let fix = "add `base_url:`, the address before `/chat/completions` or `/messages`";
         complain(place.to_owned(), "base_url_missing", message, fix);
     }
     for (key, value) in [("base_url", &entry.base_url), ("proxy", &entry.proxy)] {
@@ -156,7 +179,26 @@ fn check_provider(name: &str, entry: &Provider, place: &str) -> Vec<Complaint> {
             complain(format!("{place}/{key}"), "address", message, "begin it with https://");
         }
     }
+    for (header, value) in &entry.headers {
+        let letter = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?={}".contains(c);
+        if header.is_empty() || !header.chars().all(letter) || value.chars().any(is_forbidden) {
+            // The value may be a key: it is not shown.
+            let message = format!("the header {header:?} or its value cannot be sent");
+            let fix = "write letters, digits and `-`, and a value of one line";
+            complain(child(&format!("{place}/headers"), header), "header", message, fix);
+        }
+    }
+    if entry.api_key.as_deref().is_some_and(|key| key.trim().chars().any(is_forbidden)) {
+        let message = "the key cannot be sent: it holds a line break or a control character";
+        let fix = "write it as one line";
+        complain(format!("{place}/api_key"), "header", message.to_owned(), fix);
+    }
     found
+}
+
+/// What would end a header's line, or is no text at all.
+fn is_forbidden(c: char) -> bool {
+    c.is_control() && c != '\t'
 }
 
 fn settings(
@@ -167,9 +209,7 @@ fn settings(
 ) -> ProviderSettings {
     let full = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
     let base_url = full(&entry.base_url);
-    let own = BUILT_IN.iter().find(|(b, _)| *b == name).map(|(_, variable)| *variable);
-    let derived = format!("{}_API_KEY", name.to_uppercase().replace('-', "_"));
-    let key_variable = named.or(own).unwrap_or(&derived).to_owned();
+    let key_variable = named.map_or_else(|| ProviderConfig::new(name).key_variable, str::to_owned);
     let from_environment = match (&entry.api_key, &base_url) {
         (None, None) => variables.get(&key_variable).map(str::to_owned),
         _ => None,
@@ -184,7 +224,10 @@ fn settings(
         headers,
         query: entry.query.clone().into_iter().collect(),
         proxy: full(&entry.proxy),
-        timeout: entry.timeout.map(|period| period.0),
+        protocol: entry.protocol,
+        first_byte_timeout: entry.first_byte_timeout.or(entry.timeout).map(|period| period.0),
+        idle_timeout: entry.idle_timeout.or(entry.timeout).map(|period| period.0),
+        total_timeout: entry.total_timeout.map(|period| period.0),
         retries: entry.retries,
     }
 }
@@ -325,7 +368,7 @@ fn model(
     };
     let Some(model) = ModelRef::parse(text) else {
         let fix = "write e.g. deepseek/deepseek-flash".to_owned();
-        complain("model_name", format!("`{text}` is not provider/model"), fix);
+        complain("model_name", format!("{text:?} is not provider/model"), fix);
         return None;
     };
     let known = falls.providers.iter().any(|p| *p.name == *model.provider);

@@ -170,12 +170,12 @@ providers:
   lab: {}
   openai: { base_url: acme }
 ",
-        &expect![[r"
-            2:12 model_name: `deepseek` is not provider/model; write e.g. deepseek/deepseek-flash
-            3:9 provider_unknown: no provider is named `nobody`; name one of deepseek, openai, gemini, lab, or add it under `providers`
+        &expect![[r#"
+            2:12 model_name: "deepseek" is not provider/model; write e.g. deepseek/deepseek-flash
+            3:9 provider_unknown: no provider is named `nobody`; name one of deepseek, openai, gemini, anthropic, lab, or add it under `providers`
             4:8 alias_empty: `own` stands for nothing in development; add `development: provider/model`
-            6:8 base_url_missing: `lab` is not built in and has no `base_url`; add `base_url:`, the address before `/chat/completions`
-            7:23 address: `base_url` is no address; begin it with https://"]],
+            6:8 base_url_missing: `lab` is not built in and has no `base_url`; add `base_url:`, the address before `/chat/completions` or `/messages`
+            7:23 address: `base_url` is no address; begin it with https://"#]],
     );
 }
 
@@ -215,7 +215,7 @@ providers: { deepseek: { key: x } }
         &expect![[r"
             1:1 unknown_key: the key `enviroment` means nothing here; did you mean `environment`?
             2:7 wrong_type: `bind` must be text, not a list; write text
-            3:26 unknown_key: the key `key` means nothing here; there are: `api_key`, `base_url`, `headers`, `proxy`, `query`, `retries`, `timeout`"]],
+            3:26 unknown_key: the key `key` means nothing here; there are: `api_key`, `base_url`, `first_byte_timeout`, `headers`, `idle_timeout`, `protocol`, `proxy`, `query`, `retries`, `timeout`, `total_timeout`"]],
     );
 }
 
@@ -317,4 +317,32 @@ fn a_script_for_the_mock_is_read_from_the_home() {
     fs::write(folder.path().join(".exile/mock.yaml"), script).unwrap();
     let config = load_in(folder.path(), Flags::default(), &[]).unwrap();
     assert_eq!(config.mock.unwrap().0.len(), 1);
+}
+
+#[test]
+fn what_cannot_stand_in_a_header_is_refused_and_not_shown() {
+    check_findings(
+        "providers:\n  acme:\n    base_url: https://acme.example/v1\n    api_key: \"sk-canary\\r\\nx: y\"\n    \
+         headers: { \"x-a\": \"canary\\nb: c\", \"x\\r\\ny\": d, \"x b\": e }\n  \
+         \"a\\nb\": { base_url: https://acme.example/v1 }\nmodels: { fast: \"acme/x\\r\\ny\" }\n",
+        &expect![[r#"
+            4:14 header: the key cannot be sent: it holds a line break or a control character; write it as one line
+            5:23 header: the header "x-a" or its value cannot be sent; write letters, digits and `-`, and a value of one line
+            5:49 header: the header "x\r\ny" or its value cannot be sent; write letters, digits and `-`, and a value of one line
+            5:59 header: the header "x b" or its value cannot be sent; write letters, digits and `-`, and a value of one line
+            6:11 provider_name: a provider cannot be named "a\nb"; choose another name, without `/`, spaces and line breaks
+            7:17 model_name: "acme/x\r\ny" is not provider/model; write e.g. deepseek/deepseek-flash"#]],
+    );
+}
+
+#[test]
+fn a_provider_has_its_protocol_and_its_three_timeouts() {
+    let yaml = "providers:\n  claude: { base_url: https://c.example, protocol: anthropic, timeout: 5s, \
+                idle_timeout: 7s, total_timeout: 2m }\n";
+    let config = load_with(Some(yaml), &[]).unwrap();
+    let provider = config.providers.iter().find(|p| p.name == "claude").unwrap();
+    assert_eq!(provider.protocol, Some(Protocol::Anthropic));
+    let seconds = |time: Option<Duration>| time.map(|t| t.as_secs());
+    let times = [provider.first_byte_timeout, provider.idle_timeout, provider.total_timeout];
+    assert_eq!(times.map(seconds), [Some(5), Some(7), Some(120)]);
 }

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use exile_engine::id::{ConversationId, LogId, MessageId, RunId};
 use exile_engine::journal::IfActive;
-use exile_engine::message::{Message, Role, ToolCall};
+use exile_engine::message::{Image, Message, Role, ToolCall};
 use exile_engine::run::record::{Number, RunOptions};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -42,9 +42,13 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SendBody {
-    /// The text; not empty.
-    #[schema(min_length = 1)]
+    /// The text; not empty, unless there are images.
+    #[serde(default)]
     content: String,
+    /// Pictures to be seen with it: `https://` addresses, or `data:image/png;base64,…`.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    images: Vec<Image>,
     /// Answer as a stream of events; also `Accept: text/event-stream`.
     #[serde(default)]
     stream: bool,
@@ -85,6 +89,10 @@ pub(super) struct MessageView {
     role: &'static str,
     /// The text; empty when an assistant only calls tools.
     content: String,
+    /// Pictures that belong to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    images: Vec<Image>,
     /// What the model thought, if it said.
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning: Option<String>,
@@ -127,11 +135,12 @@ impl From<ToolCall> for CallView {
 
 impl From<MessageRow> for MessageView {
     fn from(row: MessageRow) -> Self {
-        let Message { id, role, content, reasoning, tool_calls, .. } = row.message;
+        let Message { id, role, content, images, reasoning, tool_calls, .. } = row.message;
         Self {
             id,
             role: role.as_str(),
             content,
+            images,
             reasoning,
             tool_calls: tool_calls.into_iter().map(Into::into).collect(),
             tool_call_id: row.message.tool_call_id,
@@ -169,14 +178,15 @@ async fn send(
     JsonBody(body): JsonBody<SendBody>,
 ) -> Result<Response, Problem> {
     let conversation = app.store.conversation(caller.id(), &id).await?.ok_or(Problem::NotFound)?;
-    if body.content.is_empty() {
+    if body.content.is_empty() && body.images.is_empty() {
         let what = "content: must not be empty".into();
         return Err(Problem::Field { field: "content".into(), what });
     }
-    let said = Said { trace, once, content: body.content, if_active: body.if_active };
+    let SendBody { content, images, stream, if_active, on_disconnect } = body;
+    let said = Said { trace, once, content, images, if_active };
     let (run, after) = said.to(&app, &caller, conversation).await?;
-    let mut leaving = Leaving::new(&app, LogId::from(&id), &run, body.on_disconnect);
-    if body.stream || accepts {
+    let mut leaving = Leaving::new(&app, LogId::from(&id), &run, on_disconnect);
+    if stream || accepts {
         return Ok(sse::stream(&app, run, after, leaving));
     }
     let stopped = start::stopped(&app, &run, after).await;
@@ -195,6 +205,7 @@ struct Said {
     trace: Trace,
     once: Once,
     content: String,
+    images: Vec<Image>,
     if_active: IfActive,
 }
 
@@ -213,7 +224,8 @@ impl Said {
             // Sent before, by a request that was cut off.
             return Ok((known.run, 0));
         }
-        let message = Message::text(id, Role::User, self.content);
+        let message =
+            Message { images: self.images, ..Message::text(id, Role::User, self.content) };
         let waits = match self.if_active {
             IfActive::Interrupt | IfActive::Rollback => None,
             IfActive::Reject | IfActive::Enqueue => {
@@ -232,7 +244,10 @@ impl Said {
 }
 
 fn turn(conversation: Conversation, message: &Message, if_active: IfActive) -> Wish {
-    let said = json!([{ "id": message.id, "role": message.role, "content": message.content }]);
+    let mut said = json!([{ "id": message.id, "role": message.role, "content": message.content }]);
+    if !message.images.is_empty() {
+        said[0]["images"] = json!(message.images);
+    }
     Wish {
         graph: conversation.graph,
         conversation: Some(conversation.id),

@@ -29,7 +29,7 @@ struct ProtocolView {
     #[schema(value_type = Object)]
     message: Value,
     /// Why a model stopped.
-    finish: [&'static str; 4],
+    finish: [&'static str; 5],
     /// Where a run may be.
     statuses: [&'static str; 7],
     /// How an answer streams.
@@ -78,7 +78,7 @@ async fn read() -> Json<ProtocolView> {
         version: 1,
         roles: ["system", "user", "assistant", "tool"],
         message: json!(MessageView::schema()),
-        finish: ["stop", "length", "filtered", "refused"],
+        finish: ["stop", "tool_calls", "length", "filtered", "refused"],
         statuses: [
             "queued",
             "running",

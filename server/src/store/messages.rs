@@ -89,20 +89,22 @@ impl Store {
 macro_rules! whole {
     () => {
         "m.id, m.role, m.content, m.model, iif(
-             coalesce(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers)
-                 IS NULL, NULL,
-             json_array(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers))"
+             coalesce(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers,
+                      m.images) IS NULL, NULL,
+             json_array(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers,
+                        m.images))"
     };
 }
 
 fn whole(row: &SqliteRow) -> Result<Message, StoreError> {
     let rest: Option<&str> = row.try_get(4)?;
-    let [reasoning, tool_calls, tool_call_id, tool_name, opaque, covers]: [Option<String>; 6] =
-        parsed(rest)?.unwrap_or_default();
+    let rest: [Option<String>; 7] = parsed(rest)?.unwrap_or_default();
+    let [reasoning, tool_calls, tool_call_id, tool_name, opaque, covers, images] = rest;
     Ok(Message {
         id: MessageId::from(row.try_get::<&str, _>(0)?),
         role: role(row.try_get(1)?)?,
         content: row.try_get(2)?,
+        images: parsed(images.as_deref())?.unwrap_or_default(),
         model: row.try_get(3)?,
         reasoning,
         tool_calls: parsed(tool_calls.as_deref())?.unwrap_or_default(),
@@ -128,16 +130,18 @@ pub(super) async fn put(
 ) -> Result<(), StoreError> {
     let message = &stored.message;
     let calls = (!message.tool_calls.is_empty()).then(|| column::json(&message.tool_calls));
+    let images = (!message.images.is_empty()).then(|| column::json(&message.images));
     sqlx::query(
         "INSERT INTO exile_llm_message
              (id, log, run, number, shown, role, content, reasoning, tool_calls, tool_call_id,
-              tool_name, model, opaque, covers, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+              tool_name, model, opaque, covers, created_at, images)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
          ON CONFLICT (id, log) DO UPDATE SET
              shown = excluded.shown, role = excluded.role, content = excluded.content,
              reasoning = excluded.reasoning, tool_calls = excluded.tool_calls,
              tool_call_id = excluded.tool_call_id, tool_name = excluded.tool_name,
-             model = excluded.model, opaque = excluded.opaque, covers = excluded.covers",
+             model = excluded.model, opaque = excluded.opaque, covers = excluded.covers,
+             images = excluded.images",
     )
     .bind(message.id.as_str())
     .bind(key)
@@ -154,6 +158,7 @@ pub(super) async fn put(
     .bind(message.opaque.as_ref().map(column::json).transpose()?)
     .bind(message.covers.as_ref().map(MessageId::as_str))
     .bind(at_ms)
+    .bind(images.transpose()?)
     .execute(connection)
     .await?;
     Ok(())
@@ -220,6 +225,7 @@ fn to_message(row: &SqliteRow) -> Result<Message, StoreError> {
         id: MessageId::from(row.try_get::<&str, _>("id")?),
         role: role(row.try_get("role")?)?,
         content: row.try_get("content")?,
+        images: column::maybe_parsed(row, "images")?.unwrap_or_default(),
         reasoning: row.try_get("reasoning")?,
         tool_calls: column::maybe_parsed(row, "tool_calls")?.unwrap_or_default(),
         tool_call_id: row.try_get("tool_call_id")?,

@@ -130,6 +130,7 @@ impl Node for Wants {
             temperature: None,
             max_tokens: None,
             output_schema: None,
+            reasoning: None,
             shown: true,
         };
         let answer = cx.call_model(call).await?;

@@ -44,6 +44,7 @@ impl Node for Asks {
                 temperature: None,
                 max_tokens: None,
                 output_schema: None,
+                reasoning: None,
                 shown: true,
             })
             .await?;

@@ -1,142 +1,114 @@
-//! Puts the pieces of an answer together: chunks of a stream, or one whole reply.
+//! Puts the pieces of a chat answer together: chunks of a stream, or one whole reply.
 //!
 //! Invariants:
 //! - Fields that are unknown, absent, null or of a surprising type are passed over (wire facts
 //!   3, 5); only an error field, or no answer at all, fails.
-//! - Every tool call ends up with a name, and with an id that no other call of the answer has
-//!   (wire fact 6).
-//! - A call that the end of the answer may have cut is never given out (wire fact 7).
+//! - Of several choices the first alone is read.
 
-mod calls;
+mod details;
 
-use exile_engine::model::{Delta, Finish, ModelReply, ProviderFault, Usage};
+use exile_engine::model::{Delta, Finish, ProviderFault, Usage};
 use serde_json::{Value, json};
 
-use super::error;
-use calls::Calls;
+use super::REASONING_FIELD;
+use crate::providers::answer::{Answer, Assemble};
+use crate::providers::error;
+use details::Details;
 
 /// An answer on its way in.
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
-    content: String,
-    reasoning: Option<String>,
-    refused: bool,
-    calls: Calls,
-    finish: Option<Finish>,
-    usage: Option<Usage>,
-    model: Option<String>,
-    id: Option<String>,
-    extra_content: Option<Value>,
-    /// Some choice was seen, if only an empty one.
-    answered: bool,
+    answer: Answer,
+    details: Details,
+    /// The index of the choice that is read.
+    choice: Option<u64>,
 }
 
-impl Assembler {
-    /// Takes one chunk of a stream, or one whole reply, and gives what of it can be shown.
-    pub(crate) fn take(&mut self, chunk: &Value) -> Result<Vec<Delta>, ProviderFault> {
+impl Assemble for Assembler {
+    fn take(&mut self, chunk: &Value, shown: &mut Vec<Delta>) -> Result<(), ProviderFault> {
         if let Some(fault) = error::inside_answer(chunk) {
             return Err(fault);
         }
+        let answer = &mut self.answer;
         let text = |key: &str| chunk[key].as_str().filter(|s| !s.is_empty()).map(str::to_owned);
-        self.model = text("model").or(self.model.take());
-        self.id = text("id").or(self.id.take());
-        self.usage = usage(&chunk["usage"]).or(self.usage);
-        // Only the first choice was asked for; a chunk may hold none (wire fact 3).
-        let Some(choice) = chunk["choices"].get(0) else { return Ok(Vec::new()) };
-        self.answered = true;
-        self.usage = usage(&choice["usage"]).or(self.usage);
+        answer.model = text("model").or(answer.model.take());
+        answer.id = text("id").or(answer.id.take());
+        answer.usage = usage(&chunk["usage"]).or(answer.usage);
+        // A chunk may hold no choice (wire fact 3).
+        let Some(choice) = self.read_choice(chunk) else { return Ok(()) };
+        self.answer.begun = true;
+        self.answer.usage = usage(&choice["usage"]).or(self.answer.usage);
         let part = if choice["delta"].is_object() { &choice["delta"] } else { &choice["message"] };
-        let deltas = self.part(part);
+        self.part(part, shown);
         if let Some(reason) = choice["finish_reason"].as_str().filter(|r| !r.is_empty()) {
-            self.finish = Some(finish(reason)?);
+            self.answer.finish = Some(finish(reason)?);
         }
-        Ok(deltas)
+        Ok(())
     }
 
-    /// Whether the model has said why it stopped.
-    pub(crate) fn finished(&self) -> bool {
-        self.finish.is_some()
+    fn answer(&self) -> &Answer {
+        &self.answer
     }
 
-    /// Whether anything of an answer came.
-    pub(crate) fn answered(&self) -> bool {
-        self.answered
-    }
-
-    /// The whole answer. `mint` makes ids for calls that came without one.
-    pub(crate) fn reply(self, asked: &str, mint: &mut dyn FnMut() -> String) -> ModelReply {
-        let finish = match self.finish {
-            _ if self.refused => Finish::Refused,
-            Some(finish) => finish,
-            None => Finish::Stop,
-        };
-        let cut = matches!(finish, Finish::Length | Finish::Filtered);
-        ModelReply {
-            content: self.content,
-            reasoning: self.reasoning,
-            tool_calls: self.calls.close(cut, mint),
-            finish,
-            usage: self.usage,
-            model: self.model.unwrap_or_else(|| asked.to_owned()),
-            id: self.id,
-            opaque: self.extra_content.map(|extra| json!({ "extra_content": extra })),
+    fn close(mut self: Box<Self>) -> Answer {
+        if let Some(details) = self.details.close() {
+            self.answer.opaque.insert("reasoning_details".into(), details);
         }
+        self.answer
+    }
+}
+
+impl Assembler {
+    /// The choice that is read: of those of the first chunk that holds any, the first.
+    fn read_choice<'c>(&mut self, chunk: &'c Value) -> Option<&'c Value> {
+        let index = |choice: &Value| choice["index"].as_u64().unwrap_or(0);
+        let choices = || chunk["choices"].as_array().into_iter().flatten();
+        let wanted = *self.choice.get_or_insert(choices().map(index).min()?);
+        choices().find(|choice| index(choice) == wanted)
     }
 
     /// A delta or a message.
-    fn part(&mut self, part: &Value) -> Vec<Delta> {
-        let mut deltas = Vec::new();
+    fn part(&mut self, part: &Value, shown: &mut Vec<Delta>) {
+        let answer = &mut self.answer;
+        answer.size += self.details.take(&part["reasoning_details"]);
         // Servers name it one way or the other, some both ways at once (wire fact 26).
-        let thought = ["reasoning_content", "reasoning"].iter().find_map(|k| part[*k].as_str());
-        if let Some(thought) = thought {
-            self.think(thought, &mut deltas);
+        let named = |key: &&str| part[*key].is_string();
+        if let Some(field) = ["reasoning_content", "reasoning"].into_iter().find(named) {
+            answer.opaque.insert(REASONING_FIELD.into(), json!(field));
+            answer.think(part[field].as_str().unwrap_or_default(), shown);
+        } else if let Some(thought) = details::text(&part["reasoning_details"]) {
+            answer.think(&thought, shown);
         }
         match &part["content"] {
-            Value::String(text) => self.say(text, &mut deltas),
-            Value::Array(parts) => parts.iter().for_each(|p| self.content_part(p, &mut deltas)),
+            Value::String(text) => answer.say(text, shown),
+            Value::Array(parts) => parts.iter().for_each(|p| content_part(answer, p, shown)),
             _ => {}
         }
         if let Some(refusal) = part["refusal"].as_str().filter(|r| !r.is_empty()) {
-            self.refused = true;
-            self.say(refusal, &mut deltas);
+            answer.refused = true;
+            answer.say(refusal, shown);
         }
-        for fragment in part["tool_calls"].as_array().into_iter().flatten() {
-            self.calls.take(fragment);
-        }
+        part["tool_calls"].as_array().into_iter().flatten().for_each(|f| answer.call(f));
         if part["extra_content"].is_object() {
-            self.extra_content = Some(part["extra_content"].clone());
+            let extra = part["extra_content"].clone();
+            answer.opaque.insert("extra_content".into(), extra);
         }
-        deltas
     }
+}
 
-    /// One item of a content list: text, or thinking that itself is a list.
-    fn content_part(&mut self, part: &Value, deltas: &mut Vec<Delta>) {
-        if let Some(text) = part["text"].as_str() {
-            self.say(text, deltas);
-        }
-        match &part["thinking"] {
-            Value::String(thought) => self.think(thought, deltas),
-            Value::Array(parts) => {
-                for thought in parts.iter().filter_map(|p| p["text"].as_str()) {
-                    self.think(thought, deltas);
-                }
+/// One item of a content list: text, or thinking that itself is a list.
+fn content_part(answer: &mut Answer, part: &Value, shown: &mut Vec<Delta>) {
+    if let Some(text) = part["text"].as_str() {
+        answer.say(text, shown);
+    }
+    match &part["thinking"] {
+        Value::String(thought) => answer.think(thought, shown),
+        Value::Array(parts) => {
+            for thought in parts.iter().filter_map(|p| p["text"].as_str()) {
+                answer.think(thought, shown);
             }
-            _ => {}
         }
-    }
-
-    fn say(&mut self, text: &str, deltas: &mut Vec<Delta>) {
-        if !text.is_empty() {
-            self.content.push_str(text);
-            deltas.push(Delta::Text(text.to_owned()));
-        }
-    }
-
-    fn think(&mut self, thought: &str, deltas: &mut Vec<Delta>) {
-        self.reasoning.get_or_insert_default().push_str(thought);
-        if !thought.is_empty() {
-            deltas.push(Delta::Reasoning(thought.to_owned()));
-        }
+        _ => {}
     }
 }
 
@@ -145,11 +117,12 @@ fn finish(reason: &str) -> Result<Finish, ProviderFault> {
     let failed =
         |detail: &str| Err(ProviderFault::Unavailable { status: 200, detail: detail.to_owned() });
     match reason.to_ascii_lowercase().as_str() {
+        "tool_calls" | "function_call" => Ok(Finish::ToolCalls),
         "length" | "max_tokens" | "model_length" => Ok(Finish::Length),
         "content_filter" | "safety" => Ok(Finish::Filtered),
         "refusal" => Ok(Finish::Refused),
         "insufficient_system_resource" => failed("it lacks the resources to go on"),
-        "error" => failed("the answer ended with an error"),
+        "error" | "abort" => failed("the answer ended with an error"),
         other if other.contains("malformed_function_call") => {
             failed("the model wrote a tool call that cannot be read")
         }
@@ -158,7 +131,7 @@ fn finish(reason: &str) -> Result<Finish, ProviderFault> {
 }
 
 /// Tokens as counted by the provider; `None` for null or an object without counts.
-fn usage(usage: &Value) -> Option<Usage> {
+pub(super) fn usage(usage: &Value) -> Option<Usage> {
     let input = usage["prompt_tokens"].as_u64()?;
     let cached = usage["prompt_tokens_details"]["cached_tokens"]
         .as_u64()

@@ -1,25 +1,21 @@
 //! The body of a call: what was asked, in the shape that this model of this provider takes.
 //!
-//! Invariants:
-//! - Whoever wrote the earlier messages, the body is valid: every tool call is followed by its
-//!   answer, and no answer stands without its call.
+//! Invariants, besides those of `turns.rs`:
 //! - Fields that a provider gave with a message return verbatim to the model that gave them, and
 //!   to no other (wire facts 16, 21).
 //! - The same request gives the same bytes, so that a provider's prefix cache hits.
 
-use std::collections::HashSet;
-
-use exile_engine::message::{Message, Role, ToolCall};
-use exile_engine::model::{ModelRequest, ToolChoice};
-use exile_engine::tool::{ToolAnswer, ToolError, ToolErrorKind, ToolSpec};
+use exile_engine::message::{Image, Role};
+use exile_engine::model::{Effort, ModelRequest, ToolChoice};
+use exile_engine::tool::ToolSpec;
 use serde_json::{Map, Value, json};
 
-use super::profile::{Echo, ForcedChoice, Json, Rules};
+use super::REASONING_FIELD;
+use crate::providers::profile::{Echo, ForcedChoice, Json, Rules, Schemas, Temperature, Thinking};
+use crate::providers::schema;
+use crate::providers::turns::{Answered, Called, Turn, Turns};
 
-/// Longest id of a tool call that every provider takes.
-const ID_LIMIT: usize = 40;
-
-/// What the body depends on besides the request.
+/// What a body depends on besides the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wire<'a> {
     /// Name of the provider as configured.
@@ -39,14 +35,20 @@ impl Wire<'_> {
         body.insert("model".into(), json!(request.model));
         body.insert("messages".into(), self.messages(request));
         if !request.tools.is_empty() {
-            let tools: Vec<Value> = request.tools.iter().map(function).collect();
+            let rule = self.rules.schemas;
+            let tools: Vec<Value> = request.tools.iter().map(|t| function(t, rule)).collect();
             body.insert("tools".into(), tools.into());
-            self.choose(&request.tool_choice, &mut body);
         }
-        if let (Some(temperature), true) = (request.temperature, self.rules.temperature) {
+        let effort = self.choose(request, &mut body);
+        if let Some(effort) = effort {
+            self.think(effort, &mut body);
+        }
+        if let Some(temperature) = request.temperature
+            && self.takes_temperature(effort)
+        {
             body.insert("temperature".into(), json!(temperature));
         }
-        if let Some(limit) = request.max_tokens {
+        if let Some(limit) = request.max_tokens.or(self.rules.default_max_tokens) {
             body.insert(self.rules.max_tokens.into(), json!(limit));
         }
         if let Some(schema) = &request.output_schema
@@ -56,110 +58,160 @@ impl Wire<'_> {
         }
         if self.stream {
             body.insert("stream".into(), json!(true));
-            body.insert("stream_options".into(), json!({ "include_usage": true }));
+            if self.rules.asks_usage {
+                body.insert("stream_options".into(), json!({ "include_usage": true }));
+            }
         }
         Value::Object(body)
     }
 
-    fn choose(&self, choice: &ToolChoice, body: &mut Map<String, Value>) {
-        let choice = match choice {
-            ToolChoice::Auto => return,
+    /// Writes the choice of tools; gives how hard to think, which a forced choice may rule out.
+    fn choose(&self, request: &ModelRequest, body: &mut Map<String, Value>) -> Option<Effort> {
+        let wanted = request.reasoning.and_then(|wanted| self.rules.effort(wanted));
+        if request.tools.is_empty() {
+            return wanted;
+        }
+        let choice = match &request.tool_choice {
+            ToolChoice::Auto => return wanted,
             ToolChoice::None => json!("none"),
             ToolChoice::Required => json!("required"),
             ToolChoice::Named(name) => json!({ "type": "function", "function": { "name": name } }),
         };
         let forced = choice != json!("none");
-        if forced && self.rules.forced_choice == ForcedChoice::WithoutThinking {
-            body.insert("thinking".into(), json!({ "type": "disabled" }));
-        }
         body.insert("tool_choice".into(), choice);
+        if forced && self.rules.forced_choice == ForcedChoice::WithoutThinking {
+            return Some(Effort::None);
+        }
+        wanted
+    }
+
+    fn think(&self, effort: Effort, body: &mut Map<String, Value>) {
+        let word = match effort {
+            // What is highest has a name of its own everywhere but at DeepSeek.
+            Effort::Max if self.rules.thinking != Thinking::Switch => json!("xhigh"),
+            effort => json!(effort),
+        };
+        let off = effort == Effort::None;
+        match self.rules.thinking {
+            Thinking::Switch => {
+                let switch = if off { "disabled" } else { "enabled" };
+                body.insert("thinking".into(), json!({ "type": switch }));
+                if !off {
+                    body.insert("reasoning_effort".into(), word);
+                }
+            }
+            Thinking::Nested => {
+                let nested =
+                    if off { json!({ "enabled": false }) } else { json!({ "effort": word }) };
+                body.insert("reasoning".into(), nested);
+            }
+            Thinking::Effort | Thinking::Adaptive | Thinking::Budget => {
+                body.insert("reasoning_effort".into(), word);
+            }
+        }
+    }
+
+    fn takes_temperature(&self, effort: Option<Effort>) -> bool {
+        match self.rules.temperature {
+            Temperature::Always => true,
+            Temperature::WithoutThinking => effort == Some(Effort::None),
+            Temperature::UnlessThinking => effort.is_none_or(|e| e == Effort::None),
+            Temperature::Never => false,
+        }
     }
 
     fn response_format(&self, schema: &Value, tools: bool) -> Option<Value> {
+        if schema["type"] != "object" {
+            // No provider enforces another root: the model is told, and its answer checked.
+            return None;
+        }
         let whole = || {
-            let strict = is_strict(schema);
+            let strict = schema::is_strict(schema);
+            let schema = schema::parameters(schema, self.rules.schemas);
             json!({ "type": "json_schema",
                 "json_schema": { "name": "answer", "strict": strict, "schema": schema } })
         };
         match self.rules.json {
             Json::Schema => Some(whole()),
             Json::SchemaWithoutTools if !tools => Some(whole()),
-            Json::Object if schema["type"] == "object" => Some(json!({ "type": "json_object" })),
-            Json::SchemaWithoutTools | Json::Object | Json::Told => None,
+            Json::StrictSchema if schema::is_strict(schema) => Some(whole()),
+            Json::Object => Some(json!({ "type": "json_object" })),
+            Json::SchemaWithoutTools | Json::StrictSchema | Json::Told => None,
         }
     }
 
     fn messages(&self, request: &ModelRequest) -> Value {
-        let messages = &request.messages;
-        let head = messages.iter().take_while(|m| m.role == Role::System).count();
+        let conversation =
+            Turns::of(request, self.provider, self.rules.call_ids, self.rules.images);
         let mut out = Vec::new();
-        if head > 0 {
+        if !conversation.system.is_empty() {
             // One system message: many chat templates take no second one.
-            let texts: Vec<&str> = messages[..head].iter().map(|m| m.content.as_str()).collect();
-            out.push(json!({ "role": "system", "content": texts.join("\n\n") }));
+            let text = conversation.system.join("\n\n");
+            out.push(json!({ "role": "system", "content": text }));
         }
-        let mut answered = HashSet::new();
-        for (i, message) in messages.iter().enumerate().skip(head) {
-            match message.role {
-                Role::System | Role::User => {
-                    let role = message.role.as_str();
-                    out.push(json!({ "role": role, "content": message.content }));
+        for turn in &conversation.turns {
+            match turn {
+                Turn::Said { role, text, images } => {
+                    out.push(json!({ "role": role.as_str(), "content": content(text, images) }));
                 }
-                Role::Assistant => {
-                    self.assistant(&request.model, i, message, &mut out);
-                    for (j, call) in message.tool_calls.iter().enumerate() {
-                        let found = answer(messages, i, &call.id, &mut answered);
-                        let id = wire_id(call, i, j);
-                        let content = found.unwrap_or_else(not_run);
-                        out.push(json!({ "role": "tool", "tool_call_id": id, "content": content }));
-                    }
+                Turn::Answered(answered) => {
+                    out.push(self.assistant(answered));
+                    out.extend(answered.calls.iter().map(|called| {
+                        json!({ "role": "tool", "tool_call_id": called.id,
+                            "content": called.answer })
+                    }));
                 }
-                // Sent right after its call; without one it is not sent at all.
-                Role::Tool => {}
             }
+        }
+        if self.rules.ends_with_user && conversation.ends_with_answer() {
+            out.push(json!({ "role": Role::User.as_str(), "content": GO_ON }));
         }
         out.into()
     }
 
-    fn assistant(&self, model: &str, at: usize, message: &Message, out: &mut Vec<Value>) {
-        if message.content.is_empty() && message.tool_calls.is_empty() {
-            return;
-        }
-        let author = message.model.as_deref().unwrap_or_default();
-        let (by, written_by) = author.split_once('/').unwrap_or_default();
-        let same_provider = by == self.provider;
-        let same_model = same_provider && written_by == model && self.signed;
+    fn assistant(&self, answered: &Answered<'_>) -> Value {
+        let message = answered.message;
+        let returns = answered.same_model && self.signed;
         let mut wire = Map::new();
         wire.insert("role".into(), json!("assistant"));
         let content = (!message.content.is_empty()).then_some(&message.content);
         wire.insert("content".into(), json!(content));
-        if self.rules.reasoning == Echo::Always {
-            let own = message.reasoning.as_deref().filter(|_| same_provider);
-            wire.insert("reasoning_content".into(), json!(own.unwrap_or_default()));
+        match self.rules.reasoning {
+            Echo::Always => {
+                let own = message.reasoning.as_deref().filter(|_| answered.same_provider);
+                wire.insert("reasoning_content".into(), json!(own.unwrap_or_default()));
+            }
+            Echo::AsReceived if answered.same_model && !answered.calls.is_empty() => {
+                let field = message.opaque.as_ref().and_then(|o| o[REASONING_FIELD].as_str());
+                if let (Some(field), Some(own)) = (field, &message.reasoning) {
+                    wire.insert(field.into(), json!(own));
+                }
+            }
+            Echo::AsReceived | Echo::No => {}
         }
-        if same_model {
+        if returns {
             returned(message.opaque.as_ref(), &mut wire);
         }
-        if !message.tool_calls.is_empty() {
-            let call = |(j, call)| self.call(same_model, (at, j), call);
-            let calls: Vec<Value> = message.tool_calls.iter().enumerate().map(call).collect();
+        if !answered.calls.is_empty() {
+            let call = |(place, called)| self.call(returns, place, called);
+            let calls: Vec<Value> = answered.calls.iter().enumerate().map(call).collect();
             wire.insert("tool_calls".into(), calls.into());
         }
-        out.push(Value::Object(wire));
+        Value::Object(wire)
     }
 
-    fn call(&self, same_model: bool, (at, j): (usize, usize), call: &ToolCall) -> Value {
+    fn call(&self, returns: bool, place: usize, called: &Called<'_>) -> Value {
         let mut wire = Map::new();
-        wire.insert("id".into(), json!(wire_id(call, at, j)));
+        wire.insert("id".into(), json!(called.id));
         wire.insert("type".into(), json!("function"));
-        let arguments = wire_arguments(&call.arguments);
-        wire.insert("function".into(), json!({ "name": call.name, "arguments": arguments }));
-        if same_model {
-            returned(call.opaque.as_ref(), &mut wire);
+        let function = json!({ "name": called.name, "arguments": called.arguments() });
+        wire.insert("function".into(), function);
+        if returns {
+            returned(called.call.opaque.as_ref(), &mut wire);
         }
         // Of parallel calls the first alone is signed.
         if let Some(stand_in) = self.rules.foreign_signature
-            && j == 0
+            && place == 0
             && !wire.contains_key("extra_content")
         {
             let google = json!({ "google": { "thought_signature": stand_in } });
@@ -169,77 +221,31 @@ impl Wire<'_> {
     }
 }
 
+/// What a user says where the last word would else be the model's own.
+pub(crate) const GO_ON: &str = "Go on.";
+
+/// A text, or a text and what is to be seen with it.
+fn content(text: &str, images: &[Image]) -> Value {
+    if images.is_empty() {
+        return json!(text);
+    }
+    let words = (!text.is_empty()).then(|| json!({ "type": "text", "text": text }));
+    let image = |image: &Image| json!({ "type": "image_url", "image_url": { "url": image.url() } });
+    words.into_iter().chain(images.iter().map(image)).collect()
+}
+
 /// Puts back what a provider gave.
 fn returned(opaque: Option<&Value>, wire: &mut Map<String, Value>) {
     for (key, value) in opaque.and_then(Value::as_object).into_iter().flatten() {
-        wire.insert(key.clone(), value.clone());
-    }
-}
-
-/// The content of the first tool message after `from` that answers `id` and no earlier call.
-fn answer(
-    messages: &[Message],
-    from: usize,
-    id: &str,
-    used: &mut HashSet<usize>,
-) -> Option<String> {
-    let answers = |m: &Message| m.role == Role::Tool && m.tool_call_id.as_deref() == Some(id);
-    let mut later = messages.iter().enumerate().skip(from + 1);
-    let (at, message) = later.find(|(at, m)| answers(m) && !used.contains(at))?;
-    used.insert(at);
-    Some(message.content.clone())
-}
-
-/// What stands for an answer that nobody gave.
-fn not_run() -> String {
-    let error = ToolError::new(ToolErrorKind::NotRun, "this call was never made");
-    ToolAnswer::Failed(error).to_text()
-}
-
-/// The call's id; one that is too long for other providers is replaced by its place.
-fn wire_id(call: &ToolCall, message: usize, place: usize) -> String {
-    if call.id.is_empty() || call.id.len() > ID_LIMIT {
-        format!("call_{message}_{place}")
-    } else {
-        call.id.clone()
-    }
-}
-
-/// Servers that fill a chat template parse the arguments and fail on what is no object; what was
-/// wrong with them stands in the tool's answer.
-fn wire_arguments(text: &str) -> &str {
-    match serde_json::from_str::<Map<String, Value>>(text) {
-        Ok(_) => text,
-        Err(_) => "{}",
-    }
-}
-
-fn function(tool: &ToolSpec) -> Value {
-    let mut parameters = tool.parameters.clone();
-    if let Some(root) = parameters.as_object_mut() {
-        // Servers that check for a closed set of keywords refuse it.
-        root.remove("$schema");
-    }
-    json!({ "type": "function", "function": {
-        "name": tool.name, "description": tool.description, "parameters": parameters } })
-}
-
-/// Whether a provider can enforce the schema to the letter (wire fact 12): every object is
-/// closed and requires all its properties.
-fn is_strict(schema: &Value) -> bool {
-    let nested = |key: &str| schema[key].as_array().into_iter().flatten();
-    let inner = || {
-        let properties = schema["properties"].as_object().into_iter().flatten().map(|(_, v)| v);
-        properties.chain(nested("anyOf")).chain(schema.get("items"))
-    };
-    let closed = match schema["properties"].as_object() {
-        Some(properties) => {
-            let required = |name: &String| nested("required").any(|r| r == name);
-            schema["additionalProperties"] == false && properties.keys().all(required)
+        if key != REASONING_FIELD {
+            wire.insert(key.clone(), value.clone());
         }
-        None => schema["type"] != "object",
-    };
-    closed && inner().all(is_strict)
+    }
+}
+
+fn function(tool: &ToolSpec, rule: Schemas) -> Value {
+    json!({ "type": "function", "function": { "name": tool.name, "description": tool.description,
+        "parameters": schema::parameters(&tool.parameters, rule) } })
 }
 
 #[cfg(test)]

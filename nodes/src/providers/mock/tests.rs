@@ -24,6 +24,7 @@ fn request(messages: Vec<Message>, tools: &[&str]) -> ModelRequest {
         temperature: None,
         max_tokens: None,
         output_schema: None,
+        reasoning: None,
     }
 }
 

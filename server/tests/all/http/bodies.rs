@@ -42,7 +42,7 @@ async fn bad_bodies_are_refused_with_their_place_and_store_nothing() {
     let messages = format!("{conversation}/messages");
     let deep = format!("{{\"content\": {}{}}}", "[".repeat(1000), "]".repeat(1000));
     let in_string = json!({ "content": "[".repeat(1000), "x": 1 }).to_string();
-    let cases: [(&str, &[u8], u16, &str, &str); 15] = [
+    let cases: [(&str, &[u8], u16, &str, &str); 16] = [
         (&messages, b"{\"content\": \"hi\"", 400, "malformed_json", "EOF"),
         (&messages, b"{\"content\": \"hi\"} {}", 400, "malformed_json", "trailing"),
         (&messages, b"content=hi", 400, "malformed_json", "line 1 column 1"),
@@ -53,7 +53,14 @@ async fn bad_bodies_are_refused_with_their_place_and_store_nothing() {
         (&messages, deep.as_bytes(), 400, "json_too_deep", "line 1, column 76"),
         (&messages, in_string.as_bytes(), 422, "invalid_field", "unknown field `x`"),
         (&messages, br#"{"content": 7}"#, 422, "invalid_field", "content: invalid type"),
-        (&messages, br#"{"stream": true}"#, 422, "invalid_field", "missing field `content`"),
+        (&messages, br#"{"stream": true}"#, 422, "invalid_field", "content: must not be empty"),
+        (
+            &messages,
+            br#"{"images": ["file:///x"]}"#,
+            422,
+            "invalid_field",
+            "images[0]: an image is",
+        ),
         (&messages, br#"{"content": ""}"#, 422, "invalid_field", "must not be empty"),
         (&messages, br#"["hi", true]"#, 422, "invalid_field", "must be an object"),
         ("/api/conversations", br#"{"grahp": "x"}"#, 422, "invalid_field", "unknown field `grahp`"),

@@ -1,16 +1,19 @@
 //! Chunks as the named servers send them.
 #![allow(clippy::needless_pass_by_value, reason = "literals are handed over")]
 
+use exile_engine::model::ModelReply;
+
 use super::*;
 
 /// Assembles chunks; calls are shown as `id name arguments`, minted ids as `new1`, `new2`, ….
 fn assemble(chunks: &[Value]) -> ModelReply {
     let mut assembler = Assembler::default();
     for chunk in chunks {
-        assembler.take(chunk).unwrap();
+        assembler.take(chunk, &mut Vec::new()).unwrap();
     }
     let mut minted = 0;
-    assembler.reply("asked", &mut || {
+    let whole = chunks.iter().any(|chunk| !chunk["choices"][0]["message"].is_null());
+    Box::new(assembler).close().reply("asked", whole, &mut || {
         minted += 1;
         format!("new{minted}")
     })
@@ -133,6 +136,17 @@ fn fact_07_a_cut_answer_keeps_whole_calls_only() {
 }
 
 #[test]
+fn fact_07_a_stream_that_was_broken_off_or_never_says_why_it_ended_keeps_whole_calls_only() {
+    let chunk = delta(json!({ "tool_calls": [call(json!(0), json!("a"), "wipe", "")] }));
+    assert_eq!(assemble(std::slice::from_ref(&chunk)).tool_calls, []);
+    let refused = json!({ "choices": [{ "delta": {}, "finish_reason": "refusal" }] });
+    assert_eq!(assemble(&[chunk.clone(), refused]).tool_calls, []);
+    let aborted = json!({ "choices": [{ "delta": {}, "finish_reason": "abort" }] });
+    let fault = Assembler::default().take(&aborted, &mut Vec::new()).unwrap_err();
+    assert_eq!(fault.code(), "provider_unavailable");
+}
+
+#[test]
 fn fact_08_stop_with_calls_is_a_call_and_empty_arguments_stay() {
     check_calls("stop", json!([call(json!(0), json!("a"), "now", "")]), &["a now "]);
 }
@@ -181,7 +195,7 @@ fn fact_09_a_refusal_is_the_content() {
 fn fact_09_lack_of_resources_is_a_failure() {
     let chunk = json!({ "choices": [{ "delta": {},
         "finish_reason": "insufficient_system_resource" }] });
-    let fault = Assembler::default().take(&chunk).unwrap_err();
+    let fault = Assembler::default().take(&chunk, &mut Vec::new()).unwrap_err();
     assert_eq!(fault.code(), "provider_unavailable");
 }
 
@@ -193,6 +207,46 @@ fn fact_16_an_empty_reasoning_is_not_none() {
     assert_eq!(empty.reasoning.as_deref(), Some(""));
     let both = assemble(&[delta(json!({ "reasoning": "a", "reasoning_content": "a" }))]);
     assert_eq!(both.reasoning.as_deref(), Some("a"));
+}
+
+#[test]
+fn fact_26_reasoning_is_kept_under_the_name_it_came_with() {
+    for field in ["reasoning", "reasoning_content"] {
+        let reply = assemble(&[delta(json!({ field: "hm" }))]);
+        assert_eq!(reply.reasoning.as_deref(), Some("hm"));
+        assert_eq!(reply.opaque, Some(json!({ REASONING_FIELD: field })));
+    }
+}
+
+#[test]
+fn signed_reasoning_in_pieces_is_one_piece_again() {
+    let piece = |fields: Value| {
+        let mut piece = json!({ "type": "reasoning.text", "format": "f", "index": 0 });
+        piece.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        piece
+    };
+    let reply = assemble(&[
+        delta(json!({ "reasoning": "I ", "reasoning_details": [piece(json!({ "text": "I " }))] })),
+        delta(
+            json!({ "reasoning": "see", "reasoning_details": [piece(json!({ "text": "see" }))] }),
+        ),
+        delta(json!({ "reasoning_details": [piece(json!({ "signature": "sig" }))] })),
+        delta(json!({ "reasoning_details": [
+            { "type": "reasoning.encrypted", "index": 1, "data": "xx", "id": "r" }] })),
+    ]);
+    assert_eq!(reply.reasoning.as_deref(), Some("I see"));
+    assert_eq!(
+        reply.opaque.unwrap()["reasoning_details"],
+        json!([piece(json!({ "text": "I see", "signature": "sig" })),
+            { "type": "reasoning.encrypted", "index": 1, "data": "xx", "id": "r" }])
+    );
+}
+
+#[test]
+fn of_several_choices_the_first_is_read() {
+    let choice = |index: u64, text: &str| json!({ "choices": [{ "index": index, "delta": { "content": text } }] });
+    let reply = assemble(&[choice(0, "a"), choice(1, "x"), choice(0, "b"), choice(1, "y")]);
+    assert_eq!(reply.content, "ab");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Bodies, shown as JSON.
 
 use exile_engine::id::MessageId;
+use exile_engine::message::{Message, ToolCall};
 use exile_engine::tool::Effect;
 
 use super::*;
-use crate::providers::{compatible, deepseek, gemini, openai};
+use crate::providers::profile::CallIds;
+use crate::providers::{PROFILES, compatible};
 
 fn text(role: Role, content: &str) -> Message {
     Message::text(MessageId::from("m"), role, content)
@@ -39,14 +41,13 @@ fn request(model: &str, messages: Vec<Message>) -> ModelRequest {
         temperature: Some(0.5),
         max_tokens: Some(64),
         output_schema: None,
+        reasoning: None,
     }
 }
 
 fn body(provider: &str, request: &ModelRequest) -> Value {
-    let profile = [deepseek::PROFILE, openai::PROFILE, gemini::PROFILE]
-        .into_iter()
-        .find(|p| p.name == provider)
-        .unwrap_or(compatible::PROFILE);
+    let profile = PROFILES.iter().find(|p| p.name == provider);
+    let profile = profile.unwrap_or(&compatible::PROFILE);
     let rules = (profile.rules)(&request.model);
     Wire { provider, rules, stream: false, signed: true }.body(request)
 }
@@ -175,7 +176,7 @@ fn fact_12_a_schema_is_strict_only_if_it_is_closed() {
     open["required"] = json!([]);
     assert_eq!(format(&open, &mut asked, "openai")["json_schema"]["strict"], false);
     let nested = json!({ "type": "array", "items": open });
-    assert_eq!(format(&nested, &mut asked, "openai")["json_schema"]["strict"], false);
+    assert_eq!(format(&nested, &mut asked, "openai"), Value::Null, "the root is no object");
     assert_eq!(format(&closed, &mut asked, "deepseek")["type"], "json_object");
     assert_eq!(format(&nested, &mut asked, "deepseek"), Value::Null);
     assert_eq!(format(&closed, &mut asked, "gemini"), Value::Null);
@@ -188,4 +189,138 @@ fn streams_ask_for_usage() {
     let rules = Rules::PLAIN;
     let body = Wire { provider: "x", rules, stream: true, signed: true }.body(&request);
     assert_eq!(body["stream_options"]["include_usage"], true);
+}
+
+/// The fields of a body that say how hard to think, and the temperature.
+fn thinking(provider: &str, model: &str, effort: Effort) -> Value {
+    let asked =
+        ModelRequest { reasoning: Some(effort), ..request(model, vec![text(Role::User, "q")]) };
+    let body = body(provider, &asked);
+    let fields = ["thinking", "reasoning_effort", "reasoning", "temperature"];
+    let fields = fields.iter().filter_map(|f| Some(((*f).to_owned(), body.get(*f)?.clone())));
+    Value::Object(fields.collect())
+}
+
+#[test]
+fn each_provider_is_told_how_hard_to_think_in_its_own_words() {
+    use Effort::{High, Low, Max, Medium, None};
+    for (provider, model, effort, expected) in [
+        ("openai", "gpt-5.1", None, json!({ "reasoning_effort": "none", "temperature": 0.5 })),
+        ("openai", "gpt-5.2", Max, json!({ "reasoning_effort": "xhigh" })),
+        ("openai", "gpt-4.1", High, json!({ "temperature": 0.5 })),
+        ("azure", "o3", None, json!({ "reasoning_effort": "low" })),
+        (
+            "gemini",
+            "gemini-3-flash",
+            Max,
+            json!({ "reasoning_effort": "high", "temperature": 0.5 }),
+        ),
+        (
+            "openrouter",
+            "x/y",
+            High,
+            json!({ "reasoning": { "effort": "high" }, "temperature": 0.5 }),
+        ),
+        (
+            "openrouter",
+            "x/y",
+            None,
+            json!({ "reasoning": { "enabled": false }, "temperature": 0.5 }),
+        ),
+        ("xai", "grok-4", High, json!({ "temperature": 0.5 })),
+        ("xai", "grok-3-mini", Medium, json!({ "reasoning_effort": "high", "temperature": 0.5 })),
+        (
+            "groq",
+            "openai/gpt-oss-20b",
+            Max,
+            json!({ "reasoning_effort": "high", "temperature": 0.5 }),
+        ),
+        ("mistral", "ministral-3b", High, json!({ "temperature": 0.5 })),
+        ("other", "m", Low, json!({ "reasoning_effort": "low", "temperature": 0.5 })),
+    ] {
+        assert_eq!(thinking(provider, model, effort), expected, "{provider}/{model} {effort:?}");
+    }
+}
+
+#[test]
+fn fact_15_deepseek_has_a_switch_and_three_words() {
+    let of = |effort| thinking("deepseek", "deepseek-flash", effort);
+    let on = |word: &str| json!({ "thinking": { "type": "enabled" }, "reasoning_effort": word, "temperature": 0.5 });
+    assert_eq!(of(Effort::None), json!({ "thinking": { "type": "disabled" }, "temperature": 0.5 }));
+    for (effort, word) in [
+        (Effort::Minimal, "low"),
+        (Effort::Low, "low"),
+        (Effort::Medium, "high"),
+        (Effort::High, "high"),
+        (Effort::Max, "max"),
+    ] {
+        assert_eq!(of(effort), on(word));
+    }
+}
+
+#[test]
+fn fact_26_reasoning_returns_under_its_own_name_to_the_model_that_wrote_it() {
+    let mut message = asks("vllm/qwen", Some("so"), &["a"]);
+    message.opaque = Some(json!({ REASONING_FIELD: "reasoning" }));
+    let history = vec![message, answers("a", "1")];
+    let own = body("vllm", &request("qwen", history.clone()));
+    assert_eq!(own["messages"][0]["reasoning"], "so");
+    for (provider, model) in [("vllm", "other"), ("groq", "qwen"), ("mistral", "qwen")] {
+        let elsewhere = body(provider, &request(model, history.clone()));
+        let text = elsewhere["messages"][0].to_string();
+        assert!(!text.contains("so\"") && !text.contains(REASONING_FIELD), "{provider} {text}");
+    }
+}
+
+#[test]
+fn mistral_takes_ids_of_nine_letters_and_the_last_word_is_the_users() {
+    let mut history = vec![asks("x/y", None, &["call_a", "Abcdef123"]), answers("call_a", "1")];
+    history.extend([answers("Abcdef123", "2"), text(Role::Assistant, "done")]);
+    let body = body("mistral", &request("m", history));
+    let calls = &body["messages"][0]["tool_calls"];
+    assert_eq!((&calls[0]["id"], &calls[1]["id"]), (&json!("c00000000"), &json!("Abcdef123")));
+    assert_eq!(body["messages"][1]["tool_call_id"], "c00000000");
+    assert_eq!(body["messages"][4], json!({ "role": "user", "content": GO_ON }));
+    assert!(body.get("stream_options").is_none());
+    assert_eq!(Rules::PLAIN.call_ids, CallIds::Words);
+}
+
+#[test]
+fn an_id_that_comes_back_in_a_later_turn_is_replaced() {
+    let history = vec![asks("x/y", None, &["a"]), answers("a", "1"), asks("x/y", None, &["a"])];
+    let body = body("openai", &request("g", [history, vec![answers("a", "2")]].concat()));
+    let messages = &body["messages"];
+    assert_eq!(
+        (&messages[0]["tool_calls"][0]["id"], &messages[1]["content"]),
+        (&json!("a"), &json!("1"))
+    );
+    assert_eq!(messages[2]["tool_calls"][0]["id"], "call_2_0");
+    assert_eq!(
+        (&messages[3]["tool_call_id"], &messages[3]["content"]),
+        (&json!("call_2_0"), &json!("2"))
+    );
+}
+
+#[test]
+fn names_that_a_model_made_up_are_sent_as_words() {
+    let mut message = asks("x/y", None, &["a"]);
+    message.tool_calls[0].name = "delete all\r\nfiles!".into();
+    let body = body("openai", &request("g", vec![message]));
+    assert_eq!(body["messages"][0]["tool_calls"][0]["function"]["name"], "delete_all__files_");
+}
+
+#[test]
+fn pictures_are_seen_or_told_of() {
+    let image = |url: &str| exile_engine::message::Image::parse(url).unwrap();
+    let data = "data:image/png;base64,iVBORw0KGgo=";
+    let images = vec![image("https://example.com/a.png"), image(data)];
+    let seen = Message { images, ..text(Role::User, "what is this?") };
+    let sent = body("openai", &request("gpt-4.1", vec![seen.clone()]));
+    let parts = json!([{ "type": "text", "text": "what is this?" },
+        { "type": "image_url", "image_url": { "url": "https://example.com/a.png" } },
+        { "type": "image_url", "image_url": { "url": data } }]);
+    assert_eq!(sent["messages"][0]["content"], parts);
+    let told = body("deepseek", &request("deepseek-v4-pro", vec![seen]));
+    let told = told["messages"][0]["content"].as_str().unwrap();
+    assert!(told.contains("cannot see") && told.ends_with("what is this?"), "{told}");
 }

@@ -1,7 +1,8 @@
 //! Server-sent events, as far as chat streams use them: what stands behind `data:`.
 //!
 //! Invariants:
-//! - How the bytes were cut into pieces never shows: lines, `\r\n` and characters may be split.
+//! - How the bytes were cut into pieces never shows: lines, `\r\n` and characters may be split,
+//!   and nothing behind an event is looked at before the event was given out.
 //! - Memory is bounded by [`EVENT_LIMIT`], whatever is sent.
 //! - Comments, event names, ids and unknown fields are passed over (wire fact 1).
 
@@ -31,22 +32,25 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Takes the next piece and gives the data of every event that it completes.
-    pub(crate) fn feed(&mut self, piece: &[u8]) -> Result<Vec<String>, SseError> {
-        let mut complete = Vec::new();
-        let mut rest = piece;
-        if std::mem::take(&mut self.after_cr) && rest.first() == Some(&b'\n') {
-            rest = &rest[1..];
-        }
-        while let Some(end) = rest.iter().position(|b| matches!(b, b'\r' | b'\n')) {
+    /// Takes of `rest` as much as it needs for one event and gives its data; `None`: all was
+    /// taken, and the event is not complete yet.
+    pub(crate) fn next(&mut self, rest: &mut &[u8]) -> Result<Option<String>, SseError> {
+        loop {
+            if self.after_cr && !rest.is_empty() {
+                self.after_cr = false;
+                *rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+            }
+            let Some(end) = rest.iter().position(|b| matches!(b, b'\r' | b'\n')) else {
+                self.extend_line(std::mem::take(rest))?;
+                return Ok(None);
+            };
             self.extend_line(&rest[..end])?;
-            complete.extend(self.end_line()?);
-            let crlf = rest[end] == b'\r' && rest.get(end + 1) == Some(&b'\n');
-            self.after_cr = rest[end] == b'\r' && end + 1 == rest.len();
-            rest = &rest[end + 1 + usize::from(crlf)..];
+            self.after_cr = rest[end] == b'\r';
+            *rest = &rest[end + 1..];
+            if let Some(data) = self.end_line()? {
+                return Ok(Some(data));
+            }
         }
-        self.extend_line(rest)?;
-        Ok(complete)
     }
 
     /// The data of an event that the end of the stream cut off before its blank line.

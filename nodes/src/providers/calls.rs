@@ -1,5 +1,5 @@
 //! Tool calls out of fragments, for servers that keep the rules and for those that do not
-//! (wire fact 6).
+//! (wire fact 6), in any protocol.
 //!
 //! The rule: a call's fragments share an `index`; the first alone has id and name. The breaches
 //! seen: every call at index 0, counting from 1, no index at all, a whole call in one fragment, a
@@ -8,9 +8,12 @@
 use exile_engine::message::ToolCall;
 use serde_json::{Value, json};
 
+/// Most calls of one answer.
+pub(crate) const CALL_LIMIT: usize = 512;
+
 /// Calls in the order in which they began.
 #[derive(Debug, Default)]
-pub(super) struct Calls(Vec<Call>);
+pub(crate) struct Calls(Vec<Call>);
 
 #[derive(Debug, Default)]
 struct Call {
@@ -22,8 +25,13 @@ struct Call {
 }
 
 impl Calls {
-    /// Takes one fragment.
-    pub(super) fn take(&mut self, fragment: &Value) {
+    /// How many have begun.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes one fragment; gives how many bytes it added.
+    pub(crate) fn take(&mut self, fragment: &Value) -> usize {
         let function = &fragment["function"];
         let index = fragment["index"].as_u64();
         let id = fragment["id"].as_str().unwrap_or_default();
@@ -33,6 +41,7 @@ impl Calls {
             self.0.len() - 1
         });
         let call = &mut self.0[at];
+        let before = call.arguments.len();
         if call.id.is_empty() {
             id.clone_into(&mut call.id);
         }
@@ -47,6 +56,7 @@ impl Calls {
         if fragment["extra_content"].is_object() {
             call.extra_content = Some(fragment["extra_content"].clone());
         }
+        name.len() + call.arguments.len().saturating_sub(before)
     }
 
     /// Which call a fragment goes on with; `None` if it begins one.
@@ -71,7 +81,7 @@ impl Calls {
 
     /// The calls, each with an id of its own. Of an answer that was `cut`, only those whose
     /// arguments are whole.
-    pub(super) fn close(self, cut: bool, mint: &mut dyn FnMut() -> String) -> Vec<ToolCall> {
+    pub(crate) fn close(self, cut: bool, mint: &mut dyn FnMut() -> String) -> Vec<ToolCall> {
         let mut calls: Vec<ToolCall> = Vec::new();
         for call in self.0 {
             if call.name.is_empty() || (cut && !is_object(&call.arguments)) {

@@ -1,6 +1,6 @@
 //! What a refused or failed call means: status, headers and body become one [`ProviderFault`].
 //!
-//! Bodies are parsed by content, never by their type header (wire fact 18): an object, an array
+//! The same for every protocol. Bodies are parsed by content, never by their type header (wire fact 18): an object, an array
 //! of one (wire fact 22), a bare string, or a page of HTML.
 
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl Refusal<'_> {
             401 | 403 => ProviderFault::Unauthorized { variable, detail },
             400 if said.is_bad_key() => ProviderFault::Unauthorized { variable, detail },
             402 => ProviderFault::NoBalance { detail },
-            429 if said.is_out_of_balance() => ProviderFault::NoBalance { detail },
+            400 | 429 if said.is_out_of_balance() => ProviderFault::NoBalance { detail },
             429 => ProviderFault::RateLimited {
                 retry_after_ms: self.retry_after().or(said.retry_delay).map(millis),
                 detail,
@@ -75,13 +75,14 @@ pub(crate) fn inside_answer(chunk: &Value) -> Option<ProviderFault> {
     let said = Said::read(chunk, "");
     let code = error["code"].as_u64().and_then(|c| u16::try_from(c).ok());
     let detail = said.detail.clone();
-    Some(match code {
+    Some(match code.or(said.status()) {
         _ if said.is_too_long() => ProviderFault::ContextTooLong { detail },
         _ if said.is_out_of_balance() => ProviderFault::NoBalance { detail },
         Some(429) => {
             ProviderFault::RateLimited { retry_after_ms: said.retry_delay.map(millis), detail }
         }
         Some(402) => ProviderFault::NoBalance { detail },
+        Some(400 | 404 | 422) if said.is_unknown_model() => ProviderFault::ModelUnknown { detail },
         Some(status @ 400..500) => ProviderFault::BadRequest { status, detail },
         _ => ProviderFault::Unavailable { status: 200, detail },
     })
@@ -90,9 +91,7 @@ pub(crate) fn inside_answer(chunk: &Value) -> Option<ProviderFault> {
 /// What a failure on the way means. `answering`: the head of the answer had come.
 pub(crate) fn transport(error: HttpError, answering: bool) -> ProviderFault {
     match error {
-        HttpError::Timeout { phase, after } => {
-            ProviderFault::Timeout { phase: phase.to_owned(), after_ms: millis(after) }
-        }
+        HttpError::Timeout { phase, after } => timeout(phase, after),
         HttpError::Broken(detail) if answering => ProviderFault::Truncated { detail },
         HttpError::Broken(detail) => {
             ProviderFault::Truncated { detail: format!("no answer came: {detail}") }
@@ -102,6 +101,11 @@ pub(crate) fn transport(error: HttpError, answering: bool) -> ProviderFault {
             ProviderFault::Connect { detail: error.to_string() }
         }
     }
+}
+
+/// A wait that had its end. `phase`: `first byte`, `idle` or `total`.
+pub(crate) fn timeout(phase: &str, after: Duration) -> ProviderFault {
+    ProviderFault::Timeout { phase: phase.to_owned(), after_ms: millis(after) }
 }
 
 /// An answer that is not of the protocol.
@@ -158,6 +162,20 @@ impl Said {
         self.codes.iter().any(|c| codes.contains(&c.as_str()))
     }
 
+    /// The status that an error inside an answer would have had, by its type.
+    fn status(&self) -> Option<u16> {
+        let statuses = [
+            ("invalid_request_error", 400),
+            ("not_found_error", 404),
+            ("billing_error", 402),
+            ("request_too_large", 413),
+            ("rate_limit_error", 429),
+            ("rate_limit_exceeded", 429),
+            ("resource_exhausted", 429),
+        ];
+        statuses.iter().find(|(code, _)| self.has_code(&[code])).map(|(_, status)| *status)
+    }
+
     /// There is no common code (wire fact 27).
     fn is_too_long(&self) -> bool {
         let phrases = [
@@ -168,6 +186,8 @@ impl Said {
             "exceeds the available context size",
             "input token count exceeds",
             "prompt is too long",
+            "too many tokens",
+            "context window",
         ];
         self.has_code(&["context_length_exceeded", "exceed_context_size_error"])
             || phrases.iter().any(|p| self.words.contains(p))
@@ -175,21 +195,24 @@ impl Said {
     }
 
     fn is_bad_key(&self) -> bool {
-        self.has_code(&["api_key_invalid", "invalid_api_key"])
+        self.has_code(&["api_key_invalid", "invalid_api_key", "authentication_error"])
             || self.words.contains("api key not valid")
+            || self.words.contains("incorrect api key")
     }
 
     fn is_out_of_balance(&self) -> bool {
         let codes = ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active"];
-        self.has_code(&codes)
-            || self.words.contains("insufficient balance")
-            || self.words.contains("credit balance is too low")
+        // A spend limit comes as a 429 that names no time (wire fact 25).
+        let phrases =
+            ["insufficient balance", "credit balance is too low", "spend limit", "usage limits"];
+        self.has_code(&codes) || phrases.iter().any(|p| self.words.contains(p))
     }
 
     fn is_unknown_model(&self) -> bool {
         let missing =
             ["not exist", "not found", "unknown model", "unsupported model", "invalid model"];
         self.has_code(&["model_not_found", "unknown_model"])
+            || (self.has_code(&["not_found_error"]) && self.words.starts_with("model:"))
             || (self.words.contains("model") && missing.iter().any(|m| self.words.contains(m)))
     }
 }
