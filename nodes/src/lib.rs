@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`kinds`] | node kinds: `llm`, `agent`, `tools`, `tool`, `set` |
-//! | [`providers`] | model providers over the OpenAI-compatible protocol, and the mock |
+//! | [`providers`] | model providers over chat completions and Anthropic's Messages, and the mock |
 //! | [`http`] | the one way out to the network |
 //! | [`guard`] | which addresses that way may lead to |
 //!
