@@ -133,6 +133,8 @@ pub enum Delta {
     Text(String),
     /// Thinking; never empty.
     Reasoning(String),
+    /// Visible text of a refusal; never empty. Another model may be asked in its place.
+    Refusal(String),
 }
 
 /// Where deltas go. Bounded: a slow reader slows the reading of the socket, nothing is dropped.

@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
     let (mut said, mut thought) = (String::new(), String::new());
     for delta in &shown {
         match delta {
-            Delta::Text(text) => said += text,
+            Delta::Text(text) | Delta::Refusal(text) => said += text,
             Delta::Reasoning(text) => thought += text,
         }
     }

@@ -23,11 +23,14 @@ use crate::store::RunRow;
 /// Answers by question.
 pub type Answers = BTreeMap<InterruptId, Value>;
 
-/// The answers that a run has, those included that were sent and that it has not taken in yet.
-pub async fn given(app: &App, row: &RunRow, at: &RunAt) -> Result<Answers, Problem> {
+/// How a run stands, and the answers that it has, those included that were sent and that it has not
+/// taken in yet; `None` if it has not begun. What was sent is read first: an answer that is taken
+/// in between the two is in both, never in neither.
+pub async fn standing(app: &App, row: &RunRow) -> Result<Option<(RunAt, Answers)>, Problem> {
     let mut given = app.engine.answers_sent(&row.log, &row.id).await?;
+    let Some(at) = app.engine.run_at(&row.id, None).await? else { return Ok(None) };
     given.extend(at.answered.iter().map(|a| (a.interrupt.clone(), a.value.clone())));
-    Ok(given)
+    Ok(Some((at, given)))
 }
 
 /// The questions that have no answer.
@@ -47,8 +50,8 @@ pub async fn by_message(
     row: &RunRow,
     message: &Message,
 ) -> Result<Option<Number>, Problem> {
-    let Some(at) = app.engine.run_at(&row.id, None).await? else { return Ok(None) };
-    let open = waits_for(app, once, row, &at).await?;
+    let Some((at, given)) = standing(app, row).await? else { return Ok(None) };
+    let open = waits_for(app, once, row, (&at, &given))?;
     let asked = match open.as_slice() {
         [] => return Ok(None),
         [asked] if takes_text(asked) => asked,
@@ -67,17 +70,17 @@ pub async fn by_message(
 
 /// Refuses a run that would be queued behind one that waits.
 pub async fn refuse_behind(app: &App, once: &Once, row: &RunRow) -> Result<(), Problem> {
-    let Some(at) = app.engine.run_at(&row.id, None).await? else { return Ok(()) };
-    let open = waits_for(app, once, row, &at).await?;
+    let Some((at, given)) = standing(app, row).await? else { return Ok(()) };
+    let open = waits_for(app, once, row, (&at, &given))?;
     if open.is_empty() { Ok(()) } else { Err(waiting(row, open)) }
 }
 
 /// The questions that a run waits for answers to; a run that needs attention is refused.
-async fn waits_for(
+fn waits_for(
     app: &App,
     once: &Once,
     row: &RunRow,
-    at: &RunAt,
+    (at, given): (&RunAt, &Answers),
 ) -> Result<Vec<Asked>, Problem> {
     if row.id == once.run_id(&*app.env) {
         // The request began this very run; it was cut off, and is sent again.
@@ -87,7 +90,7 @@ async fn waits_for(
         let (run, why) = (row.id.clone(), Box::new(why));
         return Err(RunConflict::NeedsAttention { run, why }.into());
     }
-    Ok(open(&given(app, row, at).await?, at))
+    Ok(open(given, at))
 }
 
 fn waiting(row: &RunRow, open: Vec<Asked>) -> Problem {

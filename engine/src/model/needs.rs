@@ -22,7 +22,7 @@ pub struct Needs {
     pub tools: bool,
     /// To call several in one answer.
     pub parallel_tools: bool,
-    /// To see images.
+    /// To see images, in what was asked last; older ones can be told of.
     pub vision: bool,
     /// To be held to a JSON Schema.
     pub json_schema: bool,
@@ -93,7 +93,7 @@ impl Needs {
         Self {
             tools,
             parallel_tools: request.tools.len() > 1,
-            vision: request.messages.iter().any(|message| !message.images.is_empty()),
+            vision: asked.is_some_and(|message| !message.images.is_empty()),
             json_schema: request.output_schema.is_some(),
             tokens: if close { texts().map(tokens_at_least).sum() } else { 0 },
             language: asked.and_then(|m| language(&m.content)),

@@ -134,13 +134,13 @@ impl Cx {
         }
     }
 
-    /// Streams one answer, handing deltas on as they come.
+    /// Streams one answer, handing deltas on as they come; a refusal only if nobody else is asked.
     async fn stream(
         &self,
         call: &Arc<str>,
         model: &ModelRef,
         request: &ModelRequest,
-        shown: bool,
+        (shown, others): (bool, bool),
     ) -> Result<(ModelReply, Partial), (ProviderFault, Partial)> {
         let mut partial = Partial::default();
         let Some(provider) = self.services.models.provider(&model.provider) else {
@@ -155,13 +155,16 @@ impl Cx {
         };
         let pump = async {
             while let Some(delta) = deltas.recv().await {
+                if others && matches!(delta, Delta::Refusal(_)) && partial.first_ms.is_none() {
+                    continue;
+                }
                 if partial.first_ms.is_none() {
                     let first = self.services.env.monotonic().saturating_sub(began);
                     span::first_chunk(first);
                     partial.first_ms = Some(millis(first));
                 }
                 match &delta {
-                    Delta::Text(text) => partial.text.push_str(text),
+                    Delta::Text(text) | Delta::Refusal(text) => partial.text.push_str(text),
                     Delta::Reasoning(text) => partial.reasoning.push_str(text),
                 }
                 let (task, call) = (self.task.clone(), call.clone());
@@ -264,7 +267,7 @@ impl Asking<'_> {
         let span = span::chat(model, self.ask, &self.cx.started);
         let outcome = self
             .cx
-            .stream(self.call, model, &self.request, self.ask.shown)
+            .stream(self.call, model, &self.request, (self.ask.shown, others))
             .instrument(span.clone())
             .await;
         let now = env.monotonic();

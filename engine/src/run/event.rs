@@ -412,7 +412,7 @@ fn place(task: &str) -> Value {
 #[must_use]
 pub fn delta(number: Number, task: &str, call: &str, shown: bool, delta: &Delta) -> Event {
     let (reasoning, text) = match delta {
-        Delta::Text(text) => (false, text),
+        Delta::Text(text) | Delta::Refusal(text) => (false, text),
         Delta::Reasoning(text) => (true, text),
     };
     delta_event(number, task, call, shown, reasoning, text)

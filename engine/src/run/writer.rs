@@ -199,7 +199,7 @@ impl Writer {
         let number = self.next;
         self.next += 1;
         let (bytes, reasoning) = match delta {
-            Delta::Text(text) => (text.len(), false),
+            Delta::Text(text) | Delta::Refusal(text) => (text.len(), false),
             Delta::Reasoning(text) => (text.len(), true),
         };
         let (marks, last) = self.marks.entry(call_key(task, call)).or_default();

@@ -57,6 +57,14 @@ impl Answer {
         }
     }
 
+    /// More text of a refusal (wire fact 9).
+    pub(crate) fn refuse(&mut self, text: &str, shown: &mut Vec<Delta>) {
+        self.refused = true;
+        self.content.push_str(text);
+        self.size += text.len();
+        shown.push(Delta::Refusal(text.to_owned()));
+    }
+
     /// More thinking; an empty one is not none (wire fact 16).
     pub(crate) fn think(&mut self, thought: &str, shown: &mut Vec<Delta>) {
         self.reasoning.get_or_insert_default().push_str(thought);

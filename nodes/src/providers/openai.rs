@@ -29,6 +29,8 @@ pub(super) fn rules(model: &str) -> Rules {
         max_tokens: "max_completion_tokens",
         temperature: if switchable { Temperature::WithoutThinking } else { Temperature::Never },
         efforts: efforts(version),
+        // GPT-5.6 and 6 answer 400 to tools unless thinking is off; later ones cannot switch it off.
+        thinks_with_tools: !((5, 6)..=(6, 0)).contains(&version),
         ..plain
     }
 }

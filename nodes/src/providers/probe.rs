@@ -9,7 +9,7 @@
 
 use exile_engine::env::Env;
 use exile_engine::id::MessageId;
-use exile_engine::message::{Message, Role};
+use exile_engine::message::{Image, Message, Role};
 use exile_engine::model::card::{Card, Cell};
 use exile_engine::model::{
     Delta, ModelRef, ModelReply, ModelRequest, Provider, ProviderFault, ToolChoice,
@@ -20,6 +20,12 @@ use tokio::sync::mpsc;
 
 /// Most tokens of each answer; enough for models that think first.
 const TOKENS: u32 = 2000;
+
+/// A red square of 64 by 64 points.
+const RED: &str = "data:image/png;base64,\
+     iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAS0lEQVR42u3PQQkAAAgAsetfWiP4FgYr\
+     sKZeS0BAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEDgsqnc8OJg6Ln3\
+     AAAAAElFTkSuQmCC";
 
 /// What one cell turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,12 +61,17 @@ pub async fn prove(
     let mut note = |cell, claim: &Option<Cell<bool>>, (seen, detail): (Option<bool>, String)| {
         proofs.push(Proof { cell, claimed: claimed(claim), seen, detail });
     };
+    if claimed(&card.embeddings) == Some(true) {
+        note("embeddings", &card.embeddings, probe.embeddings().await);
+        return proofs;
+    }
     let (streams, thinks) = probe.streaming().await;
     note("streaming", &card.streaming, streams);
     note("reasoning", &card.reasoning, thinks);
     note("tools", &card.tools, probe.tools().await);
     note("parallel_tools", &card.parallel_tools, probe.parallel_tools().await);
     note("json_schema", &card.json_schema, probe.json_schema().await);
+    note("vision", &card.vision, probe.vision().await);
     proofs
 }
 
@@ -100,7 +111,7 @@ impl Probe<'_> {
         let count = async {
             while let Some(delta) = deltas.recv().await {
                 match delta {
-                    Delta::Text(_) => pieces += 1,
+                    Delta::Text(_) | Delta::Refusal(_) => pieces += 1,
                     Delta::Reasoning(_) => thoughts += 1,
                 }
             }
@@ -152,6 +163,31 @@ impl Probe<'_> {
             (meets, reply.content.chars().take(120).collect())
         })
         .await
+    }
+
+    async fn vision(&self) -> Seen {
+        let mut request = self.ask("Which colour is this? Answer with one word, in English.");
+        let picture = Image::parse(RED);
+        request.messages[0].images.extend(picture);
+        self.seen(request, |reply| {
+            let red = reply.content.to_lowercase().contains("red");
+            (red, reply.content.chars().take(120).collect())
+        })
+        .await
+    }
+
+    async fn embeddings(&self) -> Seen {
+        let texts = ["red".to_owned(), "blue".to_owned()];
+        match self.provider.embed(&self.model.model, &texts).await {
+            Ok(made) => {
+                let sizes: Vec<usize> = made.vectors.iter().map(Vec::len).collect();
+                (Some(sizes.len() == 2), format!("vectors of {sizes:?} numbers"))
+            }
+            Err(error) => {
+                let refused = matches!(error.fault, ProviderFault::BadRequest { .. });
+                (refused.then_some(false), error.fault.to_string())
+            }
+        }
     }
 
     /// A refused request shows that the ability is not there; any other failure shows nothing.

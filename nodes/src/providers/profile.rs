@@ -48,6 +48,8 @@ pub struct Rules {
     pub thinking: Thinking,
     /// The words for that which it knows, least first; empty: it cannot be told.
     pub efforts: &'static [Effort],
+    /// Whether it thinks in a request that offers tools; else thinking is switched off there.
+    pub thinks_with_tools: bool,
     /// What its own reasoning is sent back as.
     pub reasoning: Echo,
     /// What a forced tool choice costs (wire fact 17).
@@ -175,6 +177,7 @@ impl Rules {
         temperature: Temperature::Always,
         thinking: Thinking::Effort,
         efforts: &[Effort::None, Effort::Low, Effort::Medium, Effort::High],
+        thinks_with_tools: true,
         reasoning: Echo::AsReceived,
         forced_choice: ForcedChoice::Plain,
         foreign_signature: None,

@@ -77,7 +77,7 @@ pub(crate) async fn stream(
     let (mut said, mut thought) = (String::new(), String::new());
     while let Some(delta) = deltas.recv().await {
         match delta {
-            Delta::Text(text) => said.push_str(&text),
+            Delta::Text(text) | Delta::Refusal(text) => said.push_str(&text),
             Delta::Reasoning(text) => thought.push_str(&text),
         }
     }

@@ -70,8 +70,8 @@ async fn resume(
         return Err(Problem::Field { field: "answers".into(), what });
     }
     let not_waiting = RunConflict::NotWaiting { run: id.clone(), status: row.status.as_str() };
-    let Some(at) = app.engine.run_at(&row.id, None).await? else { return Err(not_waiting.into()) };
-    let given = answers::given(&app, &row, &at).await?;
+    let standing = answers::standing(&app, &row).await?;
+    let Some((at, given)) = standing else { return Err(not_waiting.into()) };
     let answers = new(&given, &once, body.answers)?;
     let open = answers::open(&given, &at);
     if open.is_empty() && !answers.is_empty() {

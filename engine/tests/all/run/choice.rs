@@ -32,6 +32,8 @@ enum Does {
     Says(&'static str),
     /// Finishes in this way, with nothing streamed.
     Ends(Finish),
+    /// Streams these words, which are a refusal.
+    Refuses(&'static str),
     Fails(ProviderFault),
     /// Streams this, then breaks off.
     Breaks(&'static str),
@@ -87,6 +89,10 @@ impl Provider for Doer {
                 return fails(ProviderFault::Truncated { detail: "no end mark".into() });
             }
             Does::Ends(finish) => ("", finish),
+            Does::Refuses(text) => {
+                let _ = deltas.send(Delta::Refusal(text.into())).await;
+                (text, Finish::Refused)
+            }
             Does::Says(text) => {
                 let _ = deltas.send(Delta::Text(text.into())).await;
                 (text, Finish::Stop)
@@ -300,6 +306,7 @@ async fn another_model_answers_when_the_first_fails_before_its_first_token() {
         Does::Fails(ProviderFault::Connect { detail: "refused".into() }),
         Does::Fails(ProviderFault::Truncated { detail: "cut".into() }),
         Does::Fails(unauthorized),
+        Does::Refuses("I would rather not"),
         Does::Ends(Finish::Refused),
         Does::Ends(Finish::Filtered),
     ] {
@@ -435,8 +442,11 @@ async fn who_fails_again_and_again_is_left_alone_and_then_tried_once() {
 
 #[tokio::test]
 async fn a_refusal_of_the_last_model_is_its_answer() {
-    let mut chain = Chain::of(vec![vec![Does::Ends(Finish::Refused)]]);
+    let no = || vec![Does::Refuses("no")];
+    let mut chain = Chain::of(vec![no(), no()]);
     let came = chain.ask().await;
-    assert_eq!((came.ended.status, came.said), (EndStatus::Finished, json!("")));
-    assert_eq!(came.called[0].model.as_ref().unwrap().finish, Finish::Refused);
+    assert_eq!((came.ended.status, came.said), (EndStatus::Finished, json!("no")));
+    let called = &came.called[0];
+    assert_eq!(called.model.as_ref().unwrap().finish, Finish::Refused);
+    assert_eq!(called.marks.split("no", "").count(), 1, "it is streamed as any answer is");
 }

@@ -85,8 +85,7 @@ impl Assembler {
             _ => {}
         }
         if let Some(refusal) = part["refusal"].as_str().filter(|r| !r.is_empty()) {
-            answer.refused = true;
-            answer.say(refusal, shown);
+            answer.refuse(refusal, shown);
         }
         part["tool_calls"].as_array().into_iter().flatten().for_each(|f| answer.call(f));
         if part["extra_content"].is_object() {

@@ -67,7 +67,9 @@ impl Wire<'_> {
 
     /// Writes the choice of tools; gives how hard to think, which a forced choice may rule out.
     fn choose(&self, request: &ModelRequest, body: &mut Map<String, Value>) -> Option<Effort> {
-        let wanted = request.reasoning.and_then(|wanted| self.rules.effort(wanted));
+        let silent = !request.tools.is_empty() && !self.rules.thinks_with_tools;
+        let wanted = if silent { Some(Effort::None) } else { request.reasoning };
+        let wanted = wanted.and_then(|wanted| self.rules.effort(wanted));
         if request.tools.is_empty() {
             return wanted;
         }

@@ -59,7 +59,8 @@ fn a_fallback_answers_and_every_attempt_is_in_the_run_and_in_its_trace() {
 fn an_operator_says_what_a_model_can_do_and_requests_are_held_to_it() {
     let (first, second) =
         (Upstream::start(|_| Say::Text("first")), Upstream::start(|_| Say::Text("second")));
-    let more = "catalogue:\n  first/*: { context: 3, source: our own test, date: 2026-11-01 }\n";
+    let more = "catalogue:\n  first/*: { context: 3, source: our own test, date: 2026-11-01 }\n  \
+                first/m: { vision: false }\n";
     let place = Installation::bare().with("exile.yaml", &config(&first, &second, more));
     let server = place.serve();
     let models = server.ask("GET", "/api/models", "").json();
@@ -88,6 +89,11 @@ fn an_operator_says_what_a_model_can_do_and_requests_are_held_to_it() {
     let refused = server.ask("POST", &messages, said);
     let told = (refused.status, refused.json()["code"].clone(), refused.json()["field"].clone());
     assert_eq!(told, (422, json!("context_too_long"), json!("content")), "{refused:?}");
+    let picture = json!({ "content": "what?", "images": ["https://example.com/a.png"] });
+    let refused = server.ask("POST", &messages, &picture.to_string());
+    let told = (refused.status, refused.json()["code"].clone(), refused.json()["field"].clone());
+    assert_eq!(told, (422, json!("model_incapable"), json!("model")), "{refused:?}");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("takes no images"));
     assert!(first.all().is_empty(), "nothing was sent");
 
     let unknown = r#"{"graph": "chat", "model": "nobody/m"}"#;
@@ -124,6 +130,10 @@ fn the_protocol_names_every_event_of_a_stream() {
 /// A model that streams, calls tools one at a time, and meets no schema.
 fn simple(asked: &Asked) -> Say {
     let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+    if asked.line.contains("/embeddings") {
+        let vector = |index: usize| json!({ "index": index, "embedding": [0.5, 0.25, index] });
+        return Say::Plain(200, json!({ "data": [vector(1), vector(0)] }).to_string());
+    }
     if body["stream"] == true {
         return Say::Text("1, 2, 3, 4, 5, 6");
     }
@@ -144,7 +154,7 @@ fn a_probe_proves_cells_and_tells_drift() {
     let lab = Upstream::start(simple);
     let config = format!(
         "models: {{ default: lab/m }}\nproviders: {{ lab: {{ base_url: {}/v1 }} }}\n\
-         catalogue: {{ lab/m: {{ tools: true, parallel_tools: true, json_schema: false }} }}\n",
+         catalogue: {{ lab/m: {{ tools: true, parallel_tools: true, json_schema: false }},\n  lab/vectors: {{ embeddings: true }} }}\n",
         lab.url
     );
     let place = Installation::bare().with("exile.yaml", &config);
@@ -161,6 +171,12 @@ fn a_probe_proves_cells_and_tells_drift() {
     assert_eq!(proof("json_schema"), (json!(false), json!(false), json!(false)));
     assert_eq!(proof("streaming"), (json!(true), json!(false), json!(true)), "in one piece");
     assert_eq!(answer["drift"], 2);
+
+    let embeds = place.run(&["model", "probe", "lab/vectors", "--json"]);
+    assert_eq!(embeds.code, 0, "{embeds:?}");
+    let answer: Value = serde_json::from_str(&embeds.out).unwrap();
+    assert_eq!(answer["proofs"][0]["cell"], "embeddings");
+    assert_eq!(answer["proofs"][0]["detail"], "vectors of [3, 3] numbers");
 
     let listed = place.run(&["model", "list"]);
     assert!(

@@ -324,3 +324,18 @@ fn pictures_are_seen_or_told_of() {
     let told = told["messages"][0]["content"].as_str().unwrap();
     assert!(told.contains("cannot see") && told.ends_with("what is this?"), "{told}");
 }
+
+#[test]
+fn a_model_that_cannot_think_and_call_tools_at_once_calls_tools() {
+    let asks = |model: &str, tools: bool| {
+        let mut request = request(model, vec![text(Role::User, "go")]);
+        request.reasoning = Some(Effort::High);
+        if !tools {
+            request.tools.clear();
+        }
+        body("openai", &request)["reasoning_effort"].clone()
+    };
+    assert_eq!(asks("gpt-5.6-luna", true), "none");
+    assert_eq!(asks("gpt-5.6-luna", false), "high");
+    assert_eq!(asks("gpt-5.1", true), "high");
+}
