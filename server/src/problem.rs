@@ -398,11 +398,12 @@ fn at_fault(code: &str) -> Option<&'static str> {
 
 fn run_status(code: &str) -> StatusCode {
     match code {
-        "provider_key_missing" | "not_available" => StatusCode::SERVICE_UNAVAILABLE,
+        "provider_key_missing" | "provider_circuit_open" | "not_available" => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         "provider_rate_limited" => StatusCode::TOO_MANY_REQUESTS,
         "provider_timeout" => StatusCode::GATEWAY_TIMEOUT,
         "context_too_long" | "model_incapable" => StatusCode::UNPROCESSABLE_ENTITY,
-        "provider_circuit_open" => StatusCode::SERVICE_UNAVAILABLE,
         "tool_failed" | "output_invalid" => StatusCode::BAD_GATEWAY,
         "open_call" | "poison" | "needs_migration" => StatusCode::CONFLICT,
         code if code.starts_with("provider_") => StatusCode::BAD_GATEWAY,

@@ -154,7 +154,7 @@ mod tests {
             assert_eq!(breakers.enter(&model, now), Ok(()));
             assert_eq!(breakers.failed(&model, &down(), now), failure == FAILURES);
         }
-        assert_eq!(breakers.enter(&model, now + SECOND), Err(REST - SECOND));
+        assert_eq!(breakers.enter(&model, now + SECOND), Err(REST.saturating_sub(SECOND)));
         now += REST;
         assert_eq!(breakers.enter(&model, now), Ok(()), "one tries");
         assert_eq!(breakers.enter(&model, now), Err(REST), "the others wait for what it says");

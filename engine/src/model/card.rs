@@ -108,16 +108,6 @@ impl Card {
     fn lay(&mut self, claim: &Claim, layer: &str) {
         let source: Arc<str> = claim.source.as_deref().unwrap_or(layer).into();
         let date = claim.date;
-        fn put<T: Clone>(
-            cell: &mut Option<Cell<T>>,
-            value: Option<&T>,
-            source: &Arc<str>,
-            date: Option<Date>,
-        ) {
-            if let Some(value) = value.cloned() {
-                *cell = Some(Cell { value, source: source.clone(), date });
-            }
-        }
         put(&mut self.streaming, claim.streaming.as_ref(), &source, date);
         put(&mut self.tools, claim.tools.as_ref(), &source, date);
         put(&mut self.parallel_tools, claim.parallel_tools.as_ref(), &source, date);
@@ -129,6 +119,18 @@ impl Card {
         put(&mut self.output, claim.output.as_ref(), &source, date);
         put(&mut self.languages, claim.languages.as_ref(), &source, date);
         put(&mut self.prices, claim.prices.as_ref(), &source, date);
+    }
+}
+
+/// Fills a cell, if the claim says something of it.
+fn put<T: Clone>(
+    cell: &mut Option<Cell<T>>,
+    value: Option<&T>,
+    source: &Arc<str>,
+    date: Option<Date>,
+) {
+    if let Some(value) = value.cloned() {
+        *cell = Some(Cell { value, source: source.clone(), date });
     }
 }
 

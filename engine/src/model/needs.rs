@@ -15,17 +15,37 @@ use super::card::{Card, Cell};
 use super::{ModelRef, ModelRequest};
 use crate::message::Role;
 
+/// Something that a request may need of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// To call tools.
+    Tools,
+    /// To see images, in what was asked last; older ones can be told of.
+    Vision,
+    /// To call several tools in one answer.
+    ParallelTools,
+    /// To be held to a JSON Schema.
+    JsonSchema,
+}
+
+impl Ability {
+    /// Whether a model has it; `None`: nobody knows.
+    fn of(self, card: &Card) -> Option<bool> {
+        let cell = match self {
+            Self::Tools => &card.tools,
+            Self::Vision => &card.vision,
+            Self::ParallelTools => &card.parallel_tools,
+            Self::JsonSchema => &card.json_schema,
+        };
+        cell.as_ref().map(|cell| cell.value)
+    }
+}
+
 /// What a request needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// To call tools.
-    pub tools: bool,
-    /// To call several in one answer.
-    pub parallel_tools: bool,
-    /// To see images, in what was asked last; older ones can be told of.
-    pub vision: bool,
-    /// To be held to a JSON Schema.
-    pub json_schema: bool,
+    /// What the model must be able to do.
+    pub abilities: Vec<Ability>,
     /// Room for that many tokens, at the very least; 0 if there is room in any case.
     pub tokens: u64,
     /// The language of what was asked last, as ISO 639-1; `None`: the letters do not tell.
@@ -35,10 +55,8 @@ pub struct Needs {
 /// What a model is known to lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// It calls no tools.
-    Tools,
-    /// It takes no images.
-    Vision,
+    /// An ability.
+    Ability(Ability),
     /// The input alone is longer than all that it can take.
     Context {
         /// Tokens of the input, at the very least.
@@ -46,10 +64,6 @@ pub enum Lack {
         /// Tokens that it takes.
         room: u64,
     },
-    /// It is not held to a schema by its provider.
-    JsonSchema,
-    /// It calls one tool at a time.
-    ParallelTools,
     /// It is not made for the language.
     Language(&'static str),
 }
@@ -59,8 +73,8 @@ impl Lack {
     #[must_use]
     pub fn bearable(self) -> bool {
         match self {
-            Self::Tools | Self::Vision | Self::Context { .. } => false,
-            Self::JsonSchema | Self::ParallelTools | Self::Language(_) => true,
+            Self::Ability(Ability::Tools | Ability::Vision) | Self::Context { .. } => false,
+            Self::Ability(Ability::JsonSchema | Ability::ParallelTools) | Self::Language(_) => true,
         }
     }
 }
@@ -68,13 +82,13 @@ impl Lack {
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tools => f.write_str("calls no tools"),
-            Self::Vision => f.write_str("takes no images"),
+            Self::Ability(Ability::Tools) => f.write_str("calls no tools"),
+            Self::Ability(Ability::Vision) => f.write_str("takes no images"),
+            Self::Ability(Ability::JsonSchema) => f.write_str("is not held to a JSON Schema"),
+            Self::Ability(Ability::ParallelTools) => f.write_str("calls one tool at a time"),
             Self::Context { tokens, room } => {
                 write!(f, "takes {room} tokens, and the input has at least {tokens}")
             }
-            Self::JsonSchema => f.write_str("is not held to a JSON Schema"),
-            Self::ParallelTools => f.write_str("calls one tool at a time"),
             Self::Language(language) => write!(f, "is not made for `{language}`"),
         }
     }
@@ -89,12 +103,15 @@ impl Needs {
         let bytes: u64 = texts().map(|text| text.len() as u64).sum();
         let close = room.is_some_and(|room| bytes > room);
         let asked = request.messages.iter().rev().find(|m| m.role == Role::User);
-        let tools = !request.tools.is_empty();
+        let needed = [
+            (Ability::Tools, !request.tools.is_empty()),
+            (Ability::ParallelTools, request.tools.len() > 1),
+            (Ability::Vision, asked.is_some_and(|message| !message.images.is_empty())),
+            (Ability::JsonSchema, request.output_schema.is_some()),
+        ];
+        let needed = needed.into_iter().filter(|(_, needed)| *needed);
         Self {
-            tools,
-            parallel_tools: request.tools.len() > 1,
-            vision: asked.is_some_and(|message| !message.images.is_empty()),
-            json_schema: request.output_schema.is_some(),
+            abilities: needed.map(|(ability, _)| ability).collect(),
             tokens: if close { texts().map(tokens_at_least).sum() } else { 0 },
             language: asked.and_then(|m| language(&m.content)),
         }
@@ -103,20 +120,17 @@ impl Needs {
     /// What a model of these abilities lacks.
     #[must_use]
     pub fn lacks(&self, card: &Card) -> Vec<Lack> {
-        let no = |cell: &Option<Cell<bool>>| cell.as_ref().is_some_and(|cell| !cell.value);
-        let mut lacks = Vec::new();
-        let mut note = |lacks_it: bool, lack: Lack| lacks.extend(lacks_it.then_some(lack));
-        note(self.tools && no(&card.tools), Lack::Tools);
-        note(self.vision && no(&card.vision), Lack::Vision);
-        note(self.json_schema && no(&card.json_schema), Lack::JsonSchema);
-        note(self.parallel_tools && no(&card.parallel_tools), Lack::ParallelTools);
+        let missing = self.abilities.iter().filter(|ability| ability.of(card) == Some(false));
+        let mut lacks: Vec<Lack> = missing.map(|ability| Lack::Ability(*ability)).collect();
         if let Some(Cell { value: room, .. }) = card.context
             && self.tokens > room
         {
-            note(true, Lack::Context { tokens: self.tokens, room });
+            lacks.push(Lack::Context { tokens: self.tokens, room });
         }
-        if let Some((language, cell)) = self.language.zip(card.languages.as_ref()) {
-            note(!cell.value.iter().any(|known| known == language), Lack::Language(language));
+        if let Some((language, cell)) = self.language.zip(card.languages.as_ref())
+            && !cell.value.iter().any(|known| known == language)
+        {
+            lacks.push(Lack::Language(language));
         }
         lacks
     }
@@ -189,7 +203,7 @@ fn language(text: &str) -> Option<&'static str> {
 mod tests {
     use serde_json::json;
 
-    use super::{Lack, Needs, language, tokens_at_least};
+    use super::{Ability, Lack, Needs, language, tokens_at_least};
     use crate::model::ModelRef;
     use crate::model::card::{Card, Catalogue};
 
@@ -207,7 +221,8 @@ mod tests {
 
     #[test]
     fn who_lacks_what_cannot_be_done_without_is_never_asked() {
-        let needs = Needs { tools: true, vision: true, tokens: 5000, ..Needs::default() };
+        let abilities = vec![Ability::Tools, Ability::Vision];
+        let needs = Needs { abilities, tokens: 5000, language: None };
         let models = json!({
             "a/deaf": [{ "tools": false, "vision": true }],
             "b/blind": [{ "tools": true, "vision": false }],
@@ -220,7 +235,8 @@ mod tests {
 
     #[test]
     fn what_can_be_done_without_counts_as_long_as_somebody_has_it() {
-        let needs = Needs { json_schema: true, language: Some("zh"), ..Needs::default() };
+        let abilities = vec![Ability::JsonSchema];
+        let needs = Needs { abilities, tokens: 0, language: Some("zh") };
         let loose = json!({ "a/loose": [{ "json_schema": false }] });
         assert_eq!(chosen(&needs, loose), ["a/loose"]);
         let both = json!({
@@ -233,10 +249,13 @@ mod tests {
 
     #[test]
     fn a_chain_that_cannot_answer_says_what_each_model_lacks() {
-        let needs = Needs { vision: true, tokens: 10, ..Needs::default() };
+        let needs = Needs { abilities: vec![Ability::Vision], tokens: 10, language: None };
         let models = json!({ "a/blind": [{ "vision": false, "context": 9 }] });
         let lacking = needs.choose(chain(models)).unwrap_err();
-        assert_eq!(lacking[0].1, [Lack::Vision, Lack::Context { tokens: 10, room: 9 }]);
+        assert_eq!(
+            lacking[0].1,
+            [Lack::Ability(Ability::Vision), Lack::Context { tokens: 10, room: 9 }]
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(crate) mod request;
 use exile_engine::model::{Capabilities, Effort};
 
 use super::profile::{
-    Echo, ForcedChoice, Json, Profile, Protocol, Rules, Schemas, Temperature, Thinking,
+    Echo, Json, Profile, Protocol, Rules, Schemas, Temperature, Thinking, ThinkingOff,
 };
 
 /// Anthropic.
@@ -62,7 +62,7 @@ fn rules(model: &str) -> Rules {
             _ => &[Effort::None, Effort::Low, Effort::Medium, Effort::High, Effort::Max],
         },
         reasoning: Echo::No,
-        forced_choice: ForcedChoice::WithoutThinking,
+        thinking_off: ThinkingOff::Forced,
         json: if enforces { Json::StrictSchema } else { Json::Told },
         schemas: Schemas::ObjectRoot,
         asks_usage: false,

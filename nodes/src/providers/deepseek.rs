@@ -6,7 +6,7 @@
 
 use exile_engine::model::{Capabilities, Effort};
 
-use super::profile::{Echo, ForcedChoice, Json, Profile, Rules, Thinking};
+use super::profile::{Echo, Json, Profile, Rules, Thinking, ThinkingOff};
 
 /// DeepSeek.
 pub const PROFILE: Profile = Profile {
@@ -23,7 +23,7 @@ pub(super) const RULES: Rules = Rules {
     thinking: Thinking::Switch,
     efforts: &[Effort::None, Effort::Low, Effort::High, Effort::Max],
     reasoning: Echo::Always,
-    forced_choice: ForcedChoice::WithoutThinking,
+    thinking_off: ThinkingOff::Forced,
     json: Json::Object,
     ..Rules::PLAIN
 };

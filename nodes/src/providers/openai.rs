@@ -6,7 +6,7 @@
 
 use exile_engine::model::{Capabilities, Effort};
 
-use super::profile::{Echo, Json, Profile, Rules, Temperature};
+use super::profile::{Echo, Json, Profile, Rules, Temperature, ThinkingOff};
 
 /// OpenAI.
 pub const PROFILE: Profile = Profile {
@@ -30,7 +30,10 @@ pub(super) fn rules(model: &str) -> Rules {
         temperature: if switchable { Temperature::WithoutThinking } else { Temperature::Never },
         efforts: efforts(version),
         // GPT-5.6 and 6 answer 400 to tools unless thinking is off; later ones cannot switch it off.
-        thinks_with_tools: !((5, 6)..=(6, 0)).contains(&version),
+        thinking_off: match version {
+            (5, 6..) | (6, 0) => ThinkingOff::Tools,
+            _ => ThinkingOff::Never,
+        },
         ..plain
     }
 }

@@ -48,12 +48,10 @@ pub struct Rules {
     pub thinking: Thinking,
     /// The words for that which it knows, least first; empty: it cannot be told.
     pub efforts: &'static [Effort],
-    /// Whether it thinks in a request that offers tools; else thinking is switched off there.
-    pub thinks_with_tools: bool,
     /// What its own reasoning is sent back as.
     pub reasoning: Echo,
-    /// What a forced tool choice costs (wire fact 17).
-    pub forced_choice: ForcedChoice,
+    /// Which requests with tools must have its thinking switched off.
+    pub thinking_off: ThinkingOff,
     /// What stands in for the signature of a tool call that another model made (wire fact 21).
     pub foreign_signature: Option<&'static str>,
     /// How it can be held to JSON.
@@ -111,13 +109,15 @@ pub enum Echo {
     AsReceived,
 }
 
-/// What a request with a forced tool choice needs besides.
+/// Which requests with tools must have thinking switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForcedChoice {
-    /// Nothing.
-    Plain,
-    /// Thinking switched off for this request.
-    WithoutThinking,
+pub enum ThinkingOff {
+    /// None.
+    Never,
+    /// Those that force a tool (wire fact 17).
+    Forced,
+    /// All of them.
+    Tools,
 }
 
 /// How a model is held to JSON, besides being told so.
@@ -177,9 +177,8 @@ impl Rules {
         temperature: Temperature::Always,
         thinking: Thinking::Effort,
         efforts: &[Effort::None, Effort::Low, Effort::Medium, Effort::High],
-        thinks_with_tools: true,
         reasoning: Echo::AsReceived,
-        forced_choice: ForcedChoice::Plain,
+        thinking_off: ThinkingOff::Never,
         foreign_signature: None,
         json: Json::Told,
         schemas: Schemas::Any,

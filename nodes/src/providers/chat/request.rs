@@ -11,7 +11,7 @@ use exile_engine::tool::ToolSpec;
 use serde_json::{Map, Value, json};
 
 use super::REASONING_FIELD;
-use crate::providers::profile::{Echo, ForcedChoice, Json, Rules, Schemas, Temperature, Thinking};
+use crate::providers::profile::{Echo, Json, Rules, Schemas, Temperature, Thinking, ThinkingOff};
 use crate::providers::schema;
 use crate::providers::turns::{Answered, Called, Turn, Turns};
 
@@ -67,7 +67,7 @@ impl Wire<'_> {
 
     /// Writes the choice of tools; gives how hard to think, which a forced choice may rule out.
     fn choose(&self, request: &ModelRequest, body: &mut Map<String, Value>) -> Option<Effort> {
-        let silent = !request.tools.is_empty() && !self.rules.thinks_with_tools;
+        let silent = !request.tools.is_empty() && self.rules.thinking_off == ThinkingOff::Tools;
         let wanted = if silent { Some(Effort::None) } else { request.reasoning };
         let wanted = wanted.and_then(|wanted| self.rules.effort(wanted));
         if request.tools.is_empty() {
@@ -81,7 +81,7 @@ impl Wire<'_> {
         };
         let forced = choice != json!("none");
         body.insert("tool_choice".into(), choice);
-        if forced && self.rules.forced_choice == ForcedChoice::WithoutThinking {
+        if forced && self.rules.thinking_off == ThinkingOff::Forced {
             return Some(Effort::None);
         }
         wanted
