@@ -441,12 +441,11 @@ impl ProviderFault {
     }
 
     /// Whether another model may be asked in its place: the provider is at fault, not the request.
-    /// An empty account is its owner's to fill, and says so. No wildcard arm.
+    /// A missing key and an empty account are the operator's to mend, and say so. No wildcard arm.
     #[must_use]
     pub fn falls_back(&self) -> bool {
         match self {
-            Self::KeyMissing { .. }
-            | Self::Unauthorized { .. }
+            Self::Unauthorized { .. }
             | Self::RateLimited { .. }
             | Self::Unavailable { .. }
             | Self::Connect { .. }
@@ -456,7 +455,8 @@ impl ProviderFault {
             | Self::CircuitOpen { .. }
             | Self::Refused { .. }
             | Self::Incapable { .. } => true,
-            Self::NoBalance { .. }
+            Self::KeyMissing { .. }
+            | Self::NoBalance { .. }
             | Self::ModelUnknown { .. }
             | Self::ContextTooLong { .. }
             | Self::BadRequest { .. }

@@ -107,7 +107,7 @@ impl Cx {
         })
     }
 
-    /// The models of a chain that can answer.
+    /// The models of a chain that can answer; a fallback without a key cannot.
     ///
     /// # Errors
     /// What they lack, in the name of the first.
@@ -117,8 +117,11 @@ impl Cx {
         request: &ModelRequest,
     ) -> Result<Vec<ModelRef>, ProviderError> {
         let models = &self.services.models;
-        let cards = chain.into_iter().map(|model| (model.clone(), models.card(&model)));
-        let cards: Vec<_> = cards.collect();
+        let keyed = |model: &ModelRef| {
+            models.provider(&model.provider).is_some_and(|provider| provider.ready().is_ok())
+        };
+        let chain = chain.into_iter().enumerate().filter(|(n, model)| *n == 0 || keyed(model));
+        let cards: Vec<_> = chain.map(|(_, model)| (model.clone(), models.card(&model))).collect();
         let rooms = cards.iter().filter_map(|(_, card)| card.context.as_ref());
         let room = rooms.map(|cell| cell.value).min();
         Needs::of(request, room).choose(cards).map_err(|lacking| incapable(&lacking))

@@ -45,6 +45,7 @@ struct Doer {
     does: Mutex<VecDeque<Does>>,
     asked: Mutex<usize>,
     retries: u32,
+    keyless: bool,
 }
 
 #[async_trait]
@@ -62,7 +63,9 @@ impl Provider for Doer {
     }
 
     fn ready(&self) -> Result<(), ProviderError> {
-        Ok(())
+        let (provider, model) = (self.name.to_owned(), String::new());
+        let fault = ProviderFault::KeyMissing { variable: "KEY".into() };
+        if self.keyless { Err(ProviderError { provider, model, fault }) } else { Ok(()) }
     }
 
     async fn complete(&self, request: &ModelRequest) -> Result<ModelReply, ProviderError> {
@@ -212,7 +215,7 @@ impl Chain {
         let names = ["a", "b", "c"];
         let doer = |(name, does): (&'static str, Vec<Does>)| {
             let (does, asked) = (Mutex::new(does.into()), Mutex::default());
-            Arc::new(Doer { name, does, asked, retries: 0 })
+            Arc::new(Doer { name, does, asked, retries: 0, keyless: false })
         };
         Self {
             journal: Arc::new(MemoryJournal::new(env.clone())),
@@ -360,6 +363,19 @@ async fn a_model_that_cannot_do_what_is_needed_is_never_asked() {
     chain.wants = (0, "a b c d e f g h");
     chain.known = json!({ "b/m": [{ "context": 7 }] });
     assert_eq!(chain.ask().await.said, "able");
+}
+
+#[tokio::test]
+async fn a_fallback_without_a_key_is_passed_over_and_a_missing_key_of_the_first_is_told() {
+    let says = |text| vec![Does::Says(text)];
+    let mut chain = Chain::of(vec![vec![Does::Fails(down())], says("b"), says("c")]);
+    Arc::get_mut(&mut chain.models[1]).unwrap().keyless = true;
+    assert_eq!((chain.ask().await.said.as_str(), chain.asked()), (Some("c"), vec![1, 0, 1]));
+
+    let missing = ProviderFault::KeyMissing { variable: "KEY".into() };
+    let mut chain = Chain::of(vec![vec![Does::Fails(missing)], says("b")]);
+    let came = chain.ask().await;
+    assert_eq!((came.error().code.as_str(), chain.asked()), ("provider_key_missing", vec![1, 0]));
 }
 
 #[tokio::test]
