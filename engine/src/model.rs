@@ -210,17 +210,6 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
-/// What a model can do, as far as routing and checking need it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities {
-    /// Calls tools.
-    pub tools: bool,
-    /// Enforces a JSON Schema on its answer.
-    pub json_schema: bool,
-    /// Thinks before it answers.
-    pub reasoning: bool,
-}
-
 /// How often a call is made again where nothing else is said.
 pub const RETRIES: u32 = 2;
 
@@ -242,9 +231,6 @@ pub struct Embeddings {
 pub trait Provider: Send + Sync {
     /// The name before the slash.
     fn name(&self) -> &str;
-
-    /// What `model` can do.
-    fn capabilities(&self, model: &str) -> Capabilities;
 
     /// How often a call that failed before it was answered is made again.
     fn retries(&self) -> u32 {

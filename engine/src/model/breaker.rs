@@ -3,9 +3,10 @@
 //! Invariants:
 //! - Only failures of the other side count: what a request itself is at fault for says nothing
 //!   about whom it was sent to.
-//! - After [`FAILURES`] in a row nobody asks for [`REST`], then one request tries; each trial that
-//!   fails doubles the rest, up to [`REST_MAX`].
-//! - A pause that a provider asks for is kept from the first failure on.
+//! - After [`FAILURES`] in a row nobody asks for [`REST`], or for as long as the provider asks, if
+//!   that is more; then one request tries. Each trial that fails doubles the rest, up to
+//!   [`REST_MAX`].
+//! - A call counts once, however often it is made again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -84,19 +85,16 @@ impl Breakers {
         let breaker = all.entry(model.clone()).or_default();
         let tried = breaker.tried_at.take().is_some();
         breaker.failures += 1;
+        if !tried && breaker.failures < FAILURES {
+            return false;
+        }
         let asked = match fault.retry() {
-            super::Retry::After(pause) => Some(pause.min(REST_MAX)),
-            super::Retry::Never | super::Retry::Backoff => None,
+            super::Retry::After(pause) => pause,
+            super::Retry::Never | super::Retry::Backoff => Duration::ZERO,
         };
-        let rest = if tried || breaker.failures >= FAILURES {
-            let doubled = if tried { breaker.rest * 2 } else { REST };
-            Some(doubled.clamp(REST, REST_MAX))
-        } else {
-            None
-        };
-        let Some(rest) = rest.into_iter().chain(asked).max() else { return false };
-        breaker.rest = rest;
-        breaker.open_until = Some(now + rest);
+        let doubled = if tried { breaker.rest * 2 } else { REST };
+        breaker.rest = doubled.max(asked).clamp(REST, REST_MAX);
+        breaker.open_until = Some(now + breaker.rest);
         true
     }
 
@@ -190,13 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_is_asked_for_is_kept_at_once() {
+    fn it_stays_open_for_as_long_as_the_provider_asks() {
         let breakers = Breakers::default();
         let (model, now) = (model(), Duration::from_secs(100));
         let fault =
-            ProviderFault::RateLimited { retry_after_ms: Some(7000), detail: String::new() };
-        assert!(breakers.failed(&model, &fault, now));
-        assert_eq!(breakers.open_for(&model, now), Some(7 * SECOND));
-        assert_eq!(breakers.enter(&model, now + 7 * SECOND), Ok(()));
+            ProviderFault::RateLimited { retry_after_ms: Some(90_000), detail: String::new() };
+        for failure in 1..=FAILURES {
+            assert_eq!(breakers.failed(&model, &fault, now), failure == FAILURES);
+        }
+        assert_eq!(breakers.open_for(&model, now), Some(90 * SECOND));
+        assert_eq!(breakers.enter(&model, now + 90 * SECOND), Ok(()));
     }
 }

@@ -220,7 +220,8 @@ impl Asking<'_> {
             let mut wait = None::<Duration>;
             let asked = std::mem::take(&mut self.left);
             for (place, (model, tries)) in asked.iter().enumerate() {
-                let failed = match self.attempt(model, place + 1 < asked.len()).await {
+                let others = place + 1 < asked.len();
+                let failed = match self.attempt(model, *tries, others).await {
                     Ok(answered) => return Ok(answered),
                     Err(failed) => failed,
                 };
@@ -254,8 +255,14 @@ impl Asking<'_> {
         (ProviderError { provider, model, fault }, Partial::default())
     }
 
-    /// `others`: more models follow in this round, so that a refusal need not be the last word.
-    async fn attempt(&mut self, model: &ModelRef, others: bool) -> Result<Answered, Failed> {
+    /// `tries`: how often the model was asked before; `others`: more models follow in this round, so
+    /// that a refusal need not be the last word.
+    async fn attempt(
+        &mut self,
+        model: &ModelRef,
+        tries: u32,
+        others: bool,
+    ) -> Result<Answered, Failed> {
         let env = &self.cx.services.env;
         let breakers = self.cx.services.models.breakers();
         let began = env.monotonic();
@@ -285,7 +292,10 @@ impl Asking<'_> {
                 return Ok(Answered { model: model.clone(), reply, partial });
             }
             Err((fault, partial)) => {
-                if breakers.failed(model, &fault, now) {
+                // A call counts once, however often it is made again.
+                if tries > 0 {
+                    breakers.left(model);
+                } else if breakers.failed(model, &fault, now) {
                     tracing::warn!(%model, %fault, "it is left alone for a while");
                 }
                 (fault, partial)

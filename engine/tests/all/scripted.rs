@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use exile_engine::message::{Role, ToolCall};
 use exile_engine::model::{
-    Capabilities, Delta, DeltaSender, Finish, ModelReply, ModelRequest, Provider, ProviderError,
-    ProviderFault, Usage,
+    Delta, DeltaSender, Finish, ModelReply, ModelRequest, Provider, ProviderError, ProviderFault,
+    Usage,
 };
 use exile_engine::tool::{
     DynTool, Effect, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolSet, ToolSpec,
@@ -50,10 +50,6 @@ impl Scripted {
 impl Provider for Scripted {
     fn name(&self) -> &'static str {
         "scripted"
-    }
-
-    fn capabilities(&self, _: &str) -> Capabilities {
-        Capabilities { tools: true, json_schema: false, reasoning: false }
     }
 
     fn retries(&self) -> u32 {

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use exile_engine::env::Env;
 use exile_engine::http::{Http, HttpError, HttpRequest, HttpResponse};
 use exile_engine::model::{
-    Capabilities, Delta, DeltaSender, Embeddings, ModelReply, ModelRequest, Provider,
-    ProviderError, ProviderFault,
+    Delta, DeltaSender, Embeddings, ModelReply, ModelRequest, Provider, ProviderError,
+    ProviderFault,
 };
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -69,10 +69,6 @@ type Body = BoxStream<'static, Result<Bytes, HttpError>>;
 impl Provider for Adapter {
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn capabilities(&self, model: &str) -> Capabilities {
-        self.rules(model).capabilities
     }
 
     fn retries(&self) -> u32 {

@@ -12,7 +12,7 @@
 pub(crate) mod assemble;
 pub(crate) mod request;
 
-use exile_engine::model::{Capabilities, Effort};
+use exile_engine::model::Effort;
 
 use super::profile::{
     Echo, Json, Profile, Protocol, Rules, Schemas, Temperature, Thinking, ThinkingOff,
@@ -43,7 +43,6 @@ fn rules(model: &str) -> Rules {
     let adaptive = version >= (4, 6);
     let enforces = version >= (4, 5) || (opus && version >= (4, 1));
     Rules {
-        capabilities: Capabilities { tools: true, json_schema: enforces, reasoning },
         max_tokens: "max_tokens",
         default_max_tokens: Some(match version {
             (0..=2, _) | (3, 0..=4) => 4096,

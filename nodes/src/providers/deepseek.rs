@@ -4,7 +4,7 @@
 //! Temperature is sent although a thinking model ignores it: it counts once thinking is off.
 //! `deepseek-v4-pro` reads text alone (wire fact 14).
 
-use exile_engine::model::{Capabilities, Effort};
+use exile_engine::model::Effort;
 
 use super::profile::{Echo, Json, Profile, Rules, Thinking, ThinkingOff};
 
@@ -19,7 +19,6 @@ pub const PROFILE: Profile = Profile {
 
 /// Also for DeepSeek's models behind other servers.
 pub(super) const RULES: Rules = Rules {
-    capabilities: Capabilities { tools: true, json_schema: false, reasoning: true },
     thinking: Thinking::Switch,
     efforts: &[Effort::None, Effort::Low, Effort::High, Effort::Max],
     reasoning: Echo::Always,

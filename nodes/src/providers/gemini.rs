@@ -4,7 +4,7 @@
 //! given the documented stand-in (wire fact 21). Errors come as arrays (wire fact 22). Parameters
 //! of tools are schemas of OpenAPI (wire fact 24).
 
-use exile_engine::model::{Capabilities, Effort};
+use exile_engine::model::Effort;
 
 use super::profile::{Echo, Json, Profile, Rules, Schemas};
 
@@ -14,7 +14,6 @@ pub const PROFILE: Profile = Profile {
     base_url: "https://generativelanguage.googleapis.com/v1beta/openai",
     key_variable: "GEMINI_API_KEY",
     rules: |model| Rules {
-        capabilities: Capabilities { tools: true, json_schema: true, reasoning: true },
         // Only the 2.5 models below Pro can be kept from thinking.
         efforts: if model.contains("2.5-flash") {
             &[Effort::None, Effort::Low, Effort::Medium, Effort::High]

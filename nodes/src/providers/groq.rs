@@ -1,7 +1,7 @@
 //! Groq. It enforces a schema only on answers that are not streamed; exile streams, so that its
 //! answers are checked here.
 
-use exile_engine::model::{Capabilities, Effort};
+use exile_engine::model::Effort;
 
 use super::profile::{Echo, Profile, Rules};
 
@@ -12,7 +12,6 @@ pub const PROFILE: Profile = Profile {
     rules: |model| {
         let reasoning = model.contains("gpt-oss");
         Rules {
-            capabilities: Capabilities { tools: true, json_schema: false, reasoning },
             max_tokens: "max_completion_tokens",
             efforts: if reasoning { &[Effort::Low, Effort::Medium, Effort::High] } else { &[] },
             reasoning: Echo::No,

@@ -1,8 +1,6 @@
 //! Servers that people run themselves: Ollama (its `/v1`), vLLM and llama.cpp. They hold a model
 //! to a schema by a grammar, which leaves no room for tool calls in the same answer.
 
-use exile_engine::model::Capabilities;
-
 use super::profile::{Json, Profile, Rules};
 
 /// Ollama.
@@ -13,9 +11,5 @@ pub const VLLM: Profile = Profile { name: "vllm", rules, ..Profile::PLAIN };
 pub const LLAMA_CPP: Profile = Profile { name: "llamacpp", rules, ..Profile::PLAIN };
 
 fn rules(_: &str) -> Rules {
-    Rules {
-        capabilities: Capabilities { tools: true, json_schema: true, reasoning: false },
-        json: Json::SchemaWithoutTools,
-        ..Rules::PLAIN
-    }
+    Rules { json: Json::SchemaWithoutTools, ..Rules::PLAIN }
 }

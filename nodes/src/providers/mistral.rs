@@ -1,7 +1,7 @@
 //! Mistral. It refuses fields that it does not know and ids of other lengths, sends usage without
 //! being asked, and answers nothing to a conversation that ends with its own words.
 
-use exile_engine::model::{Capabilities, Effort};
+use exile_engine::model::Effort;
 
 use super::profile::{CallIds, Echo, Json, Profile, Rules};
 
@@ -12,7 +12,6 @@ pub const PROFILE: Profile = Profile {
     rules: |model| {
         let reasoning = model.contains("magistral") || model.contains("medium");
         Rules {
-            capabilities: Capabilities { tools: true, json_schema: true, reasoning },
             efforts: if reasoning { &[Effort::None, Effort::High] } else { &[] },
             reasoning: Echo::No,
             json: Json::Schema,

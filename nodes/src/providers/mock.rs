@@ -16,8 +16,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use exile_engine::message::{Role, ToolCall};
 use exile_engine::model::{
-    Capabilities, Delta, DeltaSender, Finish, ModelReply, ModelRequest, Provider, ProviderError,
-    ProviderFault, Usage,
+    Delta, DeltaSender, Finish, ModelReply, ModelRequest, Provider, ProviderError, ProviderFault,
+    Usage,
 };
 
 pub use script::{Call, Fail, FailKind, Rule, Script};
@@ -106,10 +106,6 @@ impl Turn {
 impl Provider for Mock {
     fn name(&self) -> &str {
         NAME
-    }
-
-    fn capabilities(&self, _: &str) -> Capabilities {
-        Capabilities { tools: true, json_schema: true, reasoning: false }
     }
 
     /// It fails as its script says.

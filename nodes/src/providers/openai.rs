@@ -4,7 +4,7 @@
 //! which GPT-5.1 and later allow (wire fact 10). The role stays `system`: they take it as
 //! `developer`.
 
-use exile_engine::model::{Capabilities, Effort};
+use exile_engine::model::Effort;
 
 use super::profile::{Echo, Json, Profile, Rules, Temperature, ThinkingOff};
 
@@ -20,9 +20,7 @@ pub const PROFILE: Profile = Profile {
 /// Also for OpenAI's models behind other servers.
 pub(super) fn rules(model: &str) -> Rules {
     let version = generation(model);
-    let reasoning = version.is_some();
-    let capabilities = Capabilities { tools: true, json_schema: true, reasoning };
-    let plain = Rules { capabilities, json: Json::Schema, reasoning: Echo::No, ..Rules::PLAIN };
+    let plain = Rules { json: Json::Schema, reasoning: Echo::No, ..Rules::PLAIN };
     let Some(version) = version else { return Rules { efforts: &[], ..plain } };
     let switchable = version >= (5, 1);
     Rules {

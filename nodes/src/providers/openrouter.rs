@@ -4,7 +4,7 @@
 //! verbatim. Models of OpenAI are held to a schema; of others it depends on who serves them, so
 //! that their answers are checked here.
 
-use exile_engine::model::{Capabilities, Effort};
+use exile_engine::model::Effort;
 
 use super::openai;
 use super::profile::{Echo, Json, Profile, Rules, Temperature, Thinking};
@@ -17,7 +17,6 @@ pub const PROFILE: Profile = Profile {
         let own = openai::rules(model);
         let enforced = model.starts_with("openai/");
         Rules {
-            capabilities: Capabilities { tools: true, json_schema: enforced, reasoning: true },
             json: if enforced { Json::Schema } else { Json::Told },
             temperature: if enforced { own.temperature } else { Temperature::Always },
             thinking: Thinking::Nested,

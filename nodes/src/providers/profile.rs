@@ -2,7 +2,7 @@
 //!
 //! Invariant: no code asks for a provider's name. What differs is a field of [`Rules`].
 
-use exile_engine::model::{Capabilities, Effort};
+use exile_engine::model::Effort;
 
 /// One provider.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +34,6 @@ pub enum Protocol {
 /// What one model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// What it can do.
-    pub capabilities: Capabilities,
     /// Whether it sees pictures; others are told that there was one.
     pub images: bool,
     /// The field that bounds the answer (wire fact 10).
@@ -170,7 +168,6 @@ impl Profile {
 impl Rules {
     /// What any server of the chat protocol takes.
     pub const PLAIN: Self = Self {
-        capabilities: Capabilities { tools: true, json_schema: false, reasoning: false },
         images: true,
         max_tokens: "max_tokens",
         default_max_tokens: None,

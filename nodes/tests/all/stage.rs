@@ -14,8 +14,8 @@ use exile_engine::id::{InputId, LogId, MessageId, RunId, UserId};
 use exile_engine::journal::{IfActive, Input, Journal, MemoryJournal, ResumeRun, StartRun};
 use exile_engine::message::{Message, Role, ToolCall};
 use exile_engine::model::{
-    Aliases, Capabilities, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply,
-    ModelRequest, Models, Provider, ProviderError,
+    Aliases, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply, ModelRequest, Models,
+    Provider, ProviderError,
 };
 use exile_engine::run::context::Services;
 use exile_engine::run::engine::{Engine, Stopped};
@@ -71,10 +71,6 @@ struct Model {
 impl Provider for Model {
     fn name(&self) -> &'static str {
         "stage"
-    }
-
-    fn capabilities(&self, _: &str) -> Capabilities {
-        Capabilities { tools: true, json_schema: false, reasoning: false }
     }
 
     fn ready(&self) -> Result<(), ProviderError> {

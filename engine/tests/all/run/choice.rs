@@ -11,8 +11,8 @@ use exile_engine::journal::{Journal, MemoryJournal};
 use exile_engine::model::breaker::{FAILURES, REST};
 use exile_engine::model::card::Catalogue;
 use exile_engine::model::{
-    AfterFirstToken, Capabilities, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply,
-    ModelRequest, Models, Provider, ProviderError, ProviderFault, ToolChoice,
+    AfterFirstToken, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply, ModelRequest,
+    Models, Provider, ProviderError, ProviderFault, ToolChoice,
 };
 use exile_engine::node::{Node, NodeError, Outcome};
 use exile_engine::run::context::{Cx, ModelCall};
@@ -52,10 +52,6 @@ struct Doer {
 impl Provider for Doer {
     fn name(&self) -> &str {
         self.name
-    }
-
-    fn capabilities(&self, _: &str) -> Capabilities {
-        Capabilities { tools: true, json_schema: true, reasoning: false }
     }
 
     fn retries(&self) -> u32 {

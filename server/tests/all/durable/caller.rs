@@ -6,9 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use exile_engine::model::{
-    Capabilities, DeltaSender, ModelReply, ModelRequest, Provider, ProviderError,
-};
+use exile_engine::model::{DeltaSender, ModelReply, ModelRequest, Provider, ProviderError};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Span, Subscriber};
@@ -22,10 +20,6 @@ pub(super) struct Signed(pub(super) Arc<dyn Provider>);
 impl Provider for Signed {
     fn name(&self) -> &str {
         self.0.name()
-    }
-
-    fn capabilities(&self, model: &str) -> Capabilities {
-        self.0.capabilities(model)
     }
 
     fn ready(&self) -> Result<(), ProviderError> {

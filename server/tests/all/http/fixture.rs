@@ -13,8 +13,8 @@ use exile_engine::bundle::Catalog;
 use exile_engine::env::SystemEnv;
 use exile_engine::library::Library;
 use exile_engine::model::{
-    Aliases, Capabilities, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply,
-    ModelRequest, Models, Provider, ProviderError, ProviderFault,
+    Aliases, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply, ModelRequest, Models,
+    Provider, ProviderError, ProviderFault,
 };
 use exile_engine::run::context::Services;
 use exile_engine::run::engine::Engine;
@@ -371,18 +371,10 @@ struct Gate(Arc<Semaphore>);
 /// Has no key.
 struct Keyless;
 
-fn capabilities() -> Capabilities {
-    Capabilities { tools: true, json_schema: false, reasoning: false }
-}
-
 #[async_trait]
 impl Provider for Gate {
     fn name(&self) -> &'static str {
         "gate"
-    }
-
-    fn capabilities(&self, _: &str) -> Capabilities {
-        capabilities()
     }
 
     fn ready(&self) -> Result<(), ProviderError> {
@@ -418,10 +410,6 @@ impl Provider for Gate {
 impl Provider for Keyless {
     fn name(&self) -> &'static str {
         "keyless"
-    }
-
-    fn capabilities(&self, _: &str) -> Capabilities {
-        capabilities()
     }
 
     fn ready(&self) -> Result<(), ProviderError> {
