@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{ModelRef, ProviderFault};
+use super::{ModelRef, ProviderFault, Retry};
 
 /// Failures in a row that open a breaker.
 pub const FAILURES: u32 = 5;
@@ -77,7 +77,8 @@ impl Breakers {
 
     /// The model failed; `true` if that opened its breaker.
     pub fn failed(&self, model: &ModelRef, fault: &ProviderFault, now: Duration) -> bool {
-        if !counts(fault) {
+        // What no second try can mend, the request or its key is at fault for.
+        if fault.retry() == Retry::Never {
             self.left(model);
             return false;
         }
@@ -89,8 +90,8 @@ impl Breakers {
             return false;
         }
         let asked = match fault.retry() {
-            super::Retry::After(pause) => pause,
-            super::Retry::Never | super::Retry::Backoff => Duration::ZERO,
+            Retry::After(pause) => pause,
+            Retry::Never | Retry::Backoff => Duration::ZERO,
         };
         let doubled = if tried { breaker.rest * 2 } else { REST };
         breaker.rest = doubled.max(asked).clamp(REST, REST_MAX);
@@ -104,29 +105,6 @@ impl Breakers {
         let all = self.all();
         let until = all.get(model)?.open_until?;
         (now < until).then(|| until.saturating_sub(now))
-    }
-}
-
-/// Whether a failure says something about whom the request was sent to. No wildcard arm.
-fn counts(fault: &ProviderFault) -> bool {
-    match fault {
-        ProviderFault::RateLimited { .. }
-        | ProviderFault::Unavailable { .. }
-        | ProviderFault::Connect { .. }
-        | ProviderFault::Timeout { .. }
-        | ProviderFault::Truncated { .. }
-        | ProviderFault::Garbage { .. } => true,
-        ProviderFault::KeyMissing { .. }
-        | ProviderFault::Unauthorized { .. }
-        | ProviderFault::NoBalance { .. }
-        | ProviderFault::ModelUnknown { .. }
-        | ProviderFault::ContextTooLong { .. }
-        | ProviderFault::BadRequest { .. }
-        | ProviderFault::NotSent { .. }
-        | ProviderFault::CircuitOpen { .. }
-        | ProviderFault::Refused { .. }
-        | ProviderFault::Incapable { .. }
-        | ProviderFault::ProviderUnknown => false,
     }
 }
 
