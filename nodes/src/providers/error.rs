@@ -97,7 +97,10 @@ pub(crate) fn transport(error: HttpError, answering: bool) -> ProviderFault {
             ProviderFault::Truncated { detail: format!("no answer came: {detail}") }
         }
         // None of these has reached the provider.
-        error @ (HttpError::Denied { .. } | HttpError::Invalid(_) | HttpError::Connect { .. }) => {
+        HttpError::Connect { host, why } => {
+            ProviderFault::Connect { detail: format!("{host}: {why}") }
+        }
+        error @ (HttpError::Denied { .. } | HttpError::Invalid(_)) => {
             ProviderFault::Connect { detail: error.to_string() }
         }
     }

@@ -75,7 +75,17 @@ fn models(config: &Config) -> Vec<Check> {
             Some(p) => (State::Bad, format!(": no key; set {}", p.key_variable)),
             None => (State::Note, ": no key is set; e.g. set DEEPSEEK_API_KEY".to_owned()),
         };
-        Check { what: "model", state, detail: format!("{name} = {}{hint}", alias.model) }
+        let (mut chain, mut state) = (format!("{}{hint}", alias.model), state);
+        for model in &alias.fallback {
+            let provider = config.providers.iter().find(|p| *p.name == *model.provider);
+            let keyless = provider.filter(|p| !p.ready());
+            let hint = keyless.map(|p| format!(" (passed over: no key; set {})", p.key_variable));
+            if hint.is_some() && state == State::Good {
+                state = State::Note;
+            }
+            chain = format!("{chain}, then {model}{}", hint.unwrap_or_default());
+        }
+        Check { what: "model", state, detail: format!("{name} = {chain}") }
     };
     config.aliases.iter().map(alias).collect()
 }

@@ -22,7 +22,8 @@ const CELLS: [(&str, &str); 6] = [
 pub(super) enum Model {
     /// Print every model and what it can do; --json shows sources, days and prices too
     List,
-    /// Ask a model small questions and compare with what is known; exit code 1 if it differs
+    /// Ask a model small questions and compare with what is known; exit code 1 if it differs, or if
+    /// the model cannot be reached
     Probe {
         /// provider/model, or an alias
         model: String,
@@ -90,7 +91,8 @@ async fn probe(
     };
     let rows = items(&answer["proofs"]).iter().map(row).collect();
     terminal.table(&["", "CELL", "CLAIMED", "SEEN", "DETAIL"], rows, &answer)?;
-    if answer["drift"] == 0 { Ok(()) } else { Err(CliError::Shown) }
+    let proved = items(&answer["proofs"]).iter().any(|proof| !proof["seen"].is_null());
+    if answer["drift"] == 0 && proved { Ok(()) } else { Err(CliError::Shown) }
 }
 
 fn items(list: &Value) -> &[Value] {

@@ -41,6 +41,8 @@ fn a_fallback_answers_and_every_attempt_is_in_the_run_and_in_its_trace() {
         (&json!("first/m"), &json!("provider_unavailable")),
         "{told}"
     );
+    let doctor = place.run(&["doctor"]);
+    assert!(doctor.out.contains("default = first/m, then second/m"), "{doctor:?}");
     let trace = place.run(&["trace", &run]);
     let attempt = trace.out.lines().find(|line| line.contains("attempt")).unwrap();
     assert!(attempt.contains("first/m") && attempt.contains("provider_unavailable"), "{trace:?}");
@@ -177,6 +179,12 @@ fn a_probe_proves_cells_and_tells_drift() {
     let answer: Value = serde_json::from_str(&embeds.out).unwrap();
     assert_eq!(answer["proofs"][0]["cell"], "embeddings");
     assert_eq!(answer["proofs"][0]["detail"], "vectors of [3, 3] numbers");
+
+    let gone = config.replace(&lab.url, "http://127.0.0.1:9");
+    let place = place.with("exile.yaml", &gone);
+    let unreached = place.run(&["model", "probe", "default"]);
+    assert_eq!(unreached.code, 1, "nothing is proved: {unreached:?}");
+    assert!(unreached.out.contains("unknown"), "{unreached:?}");
 
     let listed = place.run(&["model", "list"]);
     assert!(
