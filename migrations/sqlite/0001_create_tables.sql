@@ -164,6 +164,7 @@ CREATE INDEX exile_run_conversation ON exile_run (conversation);
 CREATE TABLE exile_llm_message (
     seq          INTEGER PRIMARY KEY,
     id           TEXT NOT NULL,
+    conversation TEXT,
     run          TEXT NOT NULL,
     log          INTEGER NOT NULL REFERENCES exile_log (key) ON DELETE CASCADE,
     number       INTEGER NOT NULL,

@@ -32,6 +32,25 @@ pub struct MessageRow {
     pub number: Number,
 }
 
+/// The columns of a message `m` as [`whole`] reads them: few, since a history has many rows, and
+/// each value of each is copied on its way. What most messages have not comes as one.
+macro_rules! whole {
+    () => {
+        "m.id, m.role, m.content, m.model, iif(
+             coalesce(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers,
+                      m.images) IS NULL, NULL,
+             json_array(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers,
+                        m.images))"
+    };
+}
+
+/// Where a message stands, after [`whole`]'s columns.
+macro_rules! row {
+    () => {
+        concat!(whole!(), ", m.seq, m.run, m.number, m.created_at, r.conversation")
+    };
+}
+
 impl Store {
     /// The messages of the owner's conversation that its user sees, oldest first, without those
     /// that it went back over; `None` if the owner has no such conversation.
@@ -48,13 +67,15 @@ impl Store {
         let Some(lineage) = Lineage::of(&mut read, &LogId::from(conversation)).await? else {
             return Ok(Some(page.list(Vec::new())));
         };
-        let rows = sqlx::query(
-            "SELECT m.*, r.conversation FROM json_each(?1) s CROSS JOIN exile_llm_message m
+        let rows = sqlx::query(concat!(
+            "SELECT ",
+            row!(),
+            " FROM json_each(?1) s CROSS JOIN exile_llm_message m
              LEFT JOIN exile_run r ON r.id = m.run
              WHERE m.log = s.value ->> 0 AND m.number BETWEEN s.value ->> 1 AND s.value ->> 2
                AND m.seq > ?2 AND m.shown AND m.covers IS NULL
-             ORDER BY m.seq LIMIT ?3",
-        )
+             ORDER BY m.seq LIMIT ?3"
+        ))
         .bind(lineage.bind(&lineage::spans(&lineage.lines, Number::MAX))?)
         .bind(page.after()?.unwrap_or(0))
         .bind(page.rows())
@@ -71,29 +92,18 @@ impl Store {
         owner: &UserId,
         id: &MessageId,
     ) -> Result<Option<MessageRow>, StoreError> {
-        let row = sqlx::query(
-            "SELECT m.*, r.conversation
-             FROM exile_llm_message m JOIN exile_run r ON r.id = m.run
-             WHERE m.id = ?1 AND r.owner = ?2 ORDER BY m.seq LIMIT 1",
-        )
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            row!(),
+            " FROM exile_llm_message m JOIN exile_run r ON r.id = m.run
+             WHERE m.id = ?1 AND r.owner = ?2 ORDER BY m.seq LIMIT 1"
+        ))
         .bind(id.as_str())
         .bind(owner.as_str())
         .fetch_optional(self.readers())
         .await?;
         row.as_ref().map(from_row).transpose()
     }
-}
-
-/// The columns of a message `m` as [`whole`] reads them: few, since a history has many rows, and
-/// each value of each is copied on its way. What most messages have not comes as one.
-macro_rules! whole {
-    () => {
-        "m.id, m.role, m.content, m.model, iif(
-             coalesce(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers,
-                      m.images) IS NULL, NULL,
-             json_array(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers,
-                        m.images))"
-    };
 }
 
 fn whole(row: &SqliteRow) -> Result<Message, StoreError> {
@@ -211,28 +221,11 @@ pub(super) async fn named(
 fn from_row(row: &SqliteRow) -> Result<MessageRow, StoreError> {
     let conversation: Option<&str> = row.try_get("conversation")?;
     Ok(MessageRow {
-        message: to_message(row)?,
+        message: whole(row)?,
         run: RunId::from(row.try_get::<&str, _>("run")?),
         conversation: conversation.map(ConversationId::from),
         created_at: column::time(row, "created_at")?,
         number: column::number(row, "number")?,
-    })
-}
-
-fn to_message(row: &SqliteRow) -> Result<Message, StoreError> {
-    let covers: Option<&str> = row.try_get("covers")?;
-    Ok(Message {
-        id: MessageId::from(row.try_get::<&str, _>("id")?),
-        role: role(row.try_get("role")?)?,
-        content: row.try_get("content")?,
-        images: column::maybe_parsed(row, "images")?.unwrap_or_default(),
-        reasoning: row.try_get("reasoning")?,
-        tool_calls: column::maybe_parsed(row, "tool_calls")?.unwrap_or_default(),
-        tool_call_id: row.try_get("tool_call_id")?,
-        tool_name: row.try_get("tool_name")?,
-        model: row.try_get("model")?,
-        opaque: column::maybe_parsed(row, "opaque")?,
-        covers: covers.map(MessageId::from),
     })
 }
 

@@ -47,6 +47,7 @@ use std::time::Duration;
 
 use exile_engine::env::Env;
 use jiff::Timestamp;
+use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -203,7 +204,11 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     if let Some(table) = foreign {
         return Err(StoreError::Foreign { table });
     }
+    Ok(migrations().run(connection).await?)
+}
+
+fn migrations() -> Migrator {
     let mut migrations = sqlx::migrate!("../migrations/sqlite");
     migrations.dangerous_set_table_name(MIGRATION_TABLE);
-    Ok(migrations.run(connection).await?)
+    migrations
 }

@@ -199,6 +199,40 @@ async fn connections_that_went_away_while_nobody_asked_are_opened_again() {
     assert_eq!(store.load(&lease.log, None).await.unwrap().records.len(), 2);
 }
 
+#[tokio::test]
+async fn a_home_of_the_first_version_is_brought_up_to_date_and_keeps_what_it_holds() {
+    let (_folder, path) = file();
+    let mut old = connect(&path).await;
+    let mut first = super::migrations();
+    first.migrations.to_mut().truncate(1);
+    first.run(&mut old).await.unwrap();
+    let rows = "
+        INSERT INTO exile_log (id) VALUES ('run_1');
+        INSERT INTO exile_llm_message
+            (id, conversation, run, log, number, shown, role, content, created_at)
+        VALUES ('msg_1', 'conv_1', 'run_1', 1, 1, 1, 'user', 'kept', 0)";
+    sqlx::raw_sql(rows).execute(&mut old).await.unwrap();
+    old.close().await.unwrap();
+    let store = open(&path).await.unwrap();
+    let content: String = sqlx::query_scalar("SELECT content FROM exile_llm_message")
+        .fetch_one(store.readers())
+        .await
+        .unwrap();
+    assert_eq!(content, "kept");
+}
+
+/// A home that has applied a migration refuses one of the same number that says something else.
+#[test]
+fn a_migration_that_has_landed_is_never_changed() {
+    const LANDED: &[(&str, &str)] = &[(
+        include_str!("../../../migrations/sqlite/0001_create_tables.sql"),
+        "a37ea63675122df32e2879f26f6f7f04758b41b159a7376eeb778babe6b4de3c",
+    )];
+    for (text, hash) in LANDED {
+        assert_eq!(&&*BlobId::of(text.as_bytes()).0, &format!("sha256:{hash}"));
+    }
+}
+
 #[test]
 fn a_lock_held_by_others_is_unavailable_and_an_unwritable_file_is_full() {
     use super::error::from_code;
