@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::breaker::Breakers;
-use super::card::{Card, Catalogue};
+use super::card::Catalogue;
 use super::{ModelRef, Provider};
 
 /// An alias of `exile.yaml`, its environment already chosen.
@@ -92,12 +92,6 @@ impl Models {
     #[must_use]
     pub fn catalogue(&self) -> &Catalogue {
         &self.catalogue
-    }
-
-    /// What is known of one.
-    #[must_use]
-    pub fn card(&self, model: &ModelRef) -> Card {
-        self.catalogue.card(model)
     }
 
     /// Who failed too often.

@@ -5,8 +5,9 @@
 //!   anything is sent.
 //! - Another model is asked only until the first piece of an answer came. After it nothing is
 //!   spliced: the call fails, or what was shown is void and the whole answer is asked for again.
-//! - Every attempt stands in the call's record and has a span of its own.
-//! - No pause is longer than the time that the run and the node have left.
+//! - Every attempt stands in the call's record, and each that was sent has a span of its own.
+//! - A model is not asked again before the pause that its provider asks for is over.
+//! - No pause is longer than the time that the run and the nodes around the call have left.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::model::{
 use crate::node::NodeError;
 use crate::run::context::{Command, Cx, ModelAnswer, ModelCall, Recorded, millis};
 use crate::run::marks::Marks;
+use crate::run::pause;
 use crate::run::record::{Attempt, Called, Callee, ModelFacts, Reply};
 use crate::span;
 
@@ -35,45 +37,41 @@ const ASKED_MAX: Duration = Duration::from_mins(1);
 
 impl Cx {
     /// Asks a model, streaming its answer to whoever watches the run.
-    pub async fn call_model(&self, ask: ModelCall) -> Result<ModelAnswer, NodeError> {
+    pub async fn call_model(&self, mut ask: ModelCall) -> Result<ModelAnswer, NodeError> {
         let call: Arc<str> = ask.call.as_str().into();
         if let Some(recorded) = self.replies.get(&call) {
             return replay(recorded);
         }
-        let chain = self.chain(&ask.model)?;
-        let request = request(&ask);
-        let models = self.able(chain.models, &request).map_err(NodeError::Provider)?;
-        let chain = Chain { models, ..chain };
-        self.intent(&call, Callee::Model(chain.models[0].clone())).await;
+        let Chain { models, after_first_token } = self.chain(&ask.model)?;
+        let request = request(&mut ask);
+        let models = self.able(models, &request).map_err(NodeError::Provider)?;
+        self.intent(&call, Callee::Model(models[0].clone())).await;
         let began = self.services.env.monotonic();
+        let candidate = |(place, model)| Candidate { place, model, tries: 0, not_before: began };
         let mut asking = Asking {
             cx: self,
             call: &call,
             ask: &ask,
             request,
-            left: chain.models.iter().map(|model| (model.clone(), 0)).collect(),
-            after_first_token: chain.after_first_token,
+            left: models.into_iter().enumerate().map(candidate).collect(),
+            after_first_token,
             attempts: Vec::new(),
             void: false,
         };
         let outcome = asking.until_answered().await;
         let took_ms = millis(self.services.env.monotonic().saturating_sub(began));
-        let (reply, model, message) = match &outcome {
-            Ok(answered) => {
-                let message = self.assistant(&answered.model, &answered.reply);
-                let facts = ModelFacts {
-                    model: answered.model.clone(),
-                    usage: answered.reply.usage,
-                    first_ms: answered.partial.first_ms,
-                    finish: answered.reply.finish,
-                };
+        let (answer, reply, model, message) = match outcome {
+            Ok(Answered { model, reply, partial }) => {
+                let message = self.assistant(&model, &reply);
+                let (usage, finish, first_ms) = (reply.usage, reply.finish, partial.first_ms);
+                let facts = ModelFacts { model, usage, first_ms, finish };
                 let reply = Reply::Message { id: message.id.clone(), failed: None };
-                (reply, Some(facts), Some(message))
+                let answer = ModelAnswer { message: message.clone(), finish };
+                (Ok(answer), reply, Some(facts), Some(message))
             }
-            Err((error, partial)) => {
-                let error = NodeError::Provider(error.clone());
-                let (text, reasoning) = (partial.text.clone(), partial.reasoning.clone());
-                (Reply::ModelFailed { error, text, reasoning }, None, None)
+            Err((error, Partial { text, reasoning, .. })) => {
+                let error = NodeError::Provider(error);
+                (Err(error.clone()), Reply::ModelFailed { error, text, reasoning }, None, None)
             }
         };
         let called = Called {
@@ -88,14 +86,8 @@ impl Cx {
             shown: ask.shown,
             taints: false,
         };
-        self.called(called, message.clone()).await;
-        match (outcome, message) {
-            (Ok(Answered { reply, .. }), Some(message)) => {
-                Ok(ModelAnswer { message, finish: reply.finish })
-            }
-            (Err((error, _)), _) => Err(NodeError::Provider(error)),
-            (Ok(_), None) => Err(NodeError::Internal("an answer without a message".into())),
-        }
+        self.called(called, message).await;
+        answer
     }
 
     fn chain(&self, name: &str) -> Result<Chain, NodeError> {
@@ -121,7 +113,11 @@ impl Cx {
             models.provider(&model.provider).is_some_and(|provider| provider.ready().is_ok())
         };
         let chain = chain.into_iter().enumerate().filter(|(n, model)| *n == 0 || keyed(model));
-        let cards: Vec<_> = chain.map(|(_, model)| (model.clone(), models.card(&model))).collect();
+        let known = |(_, model): (usize, ModelRef)| {
+            let card = models.catalogue().card(&model);
+            (model, card)
+        };
+        let cards: Vec<_> = chain.map(known).collect();
         let rooms = cards.iter().filter_map(|(_, card)| card.context.as_ref());
         let room = rooms.map(|cell| cell.value).min();
         Needs::of(request, room).choose(cards).map_err(|lacking| incapable(&lacking))
@@ -188,12 +184,23 @@ struct Asking<'a> {
     call: &'a Arc<str>,
     ask: &'a ModelCall,
     request: ModelRequest,
-    /// Who may still be asked, and how often each was.
-    left: Vec<(ModelRef, u32)>,
+    /// Who may still be asked, in the order of the chain.
+    left: Vec<Candidate>,
     after_first_token: AfterFirstToken,
     attempts: Vec<Attempt>,
     /// What was streamed is void: the next attempt says so first.
     void: bool,
+}
+
+/// A model that may be asked.
+struct Candidate {
+    /// In the chain.
+    place: usize,
+    model: ModelRef,
+    /// How often it was asked.
+    tries: u32,
+    /// On the monotonic clock.
+    not_before: Duration,
 }
 
 struct Answered {
@@ -213,15 +220,23 @@ struct Partial {
 type Failed = (ProviderError, Partial);
 
 impl Asking<'_> {
-    /// Asks one model after the other, and after a pause those again for whom that may help.
+    /// Asks one model after the other, and each again after its pause, as long as that may help.
     async fn until_answered(&mut self) -> Result<Answered, Failed> {
         let mut last = None;
-        for round in 0.. {
-            let mut wait = None::<Duration>;
-            let asked = std::mem::take(&mut self.left);
-            for (place, (model, tries)) in asked.iter().enumerate() {
-                let others = place + 1 < asked.len();
-                let failed = match self.attempt(model, *tries, others).await {
+        while let Some(next) = self.left.iter().map(|candidate| candidate.not_before).min() {
+            let now = self.cx.services.env.monotonic();
+            let pause = next.saturating_sub(now);
+            if !pause.is_zero() {
+                if !self.has_time(pause) {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            let due: Vec<Candidate> = self.left.extract_if(.., |c| c.not_before <= now).collect();
+            for (n, candidate) in due.iter().enumerate() {
+                let others = n + 1 < due.len();
+                let failed = match self.attempt(candidate, others).await {
                     Ok(answered) => return Ok(answered),
                     Err(failed) => failed,
                 };
@@ -232,20 +247,25 @@ impl Asking<'_> {
                 {
                     return Err(failed);
                 }
-                if *tries < self.retries(model)
-                    && let Some(pause) = self.pause(round, &error.fault)
-                {
-                    wait = Some(wait.map_or(pause, |wait| wait.min(pause)));
-                    self.left.push((model.clone(), tries + 1));
-                }
+                self.left.extend(self.again(candidate, &error.fault));
                 last = Some(failed);
             }
-            match wait.filter(|wait| self.has_time(*wait)) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => break,
-            }
+            self.left.sort_by_key(|candidate| candidate.place);
         }
         Err(last.unwrap_or_else(|| self.nobody()))
+    }
+
+    /// The model once more, after its pause; `None`: that cannot help.
+    fn again(&self, candidate: &Candidate, fault: &ProviderFault) -> Option<Candidate> {
+        let Candidate { place, model, tries, .. } = candidate;
+        let provider = self.cx.services.models.provider(&model.provider)?;
+        // Whoever is left alone is left alone by this call, too.
+        let open = matches!(fault, ProviderFault::CircuitOpen { .. });
+        if *tries >= provider.retries() || open {
+            return None;
+        }
+        let not_before = self.cx.services.env.monotonic() + self.pause(*tries, fault)?;
+        Some(Candidate { place: *place, model: model.clone(), tries: tries + 1, not_before })
     }
 
     /// The failure of a chain without models.
@@ -255,14 +275,9 @@ impl Asking<'_> {
         (ProviderError { provider, model, fault }, Partial::default())
     }
 
-    /// `tries`: how often the model was asked before; `others`: more models follow in this round, so
-    /// that a refusal need not be the last word.
-    async fn attempt(
-        &mut self,
-        model: &ModelRef,
-        tries: u32,
-        others: bool,
-    ) -> Result<Answered, Failed> {
+    /// `others`: more models follow at once, so that a refusal need not be the last word.
+    async fn attempt(&mut self, candidate: &Candidate, others: bool) -> Result<Answered, Failed> {
+        let model = &candidate.model;
         let env = &self.cx.services.env;
         let breakers = self.cx.services.models.breakers();
         let began = env.monotonic();
@@ -293,7 +308,7 @@ impl Asking<'_> {
             }
             Err((fault, partial)) => {
                 // A call counts once, however often it is made again.
-                if tries > 0 {
+                if candidate.tries > 0 {
                     breakers.left(model);
                 } else if breakers.failed(model, &fault, now) {
                     tracing::warn!(%model, %fault, "it is left alone for a while");
@@ -321,30 +336,18 @@ impl Asking<'_> {
         (error(model, fault), partial)
     }
 
-    fn retries(&self, model: &ModelRef) -> u32 {
-        let provider = self.cx.services.models.provider(&model.provider);
-        provider.map_or(0, |provider| provider.retries())
-    }
-
-    /// Until the model may be asked again; `None`: that cannot help.
-    fn pause(&self, round: u32, fault: &ProviderFault) -> Option<Duration> {
-        let asked = match fault.retry() {
-            Retry::Never => return None,
-            Retry::Backoff => Duration::ZERO,
-            Retry::After(asked) if asked > ASKED_MAX => return None,
-            Retry::After(asked) => asked,
-        };
-        let doubled = PAUSE.saturating_mul(1 << round.min(16)).min(PAUSE_MAX);
-        let mut random = [0; 2];
-        self.cx.services.env.fill(&mut random);
-        // Spread by half, so that many runs do not come back at once.
-        let spread = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
-        Some(doubled.mul_f64(0.5 + spread / 2.0).max(asked))
+    /// The pause before the next try, after so many retries; `None`: trying again cannot help.
+    fn pause(&self, retries: u32, fault: &ProviderFault) -> Option<Duration> {
+        let asked = pause::asked_for(fault);
+        if fault.retry() == Retry::Never || asked.is_some_and(|asked| asked > ASKED_MAX) {
+            return None;
+        }
+        let env = &*self.cx.services.env;
+        Some(pause::before_retry(env, (PAUSE, PAUSE_MAX), retries, asked))
     }
 
     fn has_time(&self, pause: Duration) -> bool {
-        let now = self.cx.services.env.monotonic();
-        self.cx.deadline.is_none_or(|deadline| now + pause < deadline)
+        self.cx.bounds.admit(self.cx.services.env.monotonic(), pause)
     }
 }
 
@@ -354,11 +357,12 @@ fn refused(reply: &ModelReply) -> bool {
     silent && matches!(reply.finish, Finish::Refused | Finish::Filtered)
 }
 
-fn request(ask: &ModelCall) -> ModelRequest {
+/// The request of a call, which keeps what its span tells. A long history is not copied.
+fn request(ask: &mut ModelCall) -> ModelRequest {
     ModelRequest {
         model: "".into(),
-        messages: ask.messages.clone(),
-        tools: ask.tools.clone(),
+        messages: std::mem::take(&mut ask.messages),
+        tools: std::mem::take(&mut ask.tools),
         tool_choice: ask.tool_choice.clone(),
         temperature: ask.temperature,
         max_tokens: ask.max_tokens,

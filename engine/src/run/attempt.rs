@@ -60,6 +60,32 @@ impl Time {
     }
 }
 
+/// The time that the run and the nodes around a task have left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bounds {
+    /// When the first of them is over, on the monotonic clock.
+    pub until: Option<Duration>,
+    /// How long the most impatient of them may be silent.
+    pub silence: Option<Duration>,
+}
+
+impl Bounds {
+    /// Those of a task inside, whose attempt began at `began`.
+    pub(super) fn within(self, time: Time, began: Duration) -> Self {
+        let until = time.timeout.map(|timeout| began + timeout);
+        Self {
+            until: self.until.into_iter().chain(until).min(),
+            silence: self.silence.into_iter().chain(time.idle).min(),
+        }
+    }
+
+    /// Whether there is time for a pause at `now`.
+    pub(super) fn admit(self, now: Duration, pause: Duration) -> bool {
+        self.until.is_none_or(|until| now + pause < until)
+            && self.silence.is_none_or(|silence| pause < silence)
+    }
+}
+
 /// Runs one attempt, after a pause. A panic in it is a failure of the task, not of the process.
 pub(super) async fn run(
     node: Arc<dyn Node>,

@@ -21,6 +21,7 @@ use crate::id::{InterruptId, MessageId};
 use crate::message::Message;
 use crate::model::{Delta, Effort, Finish, Models, ToolChoice};
 use crate::node::NodeError;
+use crate::run::attempt::Bounds;
 use crate::run::frame::{Answer, Question as Asking};
 use crate::run::record::{Asked, Called, Callee, Intent, Question, RunOptions, Started};
 use crate::skill::Skill;
@@ -57,8 +58,8 @@ pub struct Cx {
     pub(crate) tainted: bool,
     /// Calls of the run that may or may not have happened.
     pub(crate) unknown: Arc<BTreeSet<String>>,
-    /// When the run's time or the attempt's is over, on the monotonic clock.
-    pub(crate) deadline: Option<Duration>,
+    /// The time that the run and the nodes around the task have left.
+    pub(crate) bounds: Bounds,
     pub(crate) commands: mpsc::Sender<Command>,
 }
 

@@ -24,9 +24,9 @@ use crate::node::{Done, NodeError, Outcome};
 use crate::run::attempt::Finished;
 use crate::run::context::Command;
 use crate::run::end;
-use crate::run::frame::{Frame, TaskResult, split};
+use crate::run::frame::{Frame, TaskResult};
 use crate::run::inbox::{self, Verdict};
-use crate::run::record::{Callee, EndStatus, Fact, RunError, Waiting};
+use crate::run::record::{EndStatus, Fact, RunError, Waiting};
 use crate::run::settle::Settled;
 use crate::run::shared::Shared;
 use crate::run::start;
@@ -78,7 +78,7 @@ pub(super) struct Begun {
     /// Ends its future.
     abort: Option<AbortHandle>,
     /// Tells its signs of life.
-    pulse: Option<Arc<Notify>>,
+    pub(super) pulse: Option<Arc<Notify>>,
     /// It does work of its own; else there is a graph inside.
     leaf: bool,
     /// It waits for an answer.
@@ -106,7 +106,7 @@ pub(super) struct Driver {
     /// Tasks that do work of their own right now.
     working: usize,
     /// What is asked changed: another question may expire next.
-    asked: bool,
+    pub(super) asked: bool,
 }
 
 impl Driver {
@@ -227,81 +227,6 @@ impl Driver {
         inbox::expire(&self.shared, &mut self.writer)?;
         self.take_answers();
         self.advance().await
-    }
-
-    /// Does what tasks ask, as much as has come in, in one append.
-    async fn obey(&mut self, first: Command) -> Result<(), JournalError> {
-        let mut command = Some(first);
-        while let Some(next) = command {
-            self.take_command(next).await?;
-            command = self.commands.1.try_recv().ok();
-        }
-        self.writer.flush().await
-    }
-
-    /// Writes down what a task asks.
-    async fn take_command(&mut self, command: Command) -> Result<(), JournalError> {
-        match command {
-            Command::Intent(mut intent, ack) => {
-                self.beat(&intent.task);
-                if end::is_unsafe(&intent) {
-                    self.writer.at_once();
-                }
-                intent.again = self.made_again(&intent.task, &intent.call, &intent.to);
-                self.writer.push(Fact::Intent(intent))?;
-                self.writer.acknowledge(ack);
-            }
-            Command::Asked(asked, ack) => {
-                self.beat(&asked.task);
-                self.writer.push(Fact::Asked(asked))?;
-                self.asked = true;
-                if let Some(ack) = ack {
-                    self.writer.acknowledge(ack);
-                }
-            }
-            Command::Delta { task, call, shown, delta } => {
-                self.beat(&task);
-                self.writer.delta(&task, &call, shown, &delta).await?;
-            }
-            Command::Called { called, message, ack } => {
-                self.beat(&called.task);
-                if let Some(message) = message {
-                    let answers = called.tool.is_some();
-                    let shown = called.shown || (answers && self.shows(&called.task));
-                    self.writer.message(message, shown);
-                }
-                self.writer.called(*called)?;
-                self.writer.acknowledge(ack);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether something of this message was streamed before and is void now.
-    fn made_again(&mut self, task: &str, call: &Arc<str>, to: &Callee) -> bool {
-        let streamed = self.writer.void(task, call);
-        let task = self.frame().and_then(|frame| frame.task(task));
-        let begun = task.is_some_and(|t| t.void.contains(call) || t.open.contains_key(call));
-        matches!(to, Callee::Model(_)) && (streamed || begun)
-    }
-
-    /// A task did something: it, and every task around it, is not silent.
-    fn beat(&self, task: &str) {
-        let mut path = task;
-        loop {
-            if let Some(pulse) = self.live.get(path).and_then(|begun| begun.pulse.as_ref()) {
-                pulse.notify_one();
-            }
-            match split(path).0 {
-                "" => return,
-                outer => path = outer,
-            }
-        }
-    }
-
-    /// Whether the graph that a task belongs to talks to the user.
-    fn shows(&self, task: &str) -> bool {
-        self.frame().and_then(|f| f.frame(split(task).0)).is_some_and(|f| f.graph.shown)
     }
 
     /// Takes in the end of a task, and of all others that have ended by now.

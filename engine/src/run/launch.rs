@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::graph::{Policy, Retry};
 use crate::journal::JournalError;
 use crate::node::{Done, Node, NodeError, Work};
 use crate::run::advance::retryable;
-use crate::run::attempt::{self, Time};
+use crate::run::attempt::{self, Bounds, Time};
 use crate::run::cache::Key;
 use crate::run::context::Cx;
 use crate::run::driver::{Driver, result};
@@ -17,6 +16,7 @@ use crate::run::end;
 use crate::run::fold::RunState;
 use crate::run::frame::{Frame, Task};
 use crate::run::inbox;
+use crate::run::pause;
 use crate::run::record::{Fact, Intent, Retried};
 use crate::span;
 use crate::state::State;
@@ -40,7 +40,9 @@ impl Driver {
     pub(super) fn launch(&mut self) -> bool {
         let mut ready = Vec::new();
         if let Some(root) = self.frame() {
-            self.find_ready(root, &mut ready);
+            let now = self.shared.services.env.monotonic();
+            let bounds = Bounds { until: self.limit_left().map(|left| now + left), silence: None };
+            self.find_ready(root, bounds, now, &mut ready);
         }
         let mut all_run = true;
         for task in ready {
@@ -69,8 +71,9 @@ impl Driver {
         all_run
     }
 
-    /// Tasks of a frame, and of those inside, that can run and do not.
-    fn find_ready(&self, frame: &Frame, ready: &mut Vec<Ready>) {
+    /// Tasks of a frame, and of those inside, that can run and do not. `bounds`: the time that the
+    /// run and the nodes around the frame have left.
+    fn find_ready(&self, frame: &Frame, bounds: Bounds, now: Duration, ready: &mut Vec<Ready>) {
         let mut free = frame.items.unwrap_or(usize::MAX);
         for task in frame.tasks.iter().filter(|t| t.result.is_none()) {
             if free == 0 {
@@ -78,22 +81,26 @@ impl Driver {
             }
             free -= 1;
             if !self.lives(&task.path) {
-                ready.extend(self.ready(frame, task));
+                ready.extend(self.ready(frame, task, bounds, now));
             }
             if let Some(inner) = &task.inner
                 && inner.begun
             {
-                self.find_ready(inner, ready);
+                let time = Time::of(&frame.graph.nodes[task.node].policy);
+                let began = self.live.get(&task.path).map_or(now, |begun| begun.at);
+                self.find_ready(inner, bounds.within(time, began), now, ready);
             }
         }
     }
 
-    fn ready(&self, frame: &Frame, task: &Task) -> Option<Ready> {
+    fn ready(&self, frame: &Frame, task: &Task, around: Bounds, now: Duration) -> Option<Ready> {
         let run = self.writer.log.run.as_ref()?;
         let node = &frame.graph.nodes[task.node];
+        let (time, pause) = (Time::of(&node.policy), self.pause_left(task));
+        let bounds = around.within(time, now + pause);
         let work = match &node.work {
             Work::Leaf(work) => {
-                Some((work.clone(), self.cx(run, frame, task)?, task.state.clone()))
+                Some((work.clone(), self.cx(run, frame, task, bounds)?, task.state.clone()))
             }
             Work::Sub(_) | Work::Each(_) => None,
         };
@@ -107,8 +114,8 @@ impl Driver {
             outer: frame.path.clone(),
             name: node.name.clone(),
             kind: node.kind,
-            time: Time::of(&node.policy),
-            pause: self.pause_left(task),
+            time,
+            pause,
             work,
             cached,
         })
@@ -123,7 +130,7 @@ impl Driver {
         Duration::from_millis(u64::try_from(left).unwrap_or(0))
     }
 
-    fn cx(&self, run: &RunState, frame: &Frame, task: &Task) -> Option<Cx> {
+    fn cx(&self, run: &RunState, frame: &Frame, task: &Task, bounds: Bounds) -> Option<Cx> {
         let mut scope = frame.scope.clone();
         scope.now = task.now;
         Some(Cx {
@@ -136,15 +143,9 @@ impl Driver {
             asks: task.asks.clone(),
             tainted: run.tainted,
             unknown: run.unknown.clone(),
-            deadline: self.deadline(&frame.graph.nodes[task.node].policy),
+            bounds,
             commands: self.commands.0.clone(),
         })
-    }
-
-    /// When the run's time or the attempt's is over.
-    fn deadline(&self, policy: &Policy) -> Option<Duration> {
-        let left = policy.timeout.into_iter().chain(self.limit_left()).min()?;
-        Some(self.shared.services.env.monotonic() + left)
     }
 
     /// Keeps a result that may be taken again.
@@ -173,7 +174,12 @@ impl Driver {
             return Ok(false);
         }
         let attempt = task.attempt + 1;
-        let wait = self.pause(&policy, task.attempt, error);
+        let asked = match error {
+            NodeError::Provider(error) => pause::asked_for(&error.fault),
+            _ => None,
+        };
+        let (env, between) = (&*self.shared.services.env, (policy.wait, policy.wait_max));
+        let wait = pause::before_retry(env, between, task.attempt - 1, asked);
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let retried = Retried { task: path.clone(), attempt, error: error.clone(), wait_ms };
         self.writer.push(Fact::Retried(retried))?;
@@ -195,23 +201,6 @@ impl Driver {
             inner.walk(&mut |_, task| unsure |= unknown(task));
         }
         unsure
-    }
-
-    /// The pause before attempt `attempt + 1`: what the provider asks for, else doubled each time
-    /// and spread by half at random, so that many runs do not come back at once.
-    fn pause(&self, policy: &Retry, attempt: u32, error: &NodeError) -> Duration {
-        let asked = match error {
-            NodeError::Provider(error) => match error.fault.retry() {
-                crate::model::Retry::After(asked) => Some(asked),
-                crate::model::Retry::Never | crate::model::Retry::Backoff => None,
-            },
-            _ => None,
-        };
-        let doubled = policy.wait.saturating_mul(1 << (attempt - 1).min(16)).min(policy.wait_max);
-        let mut random = [0; 2];
-        self.shared.services.env.fill(&mut random);
-        let spread = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
-        doubled.mul_f64(0.5 + spread / 2.0).max(asked.unwrap_or_default())
     }
 
     /// Closes the calls that a task, or one inside it, left open when it was stopped.

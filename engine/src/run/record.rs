@@ -8,19 +8,23 @@
 //!
 //! The shape is version 1 of the format ([`VERSION`]); fields are only ever added.
 
+mod calls;
+mod people;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::id::{ConversationId, InterruptId, MessageId, RunId, UserId};
+use crate::id::{ConversationId, MessageId, RunId, UserId};
 use crate::journal::BlobId;
-use crate::model::{Finish, ModelRef, ProviderFault, Usage};
+use crate::model::Usage;
 use crate::node::NodeError;
-use crate::run::marks::Marks;
 use crate::state::{Delta, Op};
-use crate::tool::ToolError;
+
+pub use calls::{Attempt, Called, Callee, Intent, ModelFacts, Reply};
+pub use people::{Answered, AskReason, Asked, Edited, Question, Resolved, Waiting};
 
 /// Version of the records' shape.
 pub const VERSION: u32 = 1;
@@ -259,223 +263,6 @@ pub struct RunOptions {
     pub system_prompt: Option<String>,
 }
 
-/// A call about to be made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Intent {
-    /// The task's path, e.g. `answer:1/tools:2`.
-    #[serde(rename = "t")]
-    pub task: Arc<str>,
-    /// Unique within the task.
-    #[serde(rename = "c")]
-    pub call: Arc<str>,
-    /// To whom.
-    #[serde(flatten)]
-    pub to: Callee,
-    /// What an earlier attempt streamed of this message is void.
-    #[serde(rename = "a", default, skip_serializing_if = "std::ops::Not::not")]
-    pub again: bool,
-}
-
-/// Whom a call is made to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Callee {
-    /// A model. Its effect is `idempotent`.
-    Model(ModelRef),
-    /// A tool.
-    Tool {
-        /// Its name.
-        name: String,
-        /// The model's id of the call, if a model asked for it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        id: Option<String>,
-        /// As they will be sent.
-        args: Value,
-        /// What calling it does.
-        effect: crate::tool::Effect,
-    },
-}
-
-/// A call that ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Called {
-    /// The task's path.
-    #[serde(rename = "t")]
-    pub task: Arc<str>,
-    /// As in the intent.
-    #[serde(rename = "c")]
-    pub call: Arc<str>,
-    /// How long it took, in milliseconds.
-    #[serde(rename = "took")]
-    pub took_ms: u64,
-    /// The tool, if it was one.
-    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
-    pub tool: Option<Arc<str>>,
-    /// What it gave.
-    #[serde(rename = "r")]
-    pub reply: Reply,
-    /// What is known of a model's answer.
-    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<ModelFacts>,
-    /// A model's attempts that failed, in order; of a call that failed, the last one as well.
-    #[serde(rename = "tries", default, skip_serializing_if = "Vec::is_empty")]
-    pub attempts: Vec<Attempt>,
-    /// Where its deltas stood in the stream.
-    #[serde(rename = "marks", default, skip_serializing_if = "Marks::is_empty")]
-    pub marks: Marks,
-    /// Whether its deltas are the conversation's answer (`message.delta`) or internal
-    /// (`node.delta`).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub shown: bool,
-    /// Its answer holds text that is not the user's, and that may try to steer a model.
-    #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
-    pub taints: bool,
-}
-
-/// An attempt to get an answer that failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Whom it was made with.
-    #[serde(rename = "m")]
-    pub model: ModelRef,
-    /// How long it took, in milliseconds.
-    #[serde(rename = "took")]
-    pub took_ms: u64,
-    /// Why it failed.
-    #[serde(rename = "f")]
-    pub fault: ProviderFault,
-    /// A part of an answer had been streamed.
-    #[serde(rename = "s", default, skip_serializing_if = "std::ops::Not::not")]
-    pub streamed: bool,
-}
-
-/// What is known of a model's answer besides its content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelFacts {
-    /// Whom it came from.
-    pub model: ModelRef,
-    /// Tokens, if the provider said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
-    /// Milliseconds to the first delta.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_ms: Option<u64>,
-    /// Why it stopped.
-    pub finish: Finish,
-}
-
-/// What a call gave.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reply {
-    /// A message, whose content is in the message rows; `failed` if it holds a tool's error.
-    Message {
-        /// Its id.
-        id: MessageId,
-        /// A tool that failed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        failed: Option<ToolError>,
-    },
-    /// A tool's value, for a node that makes no message of it.
-    Value(Value),
-    /// A tool's error, for a node that makes no message of it.
-    ToolFailed(ToolError),
-    /// A model's error, and what had been streamed before it.
-    ModelFailed {
-        /// Why.
-        error: NodeError,
-        /// Text that was streamed.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        text: String,
-        /// Reasoning that was streamed.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        reasoning: String,
-    },
-    /// A tool's question to a person; the call goes on, under its key, with the answer.
-    Asked {
-        /// The call name of the question, [`Asked::call`].
-        ask: Arc<str>,
-        /// What the tool wants back together with the answer.
-        #[serde(default, skip_serializing_if = "Value::is_null")]
-        resume: Value,
-    },
-}
-
-/// A question of a task to a person: an interrupt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Asked {
-    /// What an answer names.
-    pub id: InterruptId,
-    /// The task's path.
-    #[serde(rename = "t")]
-    pub task: Arc<str>,
-    /// Unique within the task, among calls and questions.
-    #[serde(rename = "c")]
-    pub call: Arc<str>,
-    /// What is asked.
-    #[serde(rename = "q")]
-    pub question: Question,
-    /// Milliseconds since 1970 at which nobody is waited for any more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_ms: Option<i64>,
-    /// The answer if it expires; without one the task fails.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub otherwise: Option<Value>,
-}
-
-/// What a person is asked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Question {
-    /// Why.
-    pub reason: AskReason,
-    /// For the person.
-    pub text: String,
-    /// The answers there are; empty: any text, or what `schema` says.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub choices: Vec<String>,
-    /// JSON Schema that an answer must meet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schema: Option<Value>,
-    /// On an approval: the tool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tool: Option<String>,
-    /// On an approval: the arguments as they will be sent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub args: Option<Value>,
-}
-
-/// Why a person is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AskReason {
-    /// A node of kind `human`.
-    Human,
-    /// A tool call needs approval.
-    Approval,
-    /// A tool asks.
-    Tool,
-}
-
-/// The answer to a question.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Answered {
-    /// Which question.
-    #[serde(rename = "i")]
-    pub interrupt: InterruptId,
-    /// What was answered; null if it expired without a default.
-    #[serde(rename = "v")]
-    pub value: Value,
-    /// Who answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<UserId>,
-    /// The message of the conversation that was the answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<MessageId>,
-    /// Nobody answered in time.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub expired: bool,
-}
-
 /// A failed attempt of a task that is tried again: calls that failed, and models' answers, are
 /// forgotten; what tools did stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -492,54 +279,6 @@ pub struct Retried {
     /// Milliseconds before it begins.
     #[serde(rename = "wait", default, skip_serializing_if = "is_zero")]
     pub wait_ms: u64,
-}
-
-/// A run that goes on only when somebody does something.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Waiting {
-    /// Which run.
-    pub run: RunId,
-    /// Questions without an answer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub asked: Vec<Asked>,
-    /// Why it needs attention instead: `open_call`, `poison` or `needs_migration`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attention: Option<RunError>,
-    /// Of `open_call`: the calls that may or may not have happened.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub open: Vec<Intent>,
-}
-
-/// What a person allowed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resolved {
-    /// The task's path; empty: the run as a whole may go on.
-    #[serde(rename = "t", default, skip_serializing_if = "str::is_empty")]
-    pub task: Arc<str>,
-    /// The open call that may be made again.
-    #[serde(rename = "c", default, skip_serializing_if = "str::is_empty")]
-    pub call: Arc<str>,
-    /// Who.
-    pub by: UserId,
-}
-
-/// A change of the state by a person.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Edited {
-    /// Path of the task whose subgraph is changed; empty for the run's own graph.
-    #[serde(rename = "p", default, skip_serializing_if = "str::is_empty")]
-    pub path: Arc<str>,
-    /// The node in whose name it was changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub as_node: Option<String>,
-    /// Who changed it.
-    pub by: UserId,
-    /// What changed.
-    #[serde(rename = "d")]
-    pub delta: Delta,
-    /// With `as_node`: what is live instead of the tasks there were.
-    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
-    pub fired: Option<Fired>,
 }
 
 /// What is live after a step: tasks that begin, and what joins hold.

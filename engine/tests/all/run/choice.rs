@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use exile_engine::env::{Env, StepEnv};
+use exile_engine::graph::Policy;
 use exile_engine::id::{LogId, RunId};
 use exile_engine::journal::{Journal, MemoryJournal};
 use exile_engine::model::breaker::{FAILURES, REST};
@@ -14,7 +15,7 @@ use exile_engine::model::{
     AfterFirstToken, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply, ModelRequest,
     Models, Provider, ProviderError, ProviderFault, ToolChoice,
 };
-use exile_engine::node::{Node, NodeError, Outcome};
+use exile_engine::node::{Node, NodeError, Outcome, Work};
 use exile_engine::run::context::{Cx, ModelCall};
 use exile_engine::run::event::Event;
 use exile_engine::run::record::{Called, EndStatus, Ended, Fact, RunError};
@@ -24,7 +25,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use crate::hand::{Bench, Hand, leaf};
+use crate::hand::{Bench, Hand, Inner, leaf};
 
 /// What a model does when it is asked.
 #[derive(Clone)]
@@ -181,6 +182,9 @@ struct Chain {
     wants: (usize, &'static str),
     retries: u32,
     timeout: Option<Duration>,
+    /// `timeout` and `idle_timeout` of the node that asks, or of the one around it.
+    node: (Option<Duration>, Option<Duration>),
+    nested: bool,
     bench: Option<Bench>,
     runs: usize,
 }
@@ -222,6 +226,8 @@ impl Chain {
             wants: (0, "hello"),
             retries: 0,
             timeout: None,
+            node: (None, None),
+            nested: false,
             bench: None,
             runs: 0,
         }
@@ -248,11 +254,20 @@ impl Chain {
         let models = Models::new(providers, [("default".to_owned(), alias)].into())
             .with_catalogue(Catalogue::empty().with(known, "test"));
         let (tools, said) = self.wants;
-        let mut hand = Hand::default()
-            .channel("said", Reducer::Replace, Value::Null)
-            .node("wants", leaf(Wants { tools, said }))
-            .edge("START", "wants")
-            .edge("wants", "END");
+        let around = |work| {
+            Hand::default()
+                .channel("said", Reducer::Replace, Value::Null)
+                .node("wants", work)
+                .edge("START", "wants")
+                .edge("wants", "END")
+        };
+        let mut asks = leaf(Wants { tools, said });
+        if self.nested {
+            asks = Work::Sub(Arc::new(Inner(Arc::new(around(asks).graph()))));
+        }
+        let (timeout, idle_timeout) = self.node;
+        let policy = Policy { timeout, idle_timeout, ..Policy::default() };
+        let mut hand = around(asks).policy("wants", policy);
         hand.limits.timeout = self.timeout;
         let env: Arc<dyn Env> = self.env.clone();
         let tools = Arc::new(ToolRegistry::default());
@@ -409,6 +424,46 @@ async fn no_pause_is_longer_than_the_time_that_is_left() {
     assert_eq!(came.error().code, "provider_rate_limited");
     assert_eq!(chain.asked(), [1]);
     assert!(chain.env.began.elapsed() < Duration::from_secs(2), "it does not wait in vain");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_pause_is_longer_than_the_nodes_around_the_call_may_take_or_be_silent() {
+    let ten = Some(Duration::from_secs(10));
+    for (node, nested) in
+        [((ten, None), false), ((ten, None), true), ((None, ten), false), ((None, ten), true)]
+    {
+        let mut chain = Chain::of(vec![vec![Does::Fails(limited(20_000))]]);
+        (chain.retries, chain.nested, chain.node) = (2, nested, node);
+        let came = chain.ask().await;
+        assert_eq!((came.error().code.as_str(), chain.asked()), ("provider_rate_limited", vec![1]));
+        assert!(chain.env.began.elapsed() < Duration::from_secs(2), "it does not wait in vain");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_model_is_left_its_own_pause() {
+    let (slow, down) =
+        (vec![Does::Fails(limited(7000)), Does::Says("late")], vec![Does::Fails(down())]);
+    let mut chain = Chain::of(vec![slow, down]);
+    chain.retries = 1;
+    let came = chain.ask().await;
+    assert_eq!((came.said.as_str(), chain.asked()), (Some("late"), vec![2, 2]));
+    let order: Vec<String> = came.attempts().into_iter().map(|(model, _)| model).collect();
+    assert_eq!(order, ["a/m", "b/m", "b/m"]);
+    assert!(chain.env.began.elapsed() >= Duration::from_secs(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_left_alone_is_not_waited_for() {
+    let mut chain = Chain::of(vec![vec![Does::Fails(down())]]);
+    chain.retries = 1;
+    for _ in 0..FAILURES {
+        chain.ask().await;
+    }
+    let before = chain.env.began.elapsed();
+    let came = chain.ask().await;
+    assert_eq!(came.error().code, "provider_circuit_open");
+    assert!(chain.env.began.elapsed() < before + Duration::from_millis(100));
 }
 
 #[tokio::test]

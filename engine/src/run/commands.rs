@@ -1,0 +1,88 @@
+//! What tasks ask of their driver while they run, written down: calls that begin and end, questions,
+//! deltas.
+
+use std::sync::Arc;
+
+use crate::journal::JournalError;
+use crate::run::context::Command;
+use crate::run::driver::Driver;
+use crate::run::end;
+use crate::run::frame::split;
+use crate::run::record::{Callee, Fact};
+
+impl Driver {
+    /// Does what tasks ask, as much as has come in, in one append.
+    pub(super) async fn obey(&mut self, first: Command) -> Result<(), JournalError> {
+        let mut command = Some(first);
+        while let Some(next) = command {
+            self.take_command(next).await?;
+            command = self.commands.1.try_recv().ok();
+        }
+        self.writer.flush().await
+    }
+
+    /// Writes down what a task asks.
+    pub(super) async fn take_command(&mut self, command: Command) -> Result<(), JournalError> {
+        match command {
+            Command::Intent(mut intent, ack) => {
+                self.beat(&intent.task);
+                if end::is_unsafe(&intent) {
+                    self.writer.at_once();
+                }
+                intent.again = self.made_again(&intent.task, &intent.call, &intent.to);
+                self.writer.push(Fact::Intent(intent))?;
+                self.writer.acknowledge(ack);
+            }
+            Command::Asked(asked, ack) => {
+                self.beat(&asked.task);
+                self.writer.push(Fact::Asked(asked))?;
+                self.asked = true;
+                if let Some(ack) = ack {
+                    self.writer.acknowledge(ack);
+                }
+            }
+            Command::Delta { task, call, shown, delta } => {
+                self.beat(&task);
+                self.writer.delta(&task, &call, shown, &delta).await?;
+            }
+            Command::Called { called, message, ack } => {
+                self.beat(&called.task);
+                if let Some(message) = message {
+                    let answers = called.tool.is_some();
+                    let shown = called.shown || (answers && self.shows(&called.task));
+                    self.writer.message(message, shown);
+                }
+                self.writer.called(*called)?;
+                self.writer.acknowledge(ack);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something of this message was streamed before and is void now.
+    fn made_again(&mut self, task: &str, call: &Arc<str>, to: &Callee) -> bool {
+        let streamed = self.writer.void(task, call);
+        let task = self.frame().and_then(|frame| frame.task(task));
+        let begun = task.is_some_and(|t| t.void.contains(call) || t.open.contains_key(call));
+        matches!(to, Callee::Model(_)) && (streamed || begun)
+    }
+
+    /// A task did something: it, and every task around it, is not silent.
+    fn beat(&self, task: &str) {
+        let mut path = task;
+        loop {
+            if let Some(pulse) = self.live.get(path).and_then(|begun| begun.pulse.as_ref()) {
+                pulse.notify_one();
+            }
+            match split(path).0 {
+                "" => return,
+                outer => path = outer,
+            }
+        }
+    }
+
+    /// Whether the graph that a task belongs to talks to the user.
+    fn shows(&self, task: &str) -> bool {
+        self.frame().and_then(|f| f.frame(split(task).0)).is_some_and(|f| f.graph.shown)
+    }
+}
