@@ -17,7 +17,7 @@ use exile_engine::http::HttpError;
 use exile_engine::id::UserId;
 use exile_engine::library::Library;
 use exile_engine::model::card::Catalogue;
-use exile_engine::model::{Models, Provider, RETRIES};
+use exile_engine::model::{Models, Provider};
 use exile_engine::run::context::Services;
 use exile_engine::run::engine::Engine;
 use exile_engine::run::live;
@@ -25,13 +25,13 @@ use exile_engine::span::TraceLink;
 use exile_engine::tool::{RegisterError, ToolRegistry};
 use exile_nodes::guard::Allow;
 use exile_nodes::http::{Client, Outbound};
-use exile_nodes::providers::{self, ProviderConfig, mock::Mock, profile};
+use exile_nodes::providers::{self, mock::Mock};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Settings};
-use crate::config::{Config, Protocol, ProviderSettings, Secret};
+use crate::config::{Config, Secret};
 use crate::home::{Held, HomeError};
 use crate::library::{self, Current};
 use crate::store::{Role, Store, StoreError};
@@ -82,7 +82,7 @@ pub fn catalog(
 ) -> Result<Catalog, ComposeError> {
     let mut models: Vec<Arc<dyn Provider>> = Vec::new();
     for settings in &config.providers {
-        models.push(providers::provider(provider(settings), trace.clone(), env.clone())?);
+        models.push(providers::provider(settings.clone(), trace.clone(), env.clone())?);
     }
     if let Some(script) = &config.mock {
         models.push(Arc::new(Mock::new(script.clone())));
@@ -105,28 +105,6 @@ pub fn library(config: &Config, catalog: &Catalog) -> Library {
     match &config.places.graphs {
         Some(folder) => Library::load(folder, catalog),
         None => shipped::library(catalog),
-    }
-}
-
-fn provider(settings: &ProviderSettings) -> ProviderConfig {
-    let protocol = settings.protocol.map(|protocol| match protocol {
-        Protocol::Chat => profile::Protocol::Chat,
-        Protocol::Anthropic => profile::Protocol::Anthropic,
-    });
-    ProviderConfig {
-        protocol,
-        base_url: settings.base_url.clone(),
-        api_key: settings.api_key.clone(),
-        key_variable: settings.key_variable.clone(),
-        headers: settings.headers.clone(),
-        query: settings.query.iter().map(|(n, v)| (n.clone(), Secret::new(v))).collect(),
-        proxy: settings.proxy.clone(),
-        keyless: settings.keyless,
-        retries: settings.retries.unwrap_or(RETRIES),
-        first_byte_timeout: settings.first_byte_timeout.unwrap_or(providers::PATIENCE),
-        idle_timeout: settings.idle_timeout.unwrap_or(providers::PATIENCE),
-        total_timeout: settings.total_timeout.unwrap_or(providers::TOTAL),
-        ..ProviderConfig::new(&settings.name)
     }
 }
 

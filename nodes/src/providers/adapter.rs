@@ -44,7 +44,6 @@ const PATIENT: u32 = 10;
 pub(crate) struct Adapter {
     pub name: String,
     pub profile: Profile,
-    pub protocol: Protocol,
     /// Whole address where answers are asked for.
     pub url: String,
     /// Whole address where embeddings are asked for.
@@ -93,7 +92,7 @@ impl Provider for Adapter {
 
     async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ProviderError> {
         let vectors = async {
-            if self.protocol == Protocol::Anthropic {
+            if self.profile.protocol == Protocol::Anthropic {
                 let detail = "this provider has no embeddings".to_owned();
                 return Err(ProviderFault::NotSent { detail });
             }
@@ -174,7 +173,7 @@ impl Adapter {
     }
 
     fn body(&self, wire: &Wire<'_>, request: &ModelRequest) -> Value {
-        match self.protocol {
+        match self.profile.protocol {
             Protocol::Chat => wire.body(request),
             Protocol::Anthropic => wire.anthropic_body(request),
         }
@@ -217,7 +216,7 @@ impl Adapter {
         mut body: Body,
         deltas: Option<&DeltaSender>,
     ) -> Result<Read, ProviderFault> {
-        let mut reader = Reader::new(self.protocol);
+        let mut reader = Reader::new(self.profile.protocol);
         let mut shown = Vec::new();
         let quiet = self.idle_timeout * PATIENT;
         let mut ended = false;

@@ -8,6 +8,7 @@
 //! | `chat/`, `anthropic/` | what a body and an event look like in each protocol |
 //! | `reader.rs`, `sse.rs`, `answer.rs`, `calls.rs` | from bytes to an answer |
 //! | `error.rs`, `secret.rs` | from a failure to a fault, without keys |
+//! | `catalogue.yaml`, `probe.rs` | what is known of models; asking them whether it is so |
 //! | `mock.rs` | a provider without a network |
 //!
 //! Absent on purpose: OpenAI's Responses and Gemini's and Ollama's own protocols; these providers
@@ -78,10 +79,10 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 pub const TOTAL: Duration = Duration::from_hours(1);
 
 /// Headers that can hold a key in place of `api_key`.
-const KEY_HEADERS: &[&str] = &["authorization", "api-key", "x-api-key", "x-goog-api-key"];
+pub const KEY_HEADERS: &[&str] = &["authorization", "api-key", "x-api-key", "x-goog-api-key"];
 
 /// One provider as configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderConfig {
     /// The name before the slash.
     pub name: String,
@@ -162,6 +163,14 @@ pub fn catalogue() -> Result<Claims, String> {
     Ok(file.models)
 }
 
+impl ProviderConfig {
+    /// Whether a call can be made.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.keyless || self.api_key.is_some()
+    }
+}
+
 /// Why a provider cannot be made from its configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -226,7 +235,6 @@ pub fn provider(
     let http = Client::new(Outbound { allow, proxy }, trace).map_err(wrong)?;
     Ok(Arc::new(Adapter {
         profile,
-        protocol: profile.protocol,
         url,
         embeddings_url,
         headers: headers(&config, &profile),

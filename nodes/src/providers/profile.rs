@@ -3,6 +3,8 @@
 //! Invariant: no code asks for a provider's name. What differs is a field of [`Rules`].
 
 use exile_engine::model::Effort;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 /// One provider.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +25,12 @@ pub struct Profile {
 }
 
 /// What is spoken with a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// OpenAI's chat completions.
     Chat,
-    /// Anthropic's messages.
+    /// Anthropic's Messages.
     Anthropic,
 }
 

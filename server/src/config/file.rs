@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use exile_engine::model::AfterFirstToken;
 use exile_engine::model::card::Claim;
 use exile_engine::period::Period;
+use exile_nodes::providers::profile::Protocol;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -171,16 +172,6 @@ pub struct Provider {
     pub idle_timeout: Option<Period>,
     /// How long a whole call may take; `1h` by default.
     pub total_timeout: Option<Period>,
-}
-
-/// What is spoken with a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// OpenAI's chat completions.
-    Chat,
-    /// Anthropic's Messages.
-    Anthropic,
 }
 
 /// What tools may reach of the local network.

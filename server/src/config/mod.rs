@@ -29,14 +29,14 @@ use exile_engine::document::Document;
 use exile_engine::model::Aliases;
 use exile_engine::model::card::Claims;
 use exile_engine::{shape, yaml};
+use exile_nodes::providers::ProviderConfig;
 pub use exile_nodes::providers::Secret;
 use exile_nodes::providers::mock::Script;
 use jiff::tz::TimeZone;
 
 pub use complaint::Complaint;
-pub use file::{ConfigFile, Currency, Environment, Protocol};
+pub use file::{ConfigFile, Currency, Environment};
 pub use find::Places;
-pub use models::ProviderSettings;
 pub use variables::Variables;
 
 /// Where exile listens unless told otherwise.
@@ -89,7 +89,7 @@ pub struct Config {
     /// Name → models.
     pub aliases: Aliases,
     /// Who serves models.
-    pub providers: Vec<ProviderSettings>,
+    pub providers: Vec<ProviderConfig>,
     /// What is known of models, above what ships.
     pub claims: Claims,
     /// The script of the mock, if it stands in; an empty one: the built-in behaviour.

@@ -8,15 +8,15 @@
 //!   `base_url` of its own, a provider has only the key that its entry names.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use exile_engine::document::child;
 use exile_engine::model::{Aliases, ModelAlias, ModelRef};
-use exile_nodes::providers::{ProviderConfig, built_in as built_in_profiles};
+use exile_engine::period::Period;
+use exile_nodes::providers::{KEY_HEADERS, ProviderConfig, built_in as built_in_profiles};
 
 use super::Secret;
 use super::complaint::Complaint;
-use super::file::{Alias, AliasTable, ConfigFile, Environment, Protocol, Provider};
+use super::file::{Alias, AliasTable, ConfigFile, Environment, Provider};
 use super::variables::{Variables, first_named};
 
 /// The alias of nodes that name no model.
@@ -51,53 +51,13 @@ const PRODUCTION: &str = "openai/gpt-5.1";
 /// What stands in when nothing can be called.
 const MOCK: &str = "mock/mock";
 
-/// One provider, ready to be built.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProviderSettings {
-    /// Before the slash.
-    pub name: String,
-    /// Sent as the bearer token.
-    pub api_key: Option<Secret>,
-    /// The environment variable that would hold the key.
-    pub key_variable: String,
-    /// Whether it answers without a key.
-    pub keyless: bool,
-    /// Address before `/chat/completions` or `/messages`; `None`: the built-in one.
-    pub base_url: Option<String>,
-    /// What is spoken; `None`: what the name stands for.
-    pub protocol: Option<Protocol>,
-    /// Sent with every request; values may be keys.
-    pub headers: Vec<(String, Secret)>,
-    /// Added to every address.
-    pub query: Vec<(String, String)>,
-    /// Goes through it.
-    pub proxy: Option<String>,
-    /// How long it may take to begin; `None`: as long as providers may by default.
-    pub first_byte_timeout: Option<Duration>,
-    /// How long it may be silent; `None`: as long as providers may by default.
-    pub idle_timeout: Option<Duration>,
-    /// How long a whole call may take; `None`: as long as providers may by default.
-    pub total_timeout: Option<Duration>,
-    /// How often a call that failed before its answer began is made again; `None`: as often as
-    /// calls are by default.
-    pub retries: Option<u32>,
-}
-
-impl ProviderSettings {
-    /// Whether a call can be made.
-    #[must_use]
-    pub fn ready(&self) -> bool {
-        self.keyless || self.api_key.is_some()
-    }
-}
-
 /// What the sections `models` and `providers` come to.
 #[derive(Debug)]
 pub(super) struct Choice {
     /// Name → models, the environment chosen.
     pub aliases: Aliases,
     /// In the order of the built-in ones, then by name.
-    pub providers: Vec<ProviderSettings>,
+    pub providers: Vec<ProviderConfig>,
     /// Whether the mock stands in.
     pub mock: bool,
 }
@@ -136,7 +96,7 @@ fn providers(
     written: &serde_json::Value,
     variables: &Variables,
     complaints: &mut Vec<Complaint>,
-) -> Vec<ProviderSettings> {
+) -> Vec<ProviderConfig> {
     let built_in = built_in_profiles().map(|profile| profile.name);
     let own = file.providers.keys().map(String::as_str);
     let own = own.filter(|name| !is_built_in(name));
@@ -206,43 +166,45 @@ fn settings(
     entry: &Provider,
     named: Option<&str>,
     variables: &Variables,
-) -> ProviderSettings {
+) -> ProviderConfig {
     let full = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
     let base_url = full(&entry.base_url);
-    let key_variable = named.map_or_else(|| ProviderConfig::new(name).key_variable, str::to_owned);
+    let usual = ProviderConfig::new(name);
+    let key_variable = named.map_or_else(|| usual.key_variable.clone(), str::to_owned);
     let from_environment = match (&entry.api_key, &base_url) {
         (None, None) => variables.get(&key_variable).map(str::to_owned),
         _ => None,
     };
-    let headers: Vec<_> = entry.headers.iter().map(|(k, v)| (k.clone(), Secret::new(v))).collect();
-    ProviderSettings {
-        name: name.to_owned(),
+    let secrets = |pairs: &BTreeMap<String, String>| {
+        pairs.iter().map(|(name, value)| (name.clone(), Secret::new(value))).collect::<Vec<_>>()
+    };
+    let headers = secrets(&entry.headers);
+    let period = |given: Option<Period>| given.or(entry.timeout).map(|period| period.0);
+    ProviderConfig {
+        protocol: entry.protocol,
         api_key: full(&entry.api_key).or(from_environment).map(Secret::new),
         key_variable,
         keyless: (base_url.is_some() && entry.api_key.is_none()) || has_key_header(&headers),
         base_url,
         headers,
-        query: entry.query.clone().into_iter().collect(),
+        query: secrets(&entry.query),
         proxy: full(&entry.proxy),
-        protocol: entry.protocol,
-        first_byte_timeout: entry.first_byte_timeout.or(entry.timeout).map(|period| period.0),
-        idle_timeout: entry.idle_timeout.or(entry.timeout).map(|period| period.0),
-        total_timeout: entry.total_timeout.map(|period| period.0),
-        retries: entry.retries,
+        first_byte_timeout: period(entry.first_byte_timeout).unwrap_or(usual.first_byte_timeout),
+        idle_timeout: period(entry.idle_timeout).unwrap_or(usual.idle_timeout),
+        total_timeout: entry.total_timeout.map_or(usual.total_timeout, |period| period.0),
+        retries: entry.retries.unwrap_or(usual.retries),
+        ..usual
     }
 }
 
 fn has_key_header(headers: &[(String, Secret)]) -> bool {
-    let carries = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        matches!(name.as_str(), "authorization" | "api-key" | "x-api-key" | "x-goog-api-key")
-    };
+    let carries = |name: &str| KEY_HEADERS.iter().any(|known| name.eq_ignore_ascii_case(known));
     headers.iter().any(|(name, value)| carries(name) && !value.expose().is_empty())
 }
 
 /// What an alias falls to when its provider cannot be called.
 struct Falls<'a> {
-    providers: &'a [ProviderSettings],
+    providers: &'a [ProviderConfig],
     environment: Environment,
     mock: bool,
 }

@@ -341,8 +341,7 @@ fn a_provider_has_its_protocol_and_its_three_timeouts() {
                 idle_timeout: 7s, total_timeout: 2m }\n";
     let config = load_with(Some(yaml), &[]).unwrap();
     let provider = config.providers.iter().find(|p| p.name == "claude").unwrap();
-    assert_eq!(provider.protocol, Some(Protocol::Anthropic));
-    let seconds = |time: Option<Duration>| time.map(|t| t.as_secs());
+    assert_eq!(provider.protocol, Some(exile_nodes::providers::profile::Protocol::Anthropic));
     let times = [provider.first_byte_timeout, provider.idle_timeout, provider.total_timeout];
-    assert_eq!(times.map(seconds), [Some(5), Some(7), Some(120)]);
+    assert_eq!(times, [5, 7, 120].map(Duration::from_secs));
 }

@@ -164,7 +164,7 @@ fn view(app: &App, model: &ModelRef) -> ModelView {
         ready: reason.is_none(),
         reason,
         circuit_open_ms: open.map(|open| u64::try_from(open.as_millis()).unwrap_or(u64::MAX)),
-        capabilities: models.card(model),
+        capabilities: models.catalogue().card(model),
     }
 }
 
@@ -186,7 +186,8 @@ async fn prove(
         || Problem::UnknownName { what: "model", name: body.model.clone(), known: models.names() };
     let model = Models::resolve(models.aliases(), &body.model, None).ok_or_else(unknown)?;
     let provider = models.provider(&model.provider).ok_or_else(unknown)?;
-    let proofs = probe::prove(&**provider, &model, &models.card(&model), &*app.env).await;
+    let proofs =
+        probe::prove(&**provider, &model, &models.catalogue().card(&model), &*app.env).await;
     let proofs: Vec<ProofView> = proofs.into_iter().map(Into::into).collect();
     let drift = proofs.iter().filter(|proof| proof.drift).count();
     Ok(Json(ProbeView { model: model.to_string(), proofs, drift }))
