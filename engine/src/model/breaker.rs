@@ -3,9 +3,10 @@
 //! Invariants:
 //! - Only failures of the other side count: what a request itself is at fault for says nothing
 //!   about whom it was sent to.
-//! - After [`FAILURES`] in a row nobody asks for [`REST`], or for as long as the provider asks, if
-//!   that is more; then one request tries. Each trial that fails doubles the rest, up to
-//!   [`REST_MAX`].
+//! - After [`FAILURES`] in a row, over at least [`OUTAGE`], nobody asks for [`REST`], or for as long
+//!   as the provider asks, if that is more; then one request tries. Each trial that fails doubles
+//!   the rest, up to [`REST_MAX`].
+//! - Calls that fail at the same moment are one hiccup, which each call's own retry gets over.
 //! - A call counts once, however often it is made again.
 
 use std::collections::HashMap;
@@ -16,6 +17,9 @@ use super::{ModelRef, ProviderFault, Retry};
 
 /// Failures in a row that open a breaker.
 pub const FAILURES: u32 = 5;
+/// How long failures go on, at least, before they open a breaker: longer than the pause before a
+/// call's first retry, whose success ends the row.
+pub const OUTAGE: Duration = Duration::from_secs(1);
 /// How long it stays open first.
 pub const REST: Duration = Duration::from_secs(30);
 /// How long it stays open at most.
@@ -28,7 +32,10 @@ pub struct Breakers(Mutex<HashMap<ModelRef, Breaker>>);
 /// One model's.
 #[derive(Debug, Default)]
 struct Breaker {
+    /// In a row.
     failures: u32,
+    /// When the first of them was told, on the monotonic clock.
+    since: Duration,
     /// Nobody asks before this, on the monotonic clock.
     open_until: Option<Duration>,
     rest: Duration,
@@ -85,8 +92,12 @@ impl Breakers {
         let mut all = self.all();
         let breaker = all.entry(model.clone()).or_default();
         let tried = breaker.tried_at.take().is_some();
+        if breaker.failures == 0 {
+            breaker.since = now;
+        }
         breaker.failures += 1;
-        if !tried && breaker.failures < FAILURES {
+        let outage = breaker.failures >= FAILURES && now.saturating_sub(breaker.since) >= OUTAGE;
+        if !tried && !outage {
             return false;
         }
         let asked = match fault.retry() {
@@ -110,7 +121,7 @@ impl Breakers {
 
 #[cfg(test)]
 mod tests {
-    use super::{Breakers, Duration, FAILURES, ModelRef, ProviderFault, REST};
+    use super::{Breakers, Duration, FAILURES, ModelRef, OUTAGE, ProviderFault, REST};
 
     fn down() -> ProviderFault {
         ProviderFault::Unavailable { status: 503, detail: String::new() }
@@ -122,14 +133,20 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// As many failures as it takes, the last one at `at`.
+    fn outage(breakers: &Breakers, fault: &ProviderFault, at: Duration) {
+        for failure in 1..FAILURES {
+            assert!(!breakers.failed(&model(), fault, at.saturating_sub(OUTAGE)), "{failure}");
+        }
+        assert!(breakers.failed(&model(), fault, at));
+    }
+
     #[test]
     fn failures_in_a_row_open_it_and_one_request_tries_after_a_rest() {
         let breakers = Breakers::default();
         let (model, mut now) = (model(), Duration::from_secs(100));
-        for failure in 1..=FAILURES {
-            assert_eq!(breakers.enter(&model, now), Ok(()));
-            assert_eq!(breakers.failed(&model, &down(), now), failure == FAILURES);
-        }
+        assert_eq!(breakers.enter(&model, now), Ok(()));
+        outage(&breakers, &down(), now);
         assert_eq!(breakers.enter(&model, now + SECOND), Err(REST.saturating_sub(SECOND)));
         now += REST;
         assert_eq!(breakers.enter(&model, now), Ok(()), "one tries");
@@ -144,12 +161,23 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_fail_at_once_open_nothing() {
+        let breakers = Breakers::default();
+        let (model, now) = (model(), Duration::from_secs(100));
+        for _ in 0..100 {
+            assert!(!breakers.failed(&model, &down(), now));
+        }
+        assert_eq!(breakers.enter(&model, now), Ok(()), "each makes its call again");
+        breakers.succeeded(&model);
+        assert!(!breakers.failed(&model, &down(), now + OUTAGE), "which ends the row");
+        assert_eq!(breakers.enter(&model, now + OUTAGE), Ok(()));
+    }
+
+    #[test]
     fn a_trial_that_never_tells_gives_way_to_another() {
         let breakers = Breakers::default();
         let (model, now) = (model(), Duration::from_secs(100));
-        for _ in 0..FAILURES {
-            breakers.failed(&model, &down(), now);
-        }
+        outage(&breakers, &down(), now);
         assert_eq!(breakers.enter(&model, now + REST), Ok(()));
         assert_eq!(breakers.enter(&model, now + REST * 2), Ok(()));
     }
@@ -171,9 +199,7 @@ mod tests {
         let (model, now) = (model(), Duration::from_secs(100));
         let fault =
             ProviderFault::RateLimited { retry_after_ms: Some(90_000), detail: String::new() };
-        for failure in 1..=FAILURES {
-            assert_eq!(breakers.failed(&model, &fault, now), failure == FAILURES);
-        }
+        outage(&breakers, &fault, now);
         assert_eq!(breakers.open_for(&model, now), Some(90 * SECOND));
         assert_eq!(breakers.enter(&model, now + 90 * SECOND), Ok(()));
     }

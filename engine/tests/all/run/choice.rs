@@ -9,7 +9,7 @@ use exile_engine::env::{Env, StepEnv};
 use exile_engine::graph::Policy;
 use exile_engine::id::{LogId, RunId};
 use exile_engine::journal::{Journal, MemoryJournal};
-use exile_engine::model::breaker::{FAILURES, REST};
+use exile_engine::model::breaker::{FAILURES, OUTAGE, REST};
 use exile_engine::model::card::Catalogue;
 use exile_engine::model::{
     AfterFirstToken, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply, ModelRequest,
@@ -497,6 +497,7 @@ async fn who_fails_again_and_again_is_left_alone_and_then_tried_once() {
     let mut chain = Chain::of(vec![does, vec![Does::Says("b")]]);
     for _ in 0..failures + 3 {
         assert_eq!(chain.ask().await.said, "b");
+        chain.env.steps.advance(OUTAGE / 2);
     }
     assert_eq!(chain.asked(), [failures, failures + 3]);
     let came = chain.ask().await;
