@@ -6,13 +6,17 @@
 //! | `registry.rs` | every configured provider and alias; the chain a name stands for |
 //! | `card.rs`, `price.rs` | the capability matrix |
 //! | `needs.rs` | what a request needs, and which models of a chain can do it |
+//! | `asking.rs`, `pause.rs` | one model after the other, until one answers; how long is waited in between |
 //! | `breaker.rs` | who failed too often and is left alone for a while |
 //!
-//! Absent on purpose: the wire (`nodes/src/providers/`), and the asking itself (`run/asking.rs`).
+//! Absent on purpose: the wire (`nodes/src/providers/`), and what runs make of an answer
+//! (`run/asking.rs`).
 
+pub mod asking;
 pub mod breaker;
 pub mod card;
 pub mod needs;
+pub(crate) mod pause;
 pub mod price;
 mod registry;
 
@@ -22,7 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::message::{Message, ToolCall};
@@ -89,6 +93,10 @@ pub struct ModelRequest {
     pub output_schema: Option<Value>,
     /// How hard it thinks; `None`: as the provider does by itself.
     pub reasoning: Option<Effort>,
+    /// Further fields of chat completions, as a caller wrote them: sent as they are by a provider
+    /// that speaks them, refused by name by every other one. They stand above what the provider's
+    /// rules would write.
+    pub further: Map<String, Value>,
 }
 
 /// How hard a model thinks before it answers. A model that does not know the word is asked for the
@@ -251,9 +259,15 @@ pub trait Provider: Send + Sync {
         deltas: &DeltaSender,
     ) -> Result<ModelReply, ProviderError>;
 
-    /// Turns texts into vectors of `model`. A provider without such models sends nothing.
-    async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ProviderError> {
-        let _ = texts;
+    /// Turns texts into vectors of `model`. A provider without such models sends nothing. `further`:
+    /// fields of OpenAI's embeddings, as a caller wrote them.
+    async fn embed(
+        &self,
+        model: &str,
+        texts: &[String],
+        further: &Map<String, Value>,
+    ) -> Result<Embeddings, ProviderError> {
+        let _ = (texts, further);
         let detail = "this provider has no embeddings".to_owned();
         Err(ProviderError {
             provider: self.name().to_owned(),

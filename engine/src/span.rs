@@ -16,9 +16,8 @@ use std::time::Duration;
 
 use tracing::{Span, field::Empty, info_span};
 
-use crate::model::{Finish, ModelRef, ModelReply, ProviderError};
+use crate::model::{Finish, ModelRef, ModelReply, ModelRequest, ProviderError};
 use crate::node::NodeError;
-use crate::run::context::ModelCall;
 use crate::run::record::{RunError, Started};
 use crate::tool::ToolAnswer;
 
@@ -129,8 +128,7 @@ pub fn node_ended(span: &Span, error: Option<&NodeError>) {
 
 /// One model call.
 #[must_use]
-pub fn chat(model: &ModelRef, ask: &ModelCall, started: &Started) -> Span {
-    let conversation = started.conversation.as_ref().map(crate::id::ConversationId::as_str);
+pub fn chat(model: &ModelRef, ask: &ModelRequest, conversation: Option<&str>) -> Span {
     info_span!(
         "chat",
         otel.name = format!("chat {}", model.model),

@@ -51,6 +51,9 @@ pub struct ToolSpec {
     pub effect: Effect,
     /// Whether its answers hold text from elsewhere, which may try to steer a model.
     pub taints: bool,
+    /// Whether a provider that can is to hold a model's arguments to the schema.
+    #[serde(skip)]
+    pub strict: bool,
     /// Where it comes from: `native`, later a plugin, an MCP server or an HTTP service.
     pub source: String,
     /// SHA-256, in hexadecimal, of name, description and parameters.
@@ -71,7 +74,8 @@ impl ToolSpec {
         let text = json!([name, description, parameters]).to_string();
         let hash = crate::hex(&Sha256::digest(text.as_bytes()));
         let source = source.into();
-        Self { name, description, parameters, effect, taints: true, source, hash }
+        let (taints, strict) = (true, false);
+        Self { name, description, parameters, effect, taints, strict, source, hash }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::journal::JournalError;
+use crate::model::pause;
 use crate::node::{Done, Node, NodeError, Work};
 use crate::run::advance::retryable;
 use crate::run::attempt::{self, Bounds, Time};
@@ -16,7 +17,6 @@ use crate::run::end;
 use crate::run::fold::RunState;
 use crate::run::frame::{Frame, Task};
 use crate::run::inbox;
-use crate::run::pause;
 use crate::run::record::{Fact, Intent, Retried};
 use crate::span;
 use crate::state::State;

@@ -8,7 +8,6 @@
 //! | `context.rs`, `asking.rs` | what a node reaches: people; models, one after the other |
 //! | `calling.rs`, `approval.rs` | tools, and whether a person must agree first |
 //! | `driver.rs`, `launch.rs`, `attempt.rs` | runs the tasks of one log at the same time; one attempt of a task |
-//! | `pause.rs` | how long is waited before something is tried again |
 //! | `commands.rs` | what tasks ask while they run, written down |
 //! | `settle.rs`, `cache.rs` | commits their steps and fires what follows; results taken again |
 //! | `start.rs`, `end.rs` | how a run begins; how it ends, and what it leaves |
@@ -38,7 +37,6 @@ mod launch;
 pub mod live;
 pub mod marks;
 pub mod migrate;
-mod pause;
 pub mod record;
 mod replay;
 pub mod schedule;

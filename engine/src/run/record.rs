@@ -23,7 +23,8 @@ use crate::model::Usage;
 use crate::node::NodeError;
 use crate::state::{Delta, Op};
 
-pub use calls::{Attempt, Called, Callee, Intent, ModelFacts, Reply};
+pub use crate::model::asking::Attempt;
+pub use calls::{Called, Callee, Intent, ModelFacts, Reply};
 pub use people::{Answered, AskReason, Asked, Edited, Question, Resolved, Waiting};
 
 /// Version of the records' shape.

@@ -21,9 +21,10 @@ use exile_engine::model::{
 };
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::answer::ANSWER_LIMIT;
+use super::anthropic;
 use super::chat::request::Wire;
 use super::chat::{REASONING_FIELD, embed};
 use super::error::{self, Refusal};
@@ -90,13 +91,18 @@ impl Provider for Adapter {
         self.answer(request, Some(deltas)).await
     }
 
-    async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ProviderError> {
+    async fn embed(
+        &self,
+        model: &str,
+        texts: &[String],
+        further: &Map<String, Value>,
+    ) -> Result<Embeddings, ProviderError> {
         let vectors = async {
             if self.profile.protocol == Protocol::Anthropic {
                 let detail = "this provider has no embeddings".to_owned();
                 return Err(ProviderFault::NotSent { detail });
             }
-            let body = embed::body(model, texts);
+            let body = embed::body(model, texts, further);
             let response = self.post(&self.embeddings_url, &body, PATIENT).await?;
             embed::read(&all(response.body).await?, model, texts.len())
         };
@@ -122,6 +128,11 @@ impl Adapter {
     ) -> Result<ModelReply, ProviderError> {
         let answer = async {
             if let Some(detail) = turns::unsendable(request) {
+                return Err(ProviderFault::NotSent { detail });
+            }
+            if self.profile.protocol == Protocol::Anthropic
+                && let Some(detail) = anthropic::request::untold(&request.further)
+            {
                 return Err(ProviderFault::NotSent { detail });
             }
             let response = self.ask(request, deltas.is_some()).await?;

@@ -95,6 +95,7 @@ impl Probe<'_> {
             max_tokens: Some(TOKENS),
             output_schema: None,
             reasoning: None,
+            further: serde_json::Map::new(),
         }
     }
 
@@ -178,7 +179,7 @@ impl Probe<'_> {
 
     async fn embeddings(&self) -> Seen {
         let texts = ["red".to_owned(), "blue".to_owned()];
-        match self.provider.embed(&self.model.model, &texts).await {
+        match self.provider.embed(&self.model.model, &texts, &serde_json::Map::new()).await {
             Ok(made) => {
                 let sizes: Vec<usize> = made.vectors.iter().map(Vec::len).collect();
                 (Some(sizes.len() == 2), format!("vectors of {sizes:?} numbers"))

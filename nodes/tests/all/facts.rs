@@ -59,6 +59,7 @@ pub(crate) fn ask(model: &str, messages: Vec<Message>) -> ModelRequest {
         max_tokens: Some(99),
         output_schema: None,
         reasoning: None,
+        further: serde_json::Map::new(),
     }
 }
 

@@ -123,6 +123,7 @@ fn ask(model: &str, messages: Vec<Message>, turn: usize) -> ModelRequest {
         max_tokens: turn.is_multiple_of(2).then_some(4000),
         output_schema: schemas[turn % 5].clone(),
         reasoning: efforts[turn % 4],
+        further: serde_json::Map::new(),
     }
 }
 

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::id::MessageId;
-use crate::model::{Finish, ModelRef, ProviderFault, Usage};
+use crate::model::asking::Attempt;
+use crate::model::{Finish, ModelRef, Usage};
 use crate::node::NodeError;
 use crate::run::marks::Marks;
 use crate::tool::ToolError;
@@ -82,23 +83,6 @@ pub struct Called {
     /// Its answer holds text that is not the user's, and that may try to steer a model.
     #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
     pub taints: bool,
-}
-
-/// An attempt to get an answer that failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Whom it was made with.
-    #[serde(rename = "m")]
-    pub model: ModelRef,
-    /// How long it took, in milliseconds.
-    #[serde(rename = "took")]
-    pub took_ms: u64,
-    /// Why it failed.
-    #[serde(rename = "f")]
-    pub fault: ProviderFault,
-    /// A part of an answer had been streamed.
-    #[serde(rename = "s", default, skip_serializing_if = "std::ops::Not::not")]
-    pub streamed: bool,
 }
 
 /// What is known of a model's answer besides its content.

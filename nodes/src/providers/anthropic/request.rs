@@ -24,6 +24,15 @@ const LEAST_BUDGET: u32 = 1024;
 /// Anthropic's scale of temperature ends here.
 const HOTTEST: f64 = 1.0;
 
+/// Further fields of chat completions that Messages has as well.
+const TOLD: [&str; 2] = ["stop", "top_p"];
+
+/// Why further fields of a request cannot be sent: they are no fields of Messages.
+pub(crate) fn untold(further: &Map<String, Value>) -> Option<String> {
+    let field = further.keys().find(|field| !TOLD.contains(&field.as_str()))?;
+    Some(format!("this provider takes no `{field}`"))
+}
+
 impl Wire<'_> {
     /// The JSON body.
     pub(crate) fn anthropic_body(&self, request: &ModelRequest) -> Value {
@@ -57,6 +66,15 @@ impl Wire<'_> {
             let format = json!({ "type": "json_schema", "schema": schema });
             let config = body.entry("output_config").or_insert_with(|| json!({}));
             config["format"] = format;
+        }
+        for (field, value) in &request.further {
+            match field.as_str() {
+                "stop" if value.is_string() => {
+                    body.insert("stop_sequences".into(), json!([value]));
+                }
+                "stop" => _ = body.insert("stop_sequences".into(), value.clone()),
+                _ => _ = body.insert(field.clone(), value.clone()),
+            }
         }
         if self.stream {
             body.insert("stream".into(), json!(true));

@@ -1,13 +1,16 @@
 //! Texts as vectors: what is asked, and what the answer says.
 
 use exile_engine::model::{Embeddings, ProviderFault, Usage};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::providers::error;
 
 /// The body of a request.
-pub(crate) fn body(model: &str, texts: &[String]) -> Value {
-    json!({ "model": model, "input": texts })
+pub(crate) fn body(model: &str, texts: &[String], further: &Map<String, Value>) -> Value {
+    let mut body = further.clone();
+    body.insert("model".into(), json!(model));
+    body.insert("input".into(), json!(texts));
+    Value::Object(body)
 }
 
 /// Reads an answer to `count` texts. Vectors may come in any order.

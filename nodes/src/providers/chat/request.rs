@@ -11,7 +11,7 @@ use exile_engine::tool::ToolSpec;
 use serde_json::{Map, Value, json};
 
 use super::REASONING_FIELD;
-use crate::providers::profile::{Echo, Json, Rules, Schemas, Temperature, Thinking, ThinkingOff};
+use crate::providers::profile::{Echo, Json, Rules, Temperature, Thinking, ThinkingOff};
 use crate::providers::schema;
 use crate::providers::turns::{Answered, Called, Turn, Turns};
 
@@ -35,8 +35,7 @@ impl Wire<'_> {
         body.insert("model".into(), json!(request.model));
         body.insert("messages".into(), self.messages(request));
         if !request.tools.is_empty() {
-            let rule = self.rules.schemas;
-            let tools: Vec<Value> = request.tools.iter().map(|t| function(t, rule)).collect();
+            let tools: Vec<Value> = request.tools.iter().map(|t| self.function(t)).collect();
             body.insert("tools".into(), tools.into());
         }
         let effort = self.choose(request, &mut body);
@@ -56,6 +55,8 @@ impl Wire<'_> {
         {
             body.insert("response_format".into(), format);
         }
+        // Above what the rules wrote: a caller's own words.
+        body.extend(request.further.clone());
         if self.stream {
             body.insert("stream".into(), json!(true));
             if self.rules.asks_usage {
@@ -202,6 +203,17 @@ impl Wire<'_> {
         Value::Object(wire)
     }
 
+    fn function(&self, tool: &ToolSpec) -> Value {
+        let parameters = schema::parameters(&tool.parameters, self.rules.schemas);
+        let mut function = json!({ "name": tool.name, "description": tool.description,
+            "parameters": parameters });
+        let held = matches!(self.rules.json, Json::Schema | Json::StrictSchema);
+        if tool.strict && held && schema::is_strict(&tool.parameters) {
+            function["strict"] = json!(true);
+        }
+        json!({ "type": "function", "function": function })
+    }
+
     fn call(&self, returns: bool, place: usize, called: &Called<'_>) -> Value {
         let mut wire = Map::new();
         wire.insert("id".into(), json!(called.id));
@@ -243,11 +255,6 @@ fn returned(opaque: Option<&Value>, wire: &mut Map<String, Value>) {
             wire.insert(key.clone(), value.clone());
         }
     }
-}
-
-fn function(tool: &ToolSpec, rule: Schemas) -> Value {
-    json!({ "type": "function", "function": { "name": tool.name, "description": tool.description,
-        "parameters": schema::parameters(&tool.parameters, rule) } })
 }
 
 #[cfg(test)]

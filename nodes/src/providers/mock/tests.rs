@@ -25,6 +25,7 @@ fn request(messages: Vec<Message>, tools: &[&str]) -> ModelRequest {
         max_tokens: None,
         output_schema: None,
         reasoning: None,
+        further: serde_json::Map::new(),
     }
 }
 

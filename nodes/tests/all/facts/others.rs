@@ -130,15 +130,16 @@ async fn texts_become_vectors_where_a_provider_has_them() {
     let upstream = Upstream::start(answers).await;
     let texts = ["one".to_owned(), "two".to_owned()];
     let openai = at(&upstream, "openai");
-    let found = openai.embed("e", &texts).await.unwrap();
+    let found = openai.embed("e", &texts, &serde_json::Map::new()).await.unwrap();
     assert_eq!(
         (found.vectors, found.usage.unwrap().input),
         (vec![vec![0.5, 1.0], vec![0.0, 0.25]], 4)
     );
     assert_eq!(upstream.seen()[0].line, "POST /v1/embeddings");
     assert_eq!(upstream.body(), json!({ "model": "e", "input": ["one", "two"] }));
-    let error = openai.embed("e", &texts).await.unwrap_err();
+    let error = openai.embed("e", &texts, &serde_json::Map::new()).await.unwrap_err();
     assert_eq!(error.fault.code(), "provider_model_unknown");
-    let none = at(&upstream, "anthropic").embed("e", &texts).await.unwrap_err();
+    let none =
+        at(&upstream, "anthropic").embed("e", &texts, &serde_json::Map::new()).await.unwrap_err();
     assert_eq!((none.fault.code(), upstream.seen().len()), ("provider_request_invalid", 2));
 }

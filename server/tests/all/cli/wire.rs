@@ -287,7 +287,7 @@ fn embed(record: &Record, binary: &Binary) -> Result<usize, &'static str> {
         one => vec![one.to_string()],
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let vectors = runtime.block_on(provider.embed(record.model(), &texts));
+    let vectors = runtime.block_on(provider.embed(record.model(), &texts, &serde_json::Map::new()));
     vectors.map(|found| found.vectors.len()).map_err(|error| error.fault.code())
 }
 

@@ -52,6 +52,7 @@ fn request(model: &str, messages: Vec<Message>) -> ModelRequest {
         max_tokens: None,
         output_schema: None,
         reasoning: None,
+        further: serde_json::Map::new(),
     }
 }
 

@@ -42,6 +42,7 @@ fn request(model: &str, messages: Vec<Message>) -> ModelRequest {
         max_tokens: Some(64),
         output_schema: None,
         reasoning: None,
+        further: serde_json::Map::new(),
     }
 }
 

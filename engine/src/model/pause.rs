@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use super::{ProviderFault, Retry};
 use crate::env::Env;
-use crate::model::{ProviderFault, Retry};
 
 /// What a provider asks for.
-pub(super) fn asked_for(fault: &ProviderFault) -> Option<Duration> {
+pub(crate) fn asked_for(fault: &ProviderFault) -> Option<Duration> {
     match fault.retry() {
         Retry::After(asked) => Some(asked),
         Retry::Never | Retry::Backoff => None,
@@ -15,7 +15,7 @@ pub(super) fn asked_for(fault: &ProviderFault) -> Option<Duration> {
 
 /// The pause after so many retries: `first`, doubled with each of them up to `longest`, and spread
 /// by half at random, so that many runs do not come back at once; at least what is asked for.
-pub(super) fn before_retry(
+pub(crate) fn before_retry(
     env: &dyn Env,
     (first, longest): (Duration, Duration),
     retries: u32,
