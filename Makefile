@@ -19,6 +19,7 @@ EXILE ?=
 DEBUG := $(or $(EXILE),$(TARGET)/debug/exile)
 
 LITELLM := litellm[proxy]==1.106.2
+CLIENTS := openai==3.57.0 langchain-openai==1.7.4 jsonschema==4.26.0
 PHOENIX := arize-phoenix==20.26.1
 LANGGRAPH := langgraph==1.2.24 langgraph-checkpoint-sqlite==3.1.2 'langgraph-cli[inmem]==0.4.40'
 
@@ -29,7 +30,7 @@ SEED ?= 1
 # Both packages at once, so that their dependencies are built with one set of features.
 BENCHES := -p exile-engine -p exile-server --bench engine --bench journal --bench bytes
 
-.PHONY: help run build test kills wire fuzz lint litellm phoenix examples figures compare binary
+.PHONY: help run build test kills wire fuzz lint litellm clients phoenix examples figures compare binary
 
 help: ## This list.
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -74,6 +75,13 @@ lint: ## Formatting and clippy, warnings denied.
 litellm: binary ## Talk to a scripted model through LiteLLM's proxy (PyPI).
 	@.ci/venv $(CACHE)/litellm '$(LITELLM)'
 	python3 server/tests/outside/through_litellm.py --exile $(DEBUG) --venv $(CACHE)/litellm
+
+clients: binary ## Drive /v1 with OpenAI's clients, LangChain and the AI SDK (PyPI, npm).
+	@command -v npm >/dev/null || { echo "The clients in JavaScript need Node.js with npm" >&2; exit 1; }
+	@.ci/venv $(CACHE)/clients $(CLIENTS)
+	@install -Dt $(CACHE)/clients/node server/tests/outside/openai_clients/package.json
+	@npm install --prefix $(CACHE)/clients/node --no-audit --no-fund --no-package-lock --loglevel=error
+	$(CACHE)/clients/bin/python server/tests/outside/openai_clients.py --exile $(DEBUG) --venv $(CACHE)/clients
 
 phoenix: binary ## Show a run's trace in Arize Phoenix (PyPI) and check what it shows.
 	@.ci/venv $(CACHE)/phoenix '$(PHOENIX)'

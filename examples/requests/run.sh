@@ -96,6 +96,12 @@ holds 'event: run.finished'
 call GET "/api/runs/$fork/state"
 holds '"approve"'
 
+echo "== What OpenAI's clients ask"
+call GET /v1/models
+holds '"agent"'
+call POST /v1/chat/completions '{"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}'
+holds '"chat.completion"'
+
 echo "== Tools"
 call GET /api/tools
 holds '"calculator"'

@@ -61,6 +61,12 @@ impl Caller {
         &self.user.id
     }
 
+    /// Whether the caller may name the user it acts for.
+    #[must_use]
+    pub fn acts(&self) -> bool {
+        self.scopes.iter().any(|scope| scope == ACT_AS)
+    }
+
     /// Whether the caller runs the installation.
     #[must_use]
     pub fn is_admin(&self) -> bool {
@@ -111,11 +117,19 @@ async fn identify(app: &App, method: &Method, headers: &HeaderMap) -> Result<Cal
 
 /// The caller as the user that the header names; one who is new is added.
 async fn act_as(app: &App, caller: Caller, name: &HeaderValue) -> Result<Caller, Problem> {
-    if !caller.scopes.iter().any(|scope| scope == ACT_AS) {
+    if !caller.acts() {
         return Err(Problem::Forbidden("a key with the scope act_as"));
     }
     let name = std::str::from_utf8(name.as_bytes()).ok().filter(|name| User::is_name(name));
     let name = name.ok_or_else(|| Problem::Unreadable("X-Exile-User is no user's name".into()))?;
+    as_user(app, name).await
+}
+
+/// The plain user of that name, who is added if new.
+///
+/// # Errors
+/// A user of that name has more rights than a plain one.
+pub async fn as_user(app: &App, name: &str) -> Result<Caller, Problem> {
     let user = app.store.user_named(name).await?;
     if user.role != Role::User {
         return Err(Problem::Forbidden("a user with the role user: nobody is given more rights"));

@@ -1,10 +1,12 @@
 //! Bodies of requests: bounded, declared as JSON, not too deep, without NUL and unknown fields.
 //!
 //! Invariants:
-//! - Nothing is read beyond [`LIMIT`] into memory, whatever the headers say.
+//! - Nothing is read beyond [`LIMIT`] ([`PICTURES_LIMIT`] where pictures may stand) into memory,
+//!   whatever the headers say.
 //! - A refused body stores nothing: handlers run only once the whole body is a value of their
 //!   type.
-//! - Every type that stands in [`JsonBody`] denies unknown fields.
+//! - Every type that stands in [`JsonBody`] denies unknown fields; a bare value under `/v1` is read
+//!   field by field (`openai/fields.rs`).
 
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use crate::problem::Problem;
 
 /// Longest body, in bytes.
 pub const LIMIT: usize = 1024 * 1024;
+/// Longest body that may hold pictures, in bytes.
+pub const PICTURES_LIMIT: usize = 32 * 1024 * 1024;
 /// Deepest nesting of JSON.
 pub const DEPTH: usize = 64;
 /// How long a body may take to arrive.
@@ -36,7 +40,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = read(&parts.headers, body).await?;
+        let bytes = read(limit(parts.uri.path()), &parts.headers, body).await?;
         let declared = parts.headers.get(header::CONTENT_TYPE);
         match declared.map(|v| v.to_str().unwrap_or_default()) {
             None if bytes.is_empty() => return parse(b"{}").map(Self),
@@ -53,27 +57,33 @@ fn is_json(declared: &str) -> bool {
         || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Reads a whole body of at most [`LIMIT`] bytes.
-pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+/// How long the body of a request to `path` may be, in bytes.
+#[must_use]
+pub fn limit(path: &str) -> usize {
+    if path.starts_with("/v1/") { PICTURES_LIMIT } else { LIMIT }
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub async fn read(limit: usize, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     let number = |v: &header::HeaderValue| v.to_str().ok().and_then(|v| v.parse::<u64>().ok());
     let declared = headers.get(header::CONTENT_LENGTH).and_then(number);
-    let too_long = declared.is_some_and(|n| n > LIMIT as u64);
+    let too_long = declared.is_some_and(|n| n > limit as u64);
     if too_long && headers.contains_key(header::EXPECT) {
         // The client asked first and has sent nothing yet.
-        return Err(Problem::TooLarge { limit: LIMIT });
+        return Err(Problem::TooLarge { limit });
     }
-    let reading = collect(body.into_data_stream());
+    let reading = collect(limit, body.into_data_stream());
     let late = |_| Problem::BodyTimeout(PATIENCE.as_secs());
     tokio::time::timeout(PATIENCE, reading).await.map_err(late)?
 }
 
-async fn collect(mut stream: BodyDataStream) -> Result<Bytes, Problem> {
+async fn collect(limit: usize, mut stream: BodyDataStream) -> Result<Bytes, Problem> {
     let mut bytes = BytesMut::new();
     while let Some(piece) = stream.next().await {
         let piece = piece.map_err(|e| Problem::Unreadable(format!("the body broke off: {e}")))?;
-        if bytes.len() + piece.len() > LIMIT {
+        if bytes.len() + piece.len() > limit {
             drain(stream).await;
-            return Err(Problem::TooLarge { limit: LIMIT });
+            return Err(Problem::TooLarge { limit });
         }
         bytes.extend_from_slice(&piece);
     }

@@ -114,7 +114,7 @@ async fn answer(
     let key = key(request.headers())?;
     let route = format!("{} {}", request.method(), request.uri().path());
     let (mut parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body).await?;
+    let bytes = body::read(body::limit(parts.uri.path()), &parts.headers, body).await?;
     let slot = Slot { app, owner, key, route };
     let store = &slot.app.store;
     let digest = BlobId::of(&bytes).0;

@@ -15,6 +15,7 @@
 //! | [`serve`], [`routes`] | the socket; one file per noun |
 //! | [`access`], [`trace`], [`idempotency`] | what surrounds every route |
 //! | [`body`], [`url`], [`input`], [`answers`], [`page`] | what comes in, checked |
+//! | [`openai`] | what OpenAI's clients send and read |
 //! | [`start`], [`sse`], [`leaving`] | a run begun, waited for, streamed; a caller that leaves |
 //! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
 //! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
@@ -34,6 +35,7 @@ pub mod idempotency;
 pub mod input;
 pub mod leaving;
 pub mod library;
+pub mod openai;
 pub mod page;
 pub mod problem;
 pub mod report;

@@ -11,12 +11,14 @@
 //! Absent on purpose: what a problem looks like on the wire (`report.rs`).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use exile_engine::id::RunId;
 use exile_engine::journal::JournalError;
+use exile_engine::model::{ProviderError, ProviderFault, Retry};
 use exile_engine::run::record::RunError;
 use exile_engine::state::WriteError;
 use exile_engine::tool::{ToolError, ToolErrorKind};
@@ -162,6 +164,28 @@ pub enum Problem {
     /// The server should not get requests yet, or any more.
     #[error("{}", .0.join("; "))]
     NotReady(Vec<String>),
+    /// A field of a body of OpenAI's, in OpenAI's words.
+    #[error("{what}")]
+    Parameter {
+        /// Where, e.g. `messages[0].content`.
+        param: Option<String>,
+        /// OpenAI's code.
+        code: Option<&'static str>,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Nothing of that name answers a chat completion.
+    #[error("The model `{0}` does not exist or you do not have access to it.")]
+    NoModel(String),
+    /// A model that was asked without a run failed.
+    #[error("{0}")]
+    Model(ProviderError),
+    /// A run that was to be one answer asks a person first.
+    #[error("run {0} asks a person before it goes on")]
+    RunWaits(RunId),
+    /// A run that was to be one answer took back what was streamed of it.
+    #[error("run {0} took back what it had said")]
+    TakenBack(RunId),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] JournalError),
@@ -192,12 +216,14 @@ impl Problem {
     /// No wildcard arm, here and below: a new problem must choose.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::TooDeep { .. } | Self::Nul { .. } | Self::Unreadable(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Malformed(_)
+            | Self::TooDeep { .. }
+            | Self::Nul { .. }
+            | Self::Unreadable(_)
+            | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) | Self::Origin => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoModel(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::NameTaken(_)
@@ -205,6 +231,7 @@ impl Problem {
             | Self::Run(_)
             | Self::InFlight
             | Self::SecretShown
+            | Self::RunWaits(_)
             | Self::RunCancelled(_) => StatusCode::CONFLICT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -217,6 +244,8 @@ impl Problem {
             | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::RunFailed { error, .. } => run_status(&error.code),
+            Self::Model(error) => model_status(&error.fault),
+            Self::TakenBack(_) => StatusCode::BAD_GATEWAY,
             Self::Tool(error) => tool(error.kind).0,
             Self::Store(error) => store(error).0,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -253,6 +282,11 @@ impl Problem {
             Self::RunFailed { error, .. } => &error.code,
             Self::RunCancelled(_) => "run_cancelled",
             Self::Tool(error) => tool(error.kind).1,
+            Self::Parameter { code, .. } => code.unwrap_or(UNNAMED),
+            Self::NoModel(_) => "model_not_found",
+            Self::Model(error) => error.fault.code(),
+            Self::RunWaits(_) => "run_waiting",
+            Self::TakenBack(_) => "answer_taken_back",
             Self::NotReady(_) => "not_ready",
             Self::Store(error) => store(error).1,
             Self::Internal(_) => INTERNAL,
@@ -303,6 +337,16 @@ impl Problem {
             Self::RunFailed { run, .. } | Self::RunCancelled(run) => {
                 return format!("GET /api/runs/{run}/events shows what happened").into();
             }
+            Self::Parameter { .. } => "correct the field",
+            Self::NoModel(_) => "GET /v1/models lists what there is",
+            Self::Model(_) => "GET /api/models shows which models can be asked",
+            Self::RunWaits(run) => {
+                return format!("POST /api/runs/{run}/resume takes the answer").into();
+            }
+            Self::TakenBack(run) => {
+                return format!("GET /api/runs/{run}/state has the whole answer once it has ended")
+                    .into();
+            }
             Self::Tool(_) => "GET /api/tools shows what each tool takes",
             Self::NotReady(_) => "`exile doctor` says what to do about each reason",
             Self::Store(error) => store(error).2,
@@ -314,6 +358,8 @@ impl Problem {
     /// Members besides the common ones.
     pub(crate) fn extra(&self) -> Map<String, Value> {
         let extra = match self {
+            Self::Parameter { param, .. } => json!({ "field": param }),
+            Self::Model(error) => json!({ "provider": error.provider, "model": error.model }),
             Self::Field { field, .. } if !field.is_empty() => json!({ "field": field }),
             Self::UnknownName { what: what @ ("graph" | "skill" | "model"), .. } => {
                 json!({ "field": what })
@@ -325,7 +371,9 @@ impl Problem {
                 Some(field) => json!({ "field": field, "run": run, "error": error }),
                 None => json!({ "run": run, "error": error }),
             },
-            Self::RunCancelled(run) => json!({ "run": run }),
+            Self::RunCancelled(run) | Self::RunWaits(run) | Self::TakenBack(run) => {
+                json!({ "run": run })
+            }
             Self::Run(conflict) => conflict.extra(),
             Self::NotReady(reasons) => json!({ "reasons": reasons }),
             Self::Tool(error) => json!({ "error": error }),
@@ -337,15 +385,31 @@ impl Problem {
         }
     }
 
+    /// When it may be tried again, where that is known.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Model(ProviderError { fault, .. }) => match fault.retry() {
+                Retry::After(pause) => Some(pause),
+                Retry::Never | Retry::Backoff => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The run that the problem is about.
     pub(crate) fn run(&self) -> Option<&RunId> {
         match self {
-            Self::RunFailed { run, .. } | Self::RunCancelled(run) => Some(run),
+            Self::RunFailed { run, .. }
+            | Self::RunCancelled(run)
+            | Self::RunWaits(run)
+            | Self::TakenBack(run) => Some(run),
             _ => None,
         }
     }
 }
 
+/// The code of what OpenAI itself has no code for.
+pub(crate) const UNNAMED: &str = "invalid_parameter";
 /// The code of what is exile's own fault: its detail goes to the log alone.
 pub(crate) const INTERNAL: &str = "internal";
 const REPORT: &str = "report it with the trace id; the server's log has the details";
@@ -385,8 +449,6 @@ fn tool(error: ToolErrorKind) -> (StatusCode, &'static str) {
     }
 }
 
-/// The codes are those of `ProviderFault::code`, `NodeError::code` and the driver; one that is
-/// not listed is the graph's own fault.
 /// The field of a message that a run failed for.
 fn at_fault(code: &str) -> Option<&'static str> {
     match code {
@@ -396,6 +458,22 @@ fn at_fault(code: &str) -> Option<&'static str> {
     }
 }
 
+/// Of a call without a run: what the caller's own request is at fault for is a 4xx.
+fn model_status(fault: &ProviderFault) -> StatusCode {
+    match fault {
+        ProviderFault::BadRequest { .. }
+        | ProviderFault::NotSent { .. }
+        | ProviderFault::ContextTooLong { .. }
+        | ProviderFault::Incapable { .. } => StatusCode::BAD_REQUEST,
+        ProviderFault::ModelUnknown { .. } | ProviderFault::ProviderUnknown => {
+            StatusCode::NOT_FOUND
+        }
+        other => run_status(other.code()),
+    }
+}
+
+/// The codes are those of `ProviderFault::code`, `NodeError::code` and the driver; one that is
+/// not listed is the graph's own fault.
 fn run_status(code: &str) -> StatusCode {
     match code {
         "provider_key_missing" | "provider_circuit_open" | "not_available" => {
@@ -409,6 +487,11 @@ fn run_status(code: &str) -> StatusCode {
         code if code.starts_with("provider_") => StatusCode::BAD_GATEWAY,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
+}
+
+/// OpenAI has one status for a body that cannot be taken.
+pub(crate) fn openai_status(status: StatusCode) -> StatusCode {
+    if status == StatusCode::UNPROCESSABLE_ENTITY { StatusCode::BAD_REQUEST } else { status }
 }
 
 /// 201: something exists now.

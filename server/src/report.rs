@@ -1,4 +1,5 @@
-//! A problem on the wire: `application/problem+json` (RFC 9457).
+//! A problem on the wire: `application/problem+json` (RFC 9457), and under `/v1` the error that
+//! OpenAI's clients raise on.
 //!
 //! The trace id is put in by the outermost layer ([`traced`]), which alone knows it.
 
@@ -10,7 +11,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::problem::{INTERNAL, Problem, RUN_HEADER};
+use crate::problem::{self, INTERNAL, Problem, RUN_HEADER, UNNAMED};
+
+/// What OpenAI's clients show of a failed request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The body of every problem.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -76,6 +80,11 @@ impl IntoResponse for Problem {
         if matches!(self, Self::Unauthorized(_)) {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if let Some(pause) = self.retry_after() {
+            // In whole seconds, and never too early.
+            let seconds = pause.as_millis().div_ceil(1000).to_string();
+            headers.extend(HeaderValue::from_str(&seconds).map(|s| (header::RETRY_AFTER, s)));
+        }
         if let Some(run) = self.run().and_then(|r| HeaderValue::from_str(r.as_str()).ok()) {
             headers.insert(RUN_HEADER, run);
         }
@@ -86,8 +95,74 @@ impl IntoResponse for Problem {
 
 const PROBLEM_JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/problem+json")];
 
+/// How a problem is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// RFC 9457.
+    Problem,
+    /// As OpenAI writes errors.
+    OpenAi,
+}
+
+impl Dialect {
+    /// That of a path.
+    #[must_use]
+    pub fn of(path: &str) -> Self {
+        if path == "/v1" || path.starts_with("/v1/") { Self::OpenAi } else { Self::Problem }
+    }
+}
+
+/// What OpenAI's clients raise on, in an answer or in the middle of one.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct OpenAiError {
+    /// What went wrong.
+    error: OpenAiFault,
+}
+
+/// What went wrong, in OpenAI's shape: all fields are always there.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct OpenAiFault {
+    /// For people.
+    message: String,
+    /// `invalid_request_error`, `rate_limit_error` or `server_error`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The field that is at fault, e.g. `messages[0].content`.
+    param: Option<String>,
+    /// Stable, for programs.
+    code: Option<String>,
+}
+
+impl From<&Problem> for OpenAiError {
+    fn from(problem: &Problem) -> Self {
+        openai(&Report::new(problem))
+    }
+}
+
+fn openai(report: &Report) -> OpenAiError {
+    let code = match report.code.as_str() {
+        "unauthorized" => "invalid_api_key",
+        "context_too_long" => "context_length_exceeded",
+        "provider_rate_limited" => "rate_limit_exceeded",
+        code => code,
+    };
+    let kind = match report.status {
+        400..=428 => "invalid_request_error",
+        429 => "rate_limit_error",
+        _ => "server_error",
+    };
+    // Whatever is wrong with a key reads the same.
+    let message = match report.status {
+        401 => "Incorrect API key provided, or none: send `Authorization: Bearer KEY`.",
+        _ => &report.detail,
+    };
+    let param = report.extra.get("field").and_then(Value::as_str).map(str::to_owned);
+    let code = Some(code).filter(|code| *code != UNNAMED).map(str::to_owned);
+    OpenAiError { error: OpenAiFault { message: message.to_owned(), kind, param, code } }
+}
+
 /// Puts the trace id into a problem and logs what is exile's own fault; other answers pass.
-pub fn traced(mut response: Response, trace_id: &str) -> Response {
+pub fn traced(mut response: Response, trace_id: &str, dialect: Dialect) -> Response {
     let Some(report) = response.extensions_mut().remove::<Arc<Report>>() else { return response };
     if report.status >= 500 {
         let detail = report.hidden.as_deref().unwrap_or(&report.detail);
@@ -96,5 +171,11 @@ pub fn traced(mut response: Response, trace_id: &str) -> Response {
     let report = Report { trace_id: Some(trace_id.to_owned()), ..Report::clone(&report) };
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
+    if dialect == Dialect::OpenAi {
+        parts.status = problem::openai_status(parts.status);
+        parts.headers.remove(header::CONTENT_TYPE);
+        parts.headers.extend(HeaderValue::from_str(trace_id).map(|id| (REQUEST_ID, id)));
+        return (parts, Json(openai(&report))).into_response();
+    }
     (parts, PROBLEM_JSON, Json(report)).into_response()
 }

@@ -9,6 +9,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -58,6 +59,20 @@ pub fn stream(app: &App, run: RunId, after: Number, mut leaving: Leaving) -> Res
 
 fn frame(event: &Event) -> Frame {
     Frame::default().id(event.number.to_string()).event(event.name).data(event.data.to_string())
+}
+
+/// A comment, which readers pass over.
+pub const COMMENT: Bytes = Bytes::from_static(b": alive\n\n");
+
+/// Events that are written already, as an answer.
+#[must_use]
+pub fn raw(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    (headers, body).into_response()
 }
 
 /// Whether the request asks for a stream (`Accept: text/event-stream`).

@@ -122,6 +122,12 @@ pub fn program(library: &Library, name: &str) -> Result<Arc<Program>, Problem> {
     })
 }
 
+/// Whether a graph can hold a conversation.
+pub fn conversational(library: &Library, graph: &str) -> Result<(), Problem> {
+    let takes = program(library, graph)?.graph.input.iter().any(|channel| &**channel == "messages");
+    if takes { Ok(()) } else { Err(Problem::NotConversational(graph.to_owned())) }
+}
+
 /// Checks the names that a conversation or a caller gives for a whole run.
 pub fn names(app: &App, library: &Library, options: &RunOptions) -> Result<(), Problem> {
     if let Some(name) = &options.skill

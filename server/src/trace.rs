@@ -14,7 +14,7 @@ use exile_engine::span;
 use tracing::Instrument as _;
 
 use crate::app::App;
-use crate::report;
+use crate::report::{self, Dialect};
 
 /// The trace that a request belongs to, for those who act on its behalf.
 #[derive(Clone, Debug)]
@@ -28,6 +28,7 @@ pub struct Trace {
 /// Opens the request's span, answers, and names the trace in problems.
 pub async fn follow(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let dialect = Dialect::of(request.uri().path());
     let span = span::http_request(request.method().as_str(), route);
     let incoming = traceparent(request.headers());
     if let Some(parent) = &incoming {
@@ -45,7 +46,7 @@ pub async fn follow(State(app): State<Arc<App>>, mut request: Request, next: Nex
     let status = response.status().as_u16();
     span::http_answered(&span, status);
     span.in_scope(|| tracing::debug!(status, took_ms, trace_id = id, "answered"));
-    report::traced(response, &id)
+    report::traced(response, &id, dialect)
 }
 
 /// The caller's `traceparent`, if it is one: `00-<32 hex>-<16 hex>-<2 hex>`, ids not all zero.

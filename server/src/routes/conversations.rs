@@ -116,10 +116,7 @@ async fn create(
 ) -> Result<Created<ConversationView>, Problem> {
     let graph = body.graph.unwrap_or_else(|| app.settings.default_graph.clone());
     let library = app.library.now();
-    let program = start::program(&library, &graph)?;
-    if !program.graph.input.iter().any(|channel| &**channel == "messages") {
-        return Err(Problem::NotConversational(graph));
-    }
+    start::conversational(&library, &graph)?;
     let options = RunOptions {
         skill: body.skill,
         model: body.model,

@@ -24,6 +24,7 @@ mod sign_in;
 mod skills;
 mod tools;
 mod users;
+mod v1;
 
 use std::sync::Arc;
 
@@ -56,6 +57,7 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .merge(tools::routes())
         .merge(models::routes())
         .merge(protocol::routes())
+        .merge(v1::routes())
         .merge(users::routes())
         .merge(keys::routes())
         .merge(sign_in::routes())

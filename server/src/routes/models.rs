@@ -137,7 +137,7 @@ async fn list(State(app): State<Arc<App>>) -> Json<ModelsView> {
 }
 
 /// Models that aliases lead to, then those that something is known of, each once.
-fn every(models: &Models) -> Vec<ModelRef> {
+pub(super) fn every(models: &Models) -> Vec<ModelRef> {
     let mut all: Vec<ModelRef> = Vec::new();
     let of_alias = |alias: &ModelAlias| {
         let first = std::iter::once(&alias.model).chain(alias.business.values());

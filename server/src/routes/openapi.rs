@@ -23,7 +23,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use crate::access::{COOKIE, OPEN};
 use crate::app::App;
 use crate::problem::Problem;
-use crate::report::Report;
+use crate::report::{Dialect, OpenAiError, OpenAiFault, Report};
 
 /// This file's routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -46,7 +46,8 @@ async fn document() -> impl IntoResponse {
 pub(super) fn front() -> OpenApi {
     let info =
         InfoBuilder::new().title("exile").version(env!("CARGO_PKG_VERSION")).description(Some(
-            "Runs conversations as state graphs. Every error is an RFC 9457 problem. A key with \
+            "Runs conversations as state graphs. Every error is an RFC 9457 problem, but under `/v1`, \
+             where it has the shape of OpenAI's. A key with \
              the scope `act_as` may name the user it acts for in `X-Exile-User`.",
         ));
     OpenApiBuilder::new().info(info.build()).build()
@@ -56,6 +57,8 @@ pub(super) fn front() -> OpenApi {
 pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     let components = document.components.get_or_insert_default();
     components.schemas.insert(Report::name().into_owned(), Report::schema());
+    components.schemas.insert(OpenAiError::name().into_owned(), OpenAiError::schema());
+    components.schemas.insert(OpenAiFault::name().into_owned(), OpenAiFault::schema());
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     components.add_security_scheme("key", SecurityScheme::Http(bearer));
     let cookie = ApiKey::Cookie(ApiKeyValue::new(COOKIE));
@@ -63,7 +66,7 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         let all = [&mut item.get, &mut item.post, &mut item.patch, &mut item.put, &mut item.delete];
         for operation in all.into_iter().flatten() {
-            describe(operation, OPEN.contains(&path.as_str()));
+            describe(operation, OPEN.contains(&path.as_str()), Dialect::of(path));
         }
         if let Some(post) = &mut item.post {
             post.parameters.get_or_insert_default().push(idempotency_key().into());
@@ -102,18 +105,22 @@ fn idempotency_key() -> Parameter {
         .build()
 }
 
-fn describe(operation: &mut Operation, open: bool) {
+fn describe(operation: &mut Operation, open: bool, dialect: Dialect) {
     if !open {
         let none = Vec::<String>::new;
         let key = SecurityRequirement::new("key", none());
         let session = SecurityRequirement::new("session", none());
         operation.security = Some(vec![key, session]);
     }
-    let report = Ref::from_schema_name(Report::name());
+    let (name, kind) = match dialect {
+        Dialect::Problem => (Report::name(), "application/problem+json"),
+        Dialect::OpenAi => (OpenAiError::name(), "application/json"),
+    };
+    let report = Ref::from_schema_name(name);
     let content = ContentBuilder::new().schema(Some(RefOr::Ref(report))).build();
     let problem = ResponseBuilder::new()
         .description("A problem: what went wrong and what to do")
-        .content("application/problem+json", content)
+        .content(kind, content)
         .build();
     operation.responses.responses.insert("default".into(), problem.into());
 }

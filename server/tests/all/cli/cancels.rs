@@ -93,7 +93,12 @@ const LEAVES: usize = 20;
 
 /// Sends a request, leaves when its call hangs, and gives the time until the upstream's socket
 /// closed.
-fn leave(server: &Serving, upstream: &Upstream, path: &str, body: &str) -> Duration {
+pub(crate) fn leave(
+    server: &Serving,
+    upstream: &Upstream,
+    path: &str,
+    (body, asked): (&str, &str),
+) -> Duration {
     let clock = SystemEnv::new();
     let host = server.url.strip_prefix("http://").unwrap();
     let mut socket = TcpStream::connect(host).unwrap();
@@ -103,7 +108,7 @@ fn leave(server: &Serving, upstream: &Upstream, path: &str, body: &str) -> Durat
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     );
     socket.write_all(request.as_bytes()).unwrap();
-    upstream.wait_for("body");
+    upstream.wait_for(asked);
     let began = clock.monotonic();
     drop(socket);
     upstream.wait_for_departure();
@@ -118,7 +123,7 @@ fn a_caller_that_wants_it_takes_its_run_along_when_it_leaves() {
     let body = r#"{"graph": "body", "input": {}, "on_disconnect": "cancel"}"#;
     for path in ["/api/runs/stream", "/api/runs/wait"] {
         let mut times: Vec<Duration> =
-            (0..LEAVES).map(|_| leave(&server, &upstream, path, body)).collect();
+            (0..LEAVES).map(|_| leave(&server, &upstream, path, (body, "body"))).collect();
         times.sort_unstable();
         println!(
             "{path}: caller gone to the upstream's closed socket, {LEAVES} of {LEAVES}: \

@@ -133,7 +133,8 @@ async fn a_body_that_never_comes_is_given_up() {
     use exile_server::problem::Problem;
 
     let silence = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
-    let read = body::read(&axum::http::HeaderMap::new(), Body::from_stream(silence)).await;
+    let read =
+        body::read(body::LIMIT, &axum::http::HeaderMap::new(), Body::from_stream(silence)).await;
     assert!(matches!(read, Err(Problem::BodyTimeout(30))));
 }
 

@@ -68,8 +68,13 @@ async fn the_document_is_served_and_names_access_and_problems() {
         for method in METHODS.iter().filter_map(|m| item.get(m)) {
             let open = OPEN.contains(&path.as_str());
             assert_eq!(method.get("security").is_none(), open, "{path}");
-            let problem = &method["responses"]["default"]["content"]["application/problem+json"];
-            assert_eq!(problem["schema"]["$ref"], "#/components/schemas/Report", "{path}");
+            let (kind, schema) = if path.starts_with("/v1/") {
+                ("application/json", "OpenAiError")
+            } else {
+                ("application/problem+json", "Report")
+            };
+            let error = &method["responses"]["default"]["content"][kind]["schema"]["$ref"];
+            assert_eq!(*error, json!(format!("#/components/schemas/{schema}")), "{path}");
         }
         let of_post = item["post"]["parameters"].as_array();
         let keyed = of_post.is_some_and(|all| all.iter().any(|p| p["name"] == "Idempotency-Key"));

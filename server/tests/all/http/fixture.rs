@@ -267,7 +267,11 @@ impl Answer {
         problem
     }
 
+    /// The code of a problem, or of an error as OpenAI writes it.
     pub(super) fn code(&self) -> String {
+        if self.header("content-type") == "application/json" {
+            return self.json()["error"]["code"].as_str().unwrap().to_owned();
+        }
         self.problem()["code"].as_str().unwrap().to_owned()
     }
 

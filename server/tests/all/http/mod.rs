@@ -10,6 +10,7 @@ mod fixture;
 mod flows;
 mod health;
 mod idempotency;
+mod openai;
 mod runs;
 mod second;
 mod socket;

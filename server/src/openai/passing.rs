@@ -1,0 +1,199 @@
+//! A model is asked, and its answer passed on: no run, no journal.
+//!
+//! Invariants:
+//! - Until the first piece of an answer nothing is sent, so that a failure has its HTTP status.
+//! - A client that leaves drops the call, which closes the connection to the model.
+//! - A stream never begins an answer anew: what `after_first_token: restart` asks for is done only
+//!   where nobody has seen the beginning.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::response::{IntoResponse as _, Response};
+use exile_engine::model::asking::{Asked, Asker};
+use exile_engine::model::{AfterFirstToken, Chain, Delta, ModelRef, ModelRequest};
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::answer::{self, Head, Said};
+use crate::app::App;
+use crate::problem::Problem;
+use crate::sse;
+
+/// Pieces that wait for a slow client before the reading of the model stops.
+const PIECES: usize = 16;
+
+/// Whoever asks for a client.
+struct Client {
+    /// `None`: the answer is wanted whole.
+    pieces: Option<mpsc::Sender<Delta>>,
+}
+
+#[async_trait]
+impl Asker for Client {
+    fn conversation(&self) -> Option<&str> {
+        None
+    }
+
+    fn has_time(&self, _: Duration, _: Duration) -> bool {
+        true
+    }
+
+    async fn again(&self, _: &ModelRef) {}
+
+    async fn piece(&self, delta: Delta) {
+        if let Some(pieces) = &self.pieces
+            && pieces.send(delta).await.is_err()
+        {
+            // The client is gone, and this call with it.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Asks and answers; `model`: as the client named it; `usage`: whether a stream tells the tokens.
+///
+/// # Errors
+/// No model of the chain can do what the request needs, or all that were asked failed before the
+/// first piece.
+pub async fn pass(
+    app: &Arc<App>,
+    chain: Chain,
+    request: ModelRequest,
+    (streams, usage): (bool, bool),
+) -> Result<Response, Problem> {
+    let models = app.catalog.models.able(chain.models, &request).map_err(Problem::Model)?;
+    let created = app.env.now().as_second();
+    let id = format!("chatcmpl-{}", app.env.uuid().simple());
+    let named = |model: String| Head { id, created, model };
+    if !streams {
+        let chain = Chain { models, ..chain };
+        let client = Client { pieces: None };
+        let asked = app.catalog.models.ask(&*app.env, &client, chain, request).await;
+        let answered = asked.outcome.map_err(|failed| Problem::Model(failed.error))?;
+        let (said, reply) = (Said::from(&answered.reply), &answered.reply);
+        let head = named(answered.model.to_string());
+        let body = head.completion(said, answer::finish(reply), reply.usage);
+        return Ok(Json(body).into_response());
+    }
+    let head = named(models.first().map(ToString::to_string).unwrap_or_default());
+    let chain = Chain { models, after_first_token: AfterFirstToken::Fail };
+    let (sender, pieces) = mpsc::channel(PIECES);
+    let asking: Asking = Box::pin({
+        let (app, client) = (app.clone(), Client { pieces: Some(sender) });
+        async move { app.catalog.models.ask(&*app.env, &client, chain, request).await }
+    });
+    let mut passing = Passing { asking: Some(asking), pieces, head, usage, ready: VecDeque::new() };
+    match passing.next().await {
+        Came::Piece(delta) => {
+            passing.begins();
+            passing.shows(&delta);
+        }
+        Came::End(asked) => {
+            if passing.ready.is_empty()
+                && let Err(failed) = asked.outcome
+            {
+                return Err(Problem::Model(failed.error));
+            }
+            passing.begins();
+            passing.ends(*asked);
+        }
+    }
+    let chunks = stream::unfold(passing, |mut passing| async move {
+        let chunk = passing.chunk().await?;
+        Some((Ok::<_, std::convert::Infallible>(chunk), passing))
+    });
+    Ok(sse::raw(Body::from_stream(chunks)))
+}
+
+type Asking = BoxFuture<'static, Asked>;
+
+/// A stream on its way.
+struct Passing {
+    /// `None` once it is over.
+    asking: Option<Asking>,
+    pieces: mpsc::Receiver<Delta>,
+    head: Head,
+    usage: bool,
+    /// Chunks to be sent.
+    ready: VecDeque<Bytes>,
+}
+
+/// What came next.
+enum Came {
+    Piece(Delta),
+    End(Box<Asked>),
+}
+
+impl Passing {
+    /// The next piece; the end once every piece was taken.
+    async fn next(&mut self) -> Came {
+        let Some(asking) = &mut self.asking else { std::future::pending().await };
+        let asked = tokio::select! {
+            biased;
+            Some(delta) = self.pieces.recv() => return Came::Piece(delta),
+            asked = asking => asked,
+        };
+        self.asking = None;
+        while let Ok(delta) = self.pieces.try_recv() {
+            self.shows(&delta);
+        }
+        Came::End(Box::new(asked))
+    }
+
+    /// The next chunk; `None`: that was all.
+    async fn chunk(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(chunk) = self.ready.pop_front() {
+                return Some(chunk);
+            }
+            self.asking.as_ref()?;
+            // Whether anybody still reads shows only in what is sent.
+            match tokio::time::timeout(sse::HEARTBEAT, self.next()).await {
+                Ok(Came::Piece(delta)) => self.shows(&delta),
+                Ok(Came::End(asked)) => self.ends(*asked),
+                Err(_) => return Some(sse::COMMENT),
+            }
+        }
+    }
+
+    fn push(&mut self, delta: &serde_json::Value, finish: Option<&str>) {
+        self.ready.push_back(self.head.chunk(delta, finish, self.usage));
+    }
+
+    fn begins(&mut self) {
+        let first =
+            self.head.chunk(&json!({ "role": "assistant", "content": "" }), None, self.usage);
+        // Pieces that came together with the end are there already.
+        self.ready.push_front(first);
+    }
+
+    fn shows(&mut self, delta: &Delta) {
+        self.push(&answer::piece(delta), None);
+    }
+
+    fn ends(&mut self, asked: Asked) {
+        let answered = match asked.outcome {
+            Ok(answered) => answered,
+            Err(failed) => {
+                self.ready.push_back(answer::failure(&Problem::Model(failed.error)));
+                return;
+            }
+        };
+        self.head.model = answered.model.to_string();
+        if let Some(rest) = answer::rest(&answered.reply) {
+            self.push(&rest, None);
+        }
+        self.push(&json!({}), Some(answer::finish(&answered.reply)));
+        if self.usage {
+            self.ready.push_back(self.head.usage(answered.reply.usage));
+        }
+        self.ready.push_back(answer::DONE);
+    }
+}

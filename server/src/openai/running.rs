@@ -1,0 +1,231 @@
+//! A graph answers: a run of it, its tools executed by exile, told as a chat completion.
+//!
+//! Invariants:
+//! - The texts of all messages that a run shows are one answer, a blank line between two.
+//! - A client that leaves cancels the run: nobody else can ask for its answer in this form.
+//! - A run that asks a person, fails or takes back what it said ends the answer with an error.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::http::HeaderValue;
+use axum::response::{IntoResponse as _, Response};
+use exile_engine::id::{LogId, RunId};
+use exile_engine::journal::{IfActive, JournalError};
+use exile_engine::model::Usage;
+use exile_engine::run::event::Event;
+use exile_engine::run::record::{RunError, RunOptions};
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use serde_json::{Map, Value, json};
+
+use super::answer::{self, Head, Said};
+use super::request::Completion;
+use crate::access::Caller;
+use crate::app::App;
+use crate::idempotency::Once;
+use crate::leaving::{Leaving, OnDisconnect};
+use crate::problem::{Problem, RUN_HEADER};
+use crate::sse;
+use crate::start::{self, Wish};
+use crate::trace::Trace;
+
+/// Runs `graph`, for a caller, and answers.
+///
+/// # Errors
+/// The graph cannot hold a conversation, or its run ended otherwise than well before it said
+/// anything.
+pub async fn run(
+    app: &Arc<App>,
+    caller: &Caller,
+    request: (&Trace, &Once),
+    (graph, options): (String, RunOptions),
+    completion: Completion,
+) -> Result<Response, Problem> {
+    start::conversational(&app.library.now(), &graph)?;
+    let (streams, usage) = (completion.stream, completion.usage);
+    let model = completion.model.clone();
+    let messages = serde_json::to_value(completion.for_graph(app)?)
+        .map_err(|error| Problem::Internal(error.to_string()))?;
+    let messages = given(messages);
+    let input: Map<String, Value> = [("messages".to_owned(), messages)].into_iter().collect();
+    let wish = Wish {
+        graph,
+        conversation: None,
+        options,
+        input,
+        if_active: IfActive::default(),
+        durability: None,
+    };
+    let run = start::start(app, caller.id(), request, wish).await?;
+    let leaving = Leaving::new(app, LogId::from(&run), &run, OnDisconnect::Cancel);
+    let id = format!("chatcmpl-{run}");
+    let head = Head { id, created: app.env.now().as_second(), model };
+    let events = app.engine.events(run.clone(), 0).boxed();
+    let mut telling = Telling {
+        run: run.clone(),
+        events,
+        head,
+        usage,
+        leaving,
+        call: None,
+        ready: VecDeque::new(),
+        over: false,
+    };
+    let mut response = if streams {
+        // What fails before anything was said has its HTTP status.
+        let first = telling.next().await?;
+        telling.push(&json!({ "role": "assistant", "content": "" }), None);
+        telling.shows(first);
+        let chunks = stream::unfold(telling, |mut telling| async move {
+            let chunk = telling.chunk().await?;
+            Some((Ok::<_, std::convert::Infallible>(chunk), telling))
+        });
+        sse::raw(Body::from_stream(chunks))
+    } else {
+        Json(telling.whole().await?).into_response()
+    };
+    if let Ok(value) = HeaderValue::from_str(run.as_str()) {
+        response.headers_mut().insert(RUN_HEADER, value);
+    }
+    Ok(response)
+}
+
+/// Messages as callers may write them: who wrote one is not theirs to say.
+fn given(mut messages: Value) -> Value {
+    for message in messages.as_array_mut().into_iter().flatten() {
+        if let Some(message) = message.as_object_mut() {
+            message.remove("opaque");
+            message.remove("model");
+        }
+    }
+    messages
+}
+
+/// What a run took, from its last event.
+fn tokens(usage: &Value) -> Usage {
+    let count = |name: &str| usage[name].as_u64().unwrap_or_default();
+    Usage {
+        input: count("input_tokens"),
+        cached: count("cached_tokens"),
+        output: count("output_tokens"),
+        reasoning: count("reasoning_tokens"),
+    }
+}
+
+/// A run, told.
+struct Telling {
+    run: RunId,
+    events: BoxStream<'static, Result<Event, JournalError>>,
+    head: Head,
+    usage: bool,
+    leaving: Leaving,
+    /// The call that speaks.
+    call: Option<Arc<str>>,
+    /// Chunks to be sent.
+    ready: VecDeque<Bytes>,
+    over: bool,
+}
+
+/// What a run says.
+enum Word {
+    Text(String),
+    Reasoning(String),
+    End(Usage),
+}
+
+impl Telling {
+    /// What the run says next.
+    async fn next(&mut self) -> Result<Word, Problem> {
+        loop {
+            let Some(event) = self.events.next().await else {
+                return Err(Problem::Internal(format!("the stream of {} broke off", self.run)));
+            };
+            let event = event?;
+            if event.ends_stream() {
+                self.leaving.over();
+            }
+            let text = || event.data["text"].as_str().unwrap_or_default().to_owned();
+            match event.name {
+                "message.delta" => {
+                    let other = self.call.is_some() && self.call != event.call;
+                    self.call.clone_from(&event.call);
+                    let between = if other { "\n\n" } else { "" };
+                    return Ok(Word::Text(between.to_owned() + &text()));
+                }
+                "reasoning.delta" => return Ok(Word::Reasoning(text())),
+                "message.reset" | "stream.reset" if self.call.is_some() => {
+                    return Err(Problem::TakenBack(self.run.clone()));
+                }
+                "run.waiting" => return Err(Problem::RunWaits(self.run.clone())),
+                "run.cancelled" => return Err(Problem::RunCancelled(self.run.clone())),
+                "run.failed" => {
+                    let error: RunError = serde_json::from_value(event.data["error"].clone())
+                        .map_err(|error| Problem::Internal(error.to_string()))?;
+                    return Err(Problem::RunFailed { run: self.run.clone(), error: error.into() });
+                }
+                "run.finished" => {
+                    return Ok(Word::End(tokens(&event.data["usage"])));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// All that the run says.
+    async fn whole(mut self) -> Result<Value, Problem> {
+        let (mut content, mut thought) = (String::new(), String::new());
+        loop {
+            match self.next().await? {
+                Word::Text(text) => content.push_str(&text),
+                Word::Reasoning(text) => thought.push_str(&text),
+                Word::End(usage) => {
+                    let reasoning = Some(thought).filter(|thought| !thought.is_empty());
+                    let said = Said { content, reasoning, ..Said::default() };
+                    return Ok(self.head.completion(said, "stop", Some(usage)));
+                }
+            }
+        }
+    }
+
+    /// The next chunk; `None`: that was all.
+    async fn chunk(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(chunk) = self.ready.pop_front() {
+                return Some(chunk);
+            }
+            if self.over {
+                return None;
+            }
+            match tokio::time::timeout(sse::HEARTBEAT, self.next()).await {
+                Ok(Ok(word)) => self.shows(word),
+                Ok(Err(problem)) => {
+                    self.ready.push_back(answer::failure(&problem));
+                    self.over = true;
+                }
+                Err(_) => return Some(sse::COMMENT),
+            }
+        }
+    }
+
+    fn push(&mut self, delta: &Value, finish: Option<&str>) {
+        self.ready.push_back(self.head.chunk(delta, finish, self.usage));
+    }
+
+    fn shows(&mut self, word: Word) {
+        match word {
+            Word::Text(text) => self.push(&json!({ "content": text }), None),
+            Word::Reasoning(text) => self.push(&json!({ "reasoning_content": text }), None),
+            Word::End(usage) => {
+                self.over = true;
+                self.push(&json!({}), Some("stop"));
+                if self.usage {
+                    self.ready.push_back(self.head.usage(Some(usage)));
+                }
+                self.ready.push_back(answer::DONE);
+            }
+        }
+    }
+}
