@@ -248,6 +248,19 @@ mod tests {
     }
 
     #[test]
+    fn who_calls_one_tool_at_a_time_is_passed_over_as_long_as_another_calls_several() {
+        let abilities = vec![Ability::Tools, Ability::ParallelTools];
+        let needs = Needs { abilities, ..Needs::default() };
+        let single = json!({ "a/single": [{ "tools": true, "parallel_tools": false }] });
+        assert_eq!(chosen(&needs, single), ["a/single"]);
+        let both = json!({
+            "a/single": [{ "tools": true, "parallel_tools": false }],
+            "b/several": [{ "tools": true, "parallel_tools": true }],
+        });
+        assert_eq!(chosen(&needs, both), ["b/several"]);
+    }
+
+    #[test]
     fn a_chain_that_cannot_answer_says_what_each_model_lacks() {
         let needs = Needs { abilities: vec![Ability::Vision], tokens: 10, language: None };
         let models = json!({ "a/blind": [{ "vision": false, "context": 9 }] });

@@ -27,3 +27,33 @@ pub(crate) fn before_retry(
     let spread = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
     doubled.mul_f64(0.5 + spread / 2.0).max(asked.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Duration, before_retry};
+    use crate::env::SystemEnv;
+
+    const FIRST: Duration = Duration::from_millis(500);
+    const LONGEST: Duration = Duration::from_secs(8);
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_are_spread_by_half() {
+        let env = SystemEnv::new();
+        for (retries, whole) in [(0, 500), (1, 1000), (3, 4000), (4, 8000), (40, 8000)] {
+            let pauses: BTreeSet<Duration> =
+                (0..64).map(|_| before_retry(&env, (FIRST, LONGEST), retries, None)).collect();
+            assert!(pauses.len() > 1, "many runs would come back at once");
+            let whole = Duration::from_millis(whole);
+            assert!(pauses.iter().all(|pause| (whole / 2..=whole).contains(pause)), "{pauses:?}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_at_least_what_the_provider_asks_for() {
+        let asked = Some(Duration::from_secs(20));
+        let pause = before_retry(&SystemEnv::new(), (FIRST, LONGEST), 0, asked);
+        assert_eq!(pause, Duration::from_secs(20));
+    }
+}

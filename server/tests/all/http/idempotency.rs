@@ -74,8 +74,9 @@ async fn every_post_does_once_what_is_sent_twice() {
             "/api/runs/{id}/resume" => (id(&answered), json!({ "answers": { interrupt: "yes" } })),
             "/api/runs/{id}/state" => (id(&edited), json!({ "values": { "said": "me" } })),
             "/api/runs/{id}/migrate" => (id(&moved), json!({ "dry_run": true })),
-            // Needs a run whose call was cut off: `cli::recovery`.
-            "/api/runs/{id}/resolve" => continue,
+            // These need a run whose call was cut off (`cli::recovery`), and a model that makes
+            // vectors (`cli::openai`).
+            "/api/runs/{id}/resolve" | "/v1/embeddings" => continue,
             "/api/models/probe" => (String::new(), json!({ "model": "mock/any" })),
             "/api/tools/{name}/call" => ("halve".into(), json!({ "arguments": { "n": 4 } })),
             "/api/runs" | "/api/runs/wait" | "/api/runs/stream" => {
@@ -85,8 +86,6 @@ async fn every_post_does_once_what_is_sent_twice() {
                 let said = json!([{ "role": "user", "content": "hi" }]);
                 (String::new(), json!({ "model": "mock/any", "messages": said }))
             }
-            // Needs a model that makes vectors: `cli::openai`.
-            "/v1/embeddings" => continue,
             "/api/users" | "/api/keys" => (String::new(), json!({ "name": "zoe" })),
             "/api/conversations" | "/api/sign-out" => (String::new(), json!({})),
             other => panic!("{other} is new: say what it takes"),
