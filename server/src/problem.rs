@@ -359,7 +359,16 @@ impl Problem {
     pub(crate) fn extra(&self) -> Map<String, Value> {
         let extra = match self {
             Self::Parameter { param, .. } => json!({ "field": param }),
-            Self::Model(error) => json!({ "provider": error.provider, "model": error.model }),
+            Self::Model(error) => {
+                let field = match error.fault {
+                    ProviderFault::ContextTooLong { .. } => Some("messages"),
+                    ProviderFault::Incapable { .. } | ProviderFault::ModelUnknown { .. } => {
+                        Some("model")
+                    }
+                    _ => None,
+                };
+                json!({ "field": field, "provider": error.provider, "model": error.model })
+            }
             Self::Field { field, .. } if !field.is_empty() => json!({ "field": field }),
             Self::UnknownName { what: what @ ("graph" | "skill" | "model"), .. } => {
                 json!({ "field": what })

@@ -57,7 +57,7 @@ impl Asker for Client {
     }
 }
 
-/// Asks and answers; `model`: as the client named it; `usage`: whether a stream tells the tokens.
+/// Asks and answers. `streams`: in chunks; `usage`: whether these tell the tokens.
 ///
 /// # Errors
 /// No model of the chain can do what the request needs, or all that were asked failed before the

@@ -3,9 +3,11 @@
 //! Invariants:
 //! - The texts of all messages that a run shows are one answer, a blank line between two.
 //! - A client that leaves cancels the run: nobody else can ask for its answer in this form.
-//! - A run that asks a person, fails or takes back what it said ends the answer with an error.
+//! - A run that asks a person or fails ends the answer with an error; so does one that takes back
+//!   what was streamed of it already.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Json;
@@ -18,7 +20,7 @@ use exile_engine::model::Usage;
 use exile_engine::run::event::Event;
 use exile_engine::run::record::{RunError, RunOptions};
 use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::{self, BoxStream, Peekable};
 use serde_json::{Map, Value, json};
 
 use super::answer::{self, Head, Said};
@@ -63,7 +65,7 @@ pub async fn run(
     let leaving = Leaving::new(app, LogId::from(&run), &run, OnDisconnect::Cancel);
     let id = format!("chatcmpl-{run}");
     let head = Head { id, created: app.env.now().as_second(), model };
-    let events = app.engine.events(run.clone(), 0).boxed();
+    let events = app.engine.events(run.clone(), 0).peekable();
     let mut telling = Telling {
         run: run.clone(),
         events,
@@ -71,12 +73,18 @@ pub async fn run(
         usage,
         leaving,
         call: None,
+        said: (false, false),
         ready: VecDeque::new(),
         over: false,
     };
     let mut response = if streams {
         // What fails before anything was said has its HTTP status.
-        let first = telling.next().await?;
+        let first = loop {
+            match telling.next().await? {
+                Word::Begins => {}
+                word => break word,
+            }
+        };
         telling.push(&json!({ "role": "assistant", "content": "" }), None);
         telling.shows(first);
         let chunks = stream::unfold(telling, |mut telling| async move {
@@ -118,21 +126,30 @@ fn tokens(usage: &Value) -> Usage {
 /// A run, told.
 struct Telling {
     run: RunId,
-    events: BoxStream<'static, Result<Event, JournalError>>,
+    events: Peekable<BoxStream<'static, Result<Event, JournalError>>>,
     head: Head,
     usage: bool,
     leaving: Leaving,
-    /// The call that speaks.
+    /// The call that speaks; `None` between two.
     call: Option<Arc<str>>,
+    /// Some call has said a text, and whether the one that speaks has.
+    said: (bool, bool),
     /// Chunks to be sent.
     ready: VecDeque<Bytes>,
     over: bool,
 }
 
+/// What stands between two messages.
+const BETWEEN: &str = "\n\n";
+
 /// What a run says.
 enum Word {
+    /// A message begins.
+    Begins,
     Text(String),
     Reasoning(String),
+    /// What came since the message began is void.
+    Void,
     End(Usage),
 }
 
@@ -140,6 +157,14 @@ impl Telling {
     /// What the run says next.
     async fn next(&mut self) -> Result<Word, Problem> {
         loop {
+            if let Some(Ok(event)) = Pin::new(&mut self.events).peek().await
+                && matches!(event.name, "message.delta" | "reasoning.delta")
+                && self.call != event.call
+            {
+                self.call.clone_from(&event.call);
+                self.said.1 = false;
+                return Ok(Word::Begins);
+            }
             let Some(event) = self.events.next().await else {
                 return Err(Problem::Internal(format!("the stream of {} broke off", self.run)));
             };
@@ -150,14 +175,15 @@ impl Telling {
             let text = || event.data["text"].as_str().unwrap_or_default().to_owned();
             match event.name {
                 "message.delta" => {
-                    let other = self.call.is_some() && self.call != event.call;
-                    self.call.clone_from(&event.call);
-                    let between = if other { "\n\n" } else { "" };
+                    let between = if self.said == (true, false) { BETWEEN } else { "" };
+                    self.said = (true, true);
                     return Ok(Word::Text(between.to_owned() + &text()));
                 }
+                "model.finished" => self.call = None,
                 "reasoning.delta" => return Ok(Word::Reasoning(text())),
                 "message.reset" | "stream.reset" if self.call.is_some() => {
-                    return Err(Problem::TakenBack(self.run.clone()));
+                    self.call = None;
+                    return Ok(Word::Void);
                 }
                 "run.waiting" => return Err(Problem::RunWaits(self.run.clone())),
                 "run.cancelled" => return Err(Problem::RunCancelled(self.run.clone())),
@@ -177,9 +203,16 @@ impl Telling {
     /// All that the run says.
     async fn whole(mut self) -> Result<Value, Problem> {
         let (mut content, mut thought) = (String::new(), String::new());
+        let mut last = (0, 0);
         loop {
             match self.next().await? {
+                Word::Begins => last = (content.len(), thought.len()),
                 Word::Text(text) => content.push_str(&text),
+                Word::Void => {
+                    content.truncate(last.0);
+                    thought.truncate(last.1);
+                    self.said.0 = !content.is_empty();
+                }
                 Word::Reasoning(text) => thought.push_str(&text),
                 Word::End(usage) => {
                     let reasoning = Some(thought).filter(|thought| !thought.is_empty());
@@ -216,7 +249,12 @@ impl Telling {
 
     fn shows(&mut self, word: Word) {
         match word {
+            Word::Begins => {}
             Word::Text(text) => self.push(&json!({ "content": text }), None),
+            Word::Void => {
+                self.over = true;
+                self.ready.push_back(answer::failure(&Problem::TakenBack(self.run.clone())));
+            }
             Word::Reasoning(text) => self.push(&json!({ "reasoning_content": text }), None),
             Word::End(usage) => {
                 self.over = true;

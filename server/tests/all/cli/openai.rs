@@ -96,6 +96,51 @@ fn another_model_answers_where_the_first_is_down_and_the_answer_names_it() {
     assert_eq!((down.count("hi"), up.count("hi")), (1, 1));
 }
 
+/// An agent that says something, calls a tool and answers; its first word breaks off once.
+#[test]
+fn the_messages_of_a_run_are_one_answer_and_what_it_takes_back_is_not_in_it() {
+    let times = std::sync::atomic::AtomicUsize::new(0);
+    let upstream = Upstream::start(move |asked| {
+        let time = times.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        match asked.last().as_str() {
+            "hi" if time.is_multiple_of(3) => Say::Half("Let m"),
+            "hi" => Say::Plain(200, CALLS.to_owned()),
+            _ => Say::Text("It is 4."),
+        }
+    });
+    let config = format!(
+        "models:\n  default: {{ development: lab/m, after_first_token: restart }}\n\
+         providers:\n  lab: {{ base_url: {}/v1, retries: 1 }}\n",
+        upstream.url
+    );
+    let place = Installation::bare().with("exile.yaml", &config);
+    let server = place.serve();
+    let ask = |stream: bool| {
+        let body = json!({ "model": "agent", "stream": stream,
+            "messages": [{ "role": "user", "content": "hi" }] });
+        server.ask("POST", PATH, &body.to_string())
+    };
+    let whole = ask(false);
+    let said = &whole.json()["choices"][0]["message"]["content"];
+    assert_eq!(said, "Let me see.\n\nIt is 4.", "{whole:?}");
+    assert_eq!(upstream.all().len(), 3, "the tool was called once, and nothing else again");
+    let stream = ask(true);
+    assert!(stream.body.contains(r#""content":"Let m""#), "{stream:?}");
+    assert!(stream.body.contains(r#""code":"answer_taken_back""#), "{stream:?}");
+    assert!(!stream.body.contains("It is 4.") && !stream.body.contains("[DONE]"), "{stream:?}");
+}
+
+/// A stream that says something and calls a tool.
+const CALLS: &str = concat!(
+    r#"data: {"id":"r","model":"m","choices":[{"index":0,"delta":{"content":"Let me see."},"#,
+    r#""finish_reason":null}]}"#,
+    "\n\n",
+    r#"data: {"id":"r","model":"m","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"#,
+    r#""id":"c1","type":"function","function":{"name":"calculator","#,
+    r#""arguments":"{\"expression\":\"2 + 2\"}"}}]},"finish_reason":"tool_calls"}]}"#,
+    "\n\ndata: [DONE]\n\n",
+);
+
 #[test]
 fn a_client_that_leaves_closes_the_connection_to_the_model() {
     let upstream = Upstream::start(|_| Say::Stall("so f"));
