@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -53,11 +53,8 @@ impl Collector {
             for stream in listener.incoming().map_while(Result::ok) {
                 let sender = sender.clone();
                 thread::spawn(move || {
-                    for export in Requests(BufReader::new(stream)) {
-                        if sender.send(export).is_err() {
-                            return;
-                        }
-                    }
+                    let mut stream = BufReader::new(stream);
+                    while take(&mut stream, &sender).is_some() {}
                 });
             }
         });
@@ -71,34 +68,28 @@ impl Collector {
     }
 }
 
-/// The requests of one connection, each answered with 200.
-struct Requests(BufReader<TcpStream>);
-
-impl Iterator for Requests {
-    type Item = Export;
-
-    fn next(&mut self) -> Option<Export> {
-        let mut line = String::new();
-        self.0.read_line(&mut line).ok().filter(|n| *n > 0)?;
-        let mut length = 0;
-        loop {
-            let mut field = String::new();
-            self.0.read_line(&mut field).ok()?;
-            let field = field.trim().to_ascii_lowercase();
-            if let Some(value) = field.strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-            if field.is_empty() {
-                break;
-            }
+/// Takes one request of a connection. It is kept before it is answered: whoever sent it may end
+/// then, and is what the tests wait for.
+fn take(stream: &mut BufReader<TcpStream>, keep: &Sender<Export>) -> Option<()> {
+    let mut line = String::new();
+    stream.read_line(&mut line).ok().filter(|n| *n > 0)?;
+    let mut length = 0;
+    loop {
+        let mut field = String::new();
+        stream.read_line(&mut field).ok()?;
+        let field = field.trim().to_ascii_lowercase();
+        if let Some(value) = field.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
         }
-        let mut bytes = vec![0; length];
-        self.0.read_exact(&mut bytes).ok()?;
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        self.0.get_mut().write_all(answer).ok()?;
-        let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        Some(Export { path, bytes })
+        if field.is_empty() {
+            break;
+        }
     }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).ok()?;
+    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    keep.send(Export { path, bytes }).ok()?;
+    stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()
 }
 
 /// The spans of exports, with the schema and name that their resources declare.
