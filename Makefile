@@ -26,11 +26,13 @@ LANGGRAPH := langgraph==1.2.24 langgraph-checkpoint-sqlite==3.1.2 'langgraph-cli
 FUZZ ?= 20
 KILLS ?= 500
 SEED ?= 1
+MINUTES ?= 60
 
 # Both packages at once, so that their dependencies are built with one set of features.
 BENCHES := -p exile-engine -p exile-server --bench engine --bench journal --bench bytes
 
-.PHONY: help run build test kills wire fuzz lint litellm clients phoenix examples figures compare binary
+.PHONY: help run build test kills wire fuzz lint litellm clients metrics phoenix examples figures \
+	compare steady binary
 
 help: ## This list.
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -83,6 +85,10 @@ clients: binary ## Drive /v1 with OpenAI's clients, LangChain and the AI SDK (Py
 	@npm install --prefix $(CACHE)/clients/node --no-audit --no-fund --no-package-lock --loglevel=error
 	$(CACHE)/clients/bin/python server/tests/outside/openai_clients.py --exile $(DEBUG) --venv $(CACHE)/clients
 
+metrics: binary ## Let Prometheus read /metrics, and evaluate the example dashboard over it.
+	@.ci/need prometheus
+	python3 server/tests/outside/into_prometheus.py --exile $(DEBUG)
+
 phoenix: binary ## Show a run's trace in Arize Phoenix (PyPI) and check what it shows.
 	@.ci/venv $(CACHE)/phoenix '$(PHOENIX)'
 	python3 server/tests/outside/into_phoenix.py --exile $(DEBUG) --venv $(CACHE)/phoenix
@@ -101,10 +107,16 @@ figures: ## Measure what README.md states, a cold release build included.
 	python3 server/tests/outside/figures.py --exile $(TARGET)/cold/release/exile
 	@rm -rf $(TARGET)/cold
 
-compare: ## Measure exile beside LangGraph (PyPI): same work, same machine.
+compare: ## Measure exile beside LangGraph and LiteLLM (PyPI): same work, same machine.
 	@.ci/need cargo compiler
 	@.ci/venv $(CACHE)/langgraph $(LANGGRAPH)
+	@.ci/venv $(CACHE)/litellm '$(LITELLM)'
 	python3 server/tests/outside/compare/compare.py --venv $(CACHE)/langgraph
+	python3 server/tests/outside/gateway/compare.py --venv $(CACHE)/litellm
+
+steady: ## Hold exile under a steady load for MINUTES (60) and show its memory.
+	@.ci/need cargo compiler
+	python3 server/tests/outside/gateway/compare.py --minutes $(MINUTES)
 
 # Built with the tests' features, so that after `make test` there is nothing left to build.
 binary:

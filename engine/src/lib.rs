@@ -13,6 +13,7 @@ pub mod library;
 pub mod message;
 pub mod model;
 pub mod node;
+pub mod observer;
 pub mod period;
 pub mod run;
 pub mod schema;

@@ -7,6 +7,7 @@
 //! | `card.rs`, `price.rs` | the capability matrix |
 //! | `needs.rs` | what a request needs, and which models of a chain can do it |
 //! | `asking.rs`, `pause.rs` | one model after the other, until one answers; how long is waited in between |
+//! | `meter.rs` | what calls cost whom |
 //! | `breaker.rs` | who failed too often and is left alone for a while |
 //!
 //! Absent on purpose: the wire (`nodes/src/providers/`), and what runs make of an answer
@@ -15,6 +16,7 @@
 pub mod asking;
 pub mod breaker;
 pub mod card;
+pub mod meter;
 pub mod needs;
 pub(crate) mod pause;
 pub mod price;
@@ -30,6 +32,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::message::{Message, ToolCall};
+use crate::model::meter::Exceeded;
 use crate::tool::ToolSpec;
 
 pub use registry::{AfterFirstToken, Aliases, Chain, ModelAlias, Models};
@@ -186,8 +189,8 @@ pub enum Finish {
     Refused,
 }
 
-/// Tokens of one call, each counted once: `input` includes `cached`, `output` includes
-/// `reasoning`.
+/// Tokens of one call, each counted once: `input` includes `cached` and `written`,
+/// `output` includes `reasoning`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Prompt tokens, cached ones included.
@@ -196,6 +199,9 @@ pub struct Usage {
     /// Of these, read from the provider's cache.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cached: u64,
+    /// Of these, written to the provider's cache at a price of its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub written: u64,
     /// Completion tokens, reasoning included.
     #[serde(rename = "out")]
     pub output: u64,
@@ -213,6 +219,7 @@ impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
         self.input += other.input;
         self.cached += other.cached;
+        self.written += other.written;
         self.output += other.output;
         self.reasoning += other.reasoning;
     }
@@ -399,6 +406,9 @@ pub enum ProviderFault {
         /// What it lacks.
         detail: String,
     },
+    /// A quota of this installation is used up: the request was not sent.
+    #[error("{0}")]
+    QuotaExceeded(Box<Exceeded>),
     /// The name is not of a configured provider.
     #[error("no provider of this name is configured")]
     ProviderUnknown,
@@ -436,6 +446,7 @@ impl ProviderFault {
             Self::CircuitOpen { .. } => "provider_circuit_open",
             Self::Refused { .. } => "model_refused",
             Self::Incapable { .. } => "model_incapable",
+            Self::QuotaExceeded(_) => "quota_exceeded",
             Self::ProviderUnknown => "provider_unknown",
         }
     }
@@ -454,6 +465,7 @@ impl ProviderFault {
             | Self::Garbage { .. }
             | Self::CircuitOpen { .. }
             | Self::Refused { .. }
+            | Self::QuotaExceeded(_)
             | Self::Incapable { .. } => true,
             Self::KeyMissing { .. }
             | Self::NoBalance { .. }
@@ -478,6 +490,7 @@ impl ProviderFault {
             | Self::Refused { .. }
             | Self::Incapable { .. }
             | Self::NotSent { .. }
+            | Self::QuotaExceeded(_)
             | Self::ProviderUnknown => Retry::Never,
             Self::RateLimited { retry_after_ms: Some(ms), .. }
             | Self::CircuitOpen { retry_after_ms: ms } => Retry::After(Duration::from_millis(*ms)),

@@ -224,10 +224,17 @@ pub fn tool_described(span: &Span, description: &str) {
 
 /// What the tool answered.
 pub fn tool_ended(span: &Span, answer: &ToolAnswer) {
-    if let ToolAnswer::Failed(error) = answer {
-        let kind = serde_json::to_value(error.kind).unwrap_or_default();
-        failed(span, kind.as_str().unwrap_or("_OTHER"));
+    if let Some(kind) = tool_error(answer) {
+        failed(span, &kind);
     }
+}
+
+/// What kind of failure the tool's was; `None` if it was none.
+#[must_use]
+pub fn tool_error(answer: &ToolAnswer) -> Option<String> {
+    let ToolAnswer::Failed(error) = answer else { return None };
+    let kind = serde_json::to_value(error.kind).unwrap_or_default();
+    Some(kind.as_str().unwrap_or("_OTHER").to_owned())
 }
 
 fn failed(span: &Span, code: &str) {

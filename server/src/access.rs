@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::id::UserId;
+use exile_engine::model::meter::Payer;
 
 use crate::app::App;
 use crate::problem::Problem;
@@ -40,6 +41,9 @@ pub const COOKIE: &str = "__Host-exile";
 /// The scope of a key that may name the user it acts for (`X-Exile-User`).
 pub const ACT_AS: &str = "act_as";
 
+/// The scope of a key that may read `/metrics`.
+pub const METRICS: &str = "metrics";
+
 /// Names the user that a key acts for.
 const USER_HEADER: &str = "x-exile-user";
 
@@ -48,6 +52,8 @@ const USER_HEADER: &str = "x-exile-user";
 pub struct Caller {
     /// Whose rows are read and written.
     pub user: User,
+    /// Id of the key, if it is one.
+    pub key: Option<String>,
     /// What a key may do besides its user's role; empty for sessions.
     pub scopes: Vec<String>,
     /// The session, if it is one.
@@ -65,6 +71,19 @@ impl Caller {
     #[must_use]
     pub fn acts(&self) -> bool {
         self.scopes.iter().any(|scope| scope == ACT_AS)
+    }
+
+    /// Whether the caller may read the figures of the process.
+    #[must_use]
+    pub fn measures(&self) -> bool {
+        self.is_admin() || self.scopes.iter().any(|scope| scope == METRICS)
+    }
+
+    /// Who pays for what the caller asks of models, outside of runs.
+    #[must_use]
+    pub fn payer(&self, business: Option<String>) -> Payer {
+        let (owner, key) = (self.user.id.clone(), self.key.clone());
+        Payer { owner, key, business, graph: None, run: None }
     }
 
     /// Whether the caller runs the installation.
@@ -122,19 +141,19 @@ async fn act_as(app: &App, caller: Caller, name: &HeaderValue) -> Result<Caller,
     }
     let name = std::str::from_utf8(name.as_bytes()).ok().filter(|name| User::is_name(name));
     let name = name.ok_or_else(|| Problem::Unreadable("X-Exile-User is no user's name".into()))?;
-    as_user(app, name).await
+    as_user(app, caller, name).await
 }
 
-/// The plain user of that name, who is added if new.
+/// The plain user of that name, who is added if new; the key stays the caller's.
 ///
 /// # Errors
 /// A user of that name has more rights than a plain one.
-pub async fn as_user(app: &App, name: &str) -> Result<Caller, Problem> {
+pub async fn as_user(app: &App, caller: Caller, name: &str) -> Result<Caller, Problem> {
     let user = app.store.user_named(name).await?;
     if user.role != Role::User {
         return Err(Problem::Forbidden("a user with the role user: nobody is given more rights"));
     }
-    Ok(Caller { user, scopes: Vec::new(), session: None })
+    Ok(Caller { user, key: caller.key, scopes: Vec::new(), session: None })
 }
 
 /// Whom the session of a page's visitor belongs to, if there is one.
@@ -154,7 +173,7 @@ async fn by_key(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
         return Err(Problem::Unauthorized("the Authorization header is not `Bearer KEY`"));
     }
     let (key, user) = app.store.key_owner(secret.trim()).await?.ok_or(WRONG)?;
-    Ok(Caller { user, scopes: key.scopes, session: None })
+    Ok(Caller { user, key: Some(key.id), scopes: key.scopes, session: None })
 }
 
 async fn by_session(app: &App, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
@@ -164,7 +183,7 @@ async fn by_session(app: &App, method: &Method, headers: &HeaderMap) -> Result<C
     if !method.is_safe() && !same_origin(headers) {
         return Err(Problem::Origin);
     }
-    Ok(Caller { user, scopes: Vec::new(), session: Some(token.to_owned()) })
+    Ok(Caller { user, key: None, scopes: Vec::new(), session: Some(token.to_owned()) })
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {

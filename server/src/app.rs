@@ -11,7 +11,9 @@ use exile_engine::run::engine::Engine;
 use exile_engine::span::TraceLink;
 
 pub use crate::config::Environment;
+use crate::ledger::Ledger;
 use crate::library::Current;
+use crate::metrics::Metrics;
 use crate::store::Store;
 
 /// The parts of one server.
@@ -27,6 +29,10 @@ pub struct App {
     pub catalog: Catalog,
     /// Clock, ids, randomness.
     pub env: Arc<dyn Env>,
+    /// Quotas and usage.
+    pub ledger: Arc<Ledger>,
+    /// What Prometheus reads.
+    pub metrics: Arc<Metrics>,
     /// The trace that requests belong to.
     pub trace: Arc<dyn TraceLink>,
     /// What the configuration says to routes.

@@ -33,7 +33,9 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, Settings};
 use crate::config::{Config, Secret};
 use crate::home::{Held, HomeError};
+use crate::ledger::{Ledger, Money, Rules, Shared};
 use crate::library::{self, Current};
+use crate::metrics::Metrics;
 use crate::store::{Role, Store, StoreError};
 use crate::{serve, shipped, upkeep};
 
@@ -69,6 +71,9 @@ pub enum ComposeError {
     /// The tools' way out.
     #[error("the tools' HTTP client: {0}")]
     Http(#[from] HttpError),
+    /// Two metrics of one name: a defect of exile.
+    #[error("the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// Two tools in each other's way.
     #[error(transparent)]
     Tool(#[from] RegisterError),
@@ -115,6 +120,8 @@ pub struct Server {
     admin: UserId,
     held: Held,
     stop: CancellationToken,
+    /// Writes usage until nothing is left that causes any.
+    books: (CancellationToken, JoinHandle<()>),
     /// By name, in the order in which they end.
     parts: Vec<(&'static str, JoinHandle<()>)>,
 }
@@ -144,9 +151,12 @@ impl Server {
         let runs = tokio::spawn(app.engine.clone().serve(stop.clone(), DRAIN));
         parts.push(("requests", tokio::spawn(answer(listener, app.clone(), stop.clone()))));
         parts.push(("runs", runs));
-        let upkeep = upkeep::serve(app.clone(), config.keep_records, stop.clone());
+        let upkeep =
+            upkeep::serve(app.clone(), (config.keep_records, config.keep_usage), stop.clone());
         parts.push(("upkeep", tokio::spawn(upkeep)));
-        Ok(Self { url, app, admin, held, stop, parts })
+        let closing = CancellationToken::new();
+        let books = tokio::spawn(app.ledger.clone().serve(closing.clone()));
+        Ok(Self { url, app, admin, held, stop, books: (closing, books), parts })
     }
 
     /// Where it listens, as this machine reaches it.
@@ -185,15 +195,22 @@ impl Server {
     /// Takes nothing new, lets what is in flight go on for at most [`DRAIN`], closes the home.
     pub async fn stop(self) {
         self.stop.cancel();
+        let (closing, books) = self.books;
         for (part, task) in self.parts {
-            if let Err(error) = task.await {
-                tracing::error!(%error, part, "a part of the server ended badly");
-            }
+            ended(part, task).await;
         }
+        closing.cancel();
+        ended("usage", books).await;
         if let Err(error) = self.app.store.close().await {
             tracing::error!(%error, "the database did not close; nothing stored is lost");
         }
         drop(self.held);
+    }
+}
+
+async fn ended(part: &str, task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        tracing::error!(%error, part, "a part of the server ended badly");
     }
 }
 
@@ -211,20 +228,31 @@ async fn app(
     trace: Arc<dyn TraceLink>,
     env: Arc<dyn Env>,
 ) -> Result<App, ComposeError> {
-    let catalog = catalog(config, &trace, &env)?;
-    let library = Current::new(library(config, &catalog));
+    let mut catalog = catalog(config, &trace, &env)?;
     let store = Store::open(&held.home().database(), env.clone()).await?;
+    let metrics = Arc::new(Metrics::new()?);
+    let rules = Rules {
+        quotas: config.quotas.clone(),
+        money: Money::new(&config.currency),
+        zone: config.timezone.clone(),
+        catalogue: catalog.models.catalogue().clone(),
+    };
+    let ledger = Ledger::open(store.clone(), env.clone(), metrics.clone(), rules).await?;
+    let models = Models::clone(&catalog.models).with_meter(Arc::new(Shared(ledger.clone())));
+    catalog.models = Arc::new(models);
+    let library = Current::new(library(config, &catalog));
     let services = Services {
         env: env.clone(),
         models: catalog.models.clone(),
         tools: catalog.tools.clone(),
         trace: trace.clone(),
+        observer: metrics.clone(),
     };
     let journal = Arc::new(store.clone());
     let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
     let settings =
         Settings { environment: config.environment, default_graph: config.default_graph.clone() };
-    Ok(App { store, engine, library, catalog, env, trace, settings })
+    Ok(App { store, engine, library, catalog, env, ledger, metrics, trace, settings })
 }
 
 /// The administrator of this home. Makes them, and the local key, if either is missing.

@@ -19,6 +19,8 @@
 //! | [`start`], [`sse`], [`leaving`] | a run begun, waited for, streamed; a caller that leaves |
 //! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
 //! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
+//! | [`ledger`] | who spends how much: quotas, costs, usage |
+//! | [`metrics`] | what Prometheus reads |
 //! | [`upkeep`] | what a server does by itself |
 
 pub mod access;
@@ -34,7 +36,9 @@ pub mod home;
 pub mod idempotency;
 pub mod input;
 pub mod leaving;
+pub mod ledger;
 pub mod library;
+pub mod metrics;
 pub mod openai;
 pub mod page;
 pub mod problem;

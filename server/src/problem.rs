@@ -18,6 +18,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use exile_engine::id::RunId;
 use exile_engine::journal::JournalError;
+use exile_engine::model::meter::Exceeded;
 use exile_engine::model::{ProviderError, ProviderFault, Retry};
 use exile_engine::run::record::RunError;
 use exile_engine::state::WriteError;
@@ -26,6 +27,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::conflict::RunConflict;
+use crate::ledger::Refused;
 use crate::store::StoreError;
 
 /// The header that names the run an answer is about.
@@ -180,6 +182,12 @@ pub enum Problem {
     /// A model that was asked without a run failed.
     #[error("{0}")]
     Model(ProviderError),
+    /// A quota is used up, before anything was begun.
+    #[error("{0}")]
+    Quota(Box<Exceeded>),
+    /// It is written in exile.yaml, which the API does not change.
+    #[error("{0} is written in exile.yaml")]
+    InFile(String),
     /// A run that was to be one answer asks a person first.
     #[error("run {0} asks a person before it goes on")]
     RunWaits(RunId),
@@ -200,6 +208,15 @@ fn of_input(under: &str) -> &'static str {
 
 fn listed(known: &[String]) -> String {
     if known.is_empty() { String::new() } else { format!("; there are: {}", known.join(", ")) }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Exceeded(exceeded) => Self::Quota(exceeded),
+            Refused::Store(error) => error.into(),
+        }
+    }
 }
 
 impl From<StoreError> for Problem {
@@ -231,6 +248,7 @@ impl Problem {
             | Self::Run(_)
             | Self::InFlight
             | Self::SecretShown
+            | Self::InFile(_)
             | Self::RunWaits(_)
             | Self::RunCancelled(_) => StatusCode::CONFLICT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -245,6 +263,7 @@ impl Problem {
             Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::RunFailed { error, .. } => run_status(&error.code),
             Self::Model(error) => model_status(&error.fault),
+            Self::Quota(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::TakenBack(_) => StatusCode::BAD_GATEWAY,
             Self::Tool(error) => tool(error.kind).0,
             Self::Store(error) => store(error).0,
@@ -285,6 +304,8 @@ impl Problem {
             Self::Parameter { code, .. } => code.unwrap_or(UNNAMED),
             Self::NoModel(_) => "model_not_found",
             Self::Model(error) => error.fault.code(),
+            Self::Quota(_) => "quota_exceeded",
+            Self::InFile(_) => "in_file",
             Self::RunWaits(_) => "run_waiting",
             Self::TakenBack(_) => "answer_taken_back",
             Self::NotReady(_) => "not_ready",
@@ -339,7 +360,11 @@ impl Problem {
             }
             Self::Parameter { .. } => "correct the field",
             Self::NoModel(_) => "GET /v1/models lists what there is",
-            Self::Model(_) => "GET /api/models shows which models can be asked",
+            _ if self.exceeded().is_some() => {
+                "wait, or have an administrator raise it: `quotas` in exile.yaml, or /api/quotas"
+            }
+            Self::Model(_) | Self::Quota(_) => "GET /api/models shows which models can be asked",
+            Self::InFile(_) => "change it there; the server reads it when it starts",
             Self::RunWaits(run) => {
                 return format!("POST /api/runs/{run}/resume takes the answer").into();
             }
@@ -359,6 +384,12 @@ impl Problem {
     pub(crate) fn extra(&self) -> Map<String, Value> {
         let extra = match self {
             Self::Parameter { param, .. } => json!({ "field": param }),
+            Self::Quota(exceeded) => json!({ "quota": exceeded }),
+            Self::Model(ProviderError {
+                fault: ProviderFault::QuotaExceeded(exceeded),
+                provider,
+                model,
+            }) => json!({ "quota": exceeded, "provider": provider, "model": model }),
             Self::Model(error) => {
                 let field = match error.fault {
                     ProviderFault::ContextTooLong { .. } => Some("messages"),
@@ -394,8 +425,22 @@ impl Problem {
         }
     }
 
+    /// The quota that is used up, if one is.
+    pub(crate) fn exceeded(&self) -> Option<&Exceeded> {
+        match self {
+            Self::Quota(exceeded)
+            | Self::Model(ProviderError {
+                fault: ProviderFault::QuotaExceeded(exceeded), ..
+            }) => Some(exceeded),
+            _ => None,
+        }
+    }
+
     /// When it may be tried again, where that is known.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
+        if let Some(exceeded) = self.exceeded() {
+            return Some(Duration::from_millis(exceeded.retry_after_ms));
+        }
         match self {
             Self::Model(ProviderError { fault, .. }) => match fault.retry() {
                 Retry::After(pause) => Some(pause),
@@ -488,7 +533,7 @@ fn run_status(code: &str) -> StatusCode {
         "provider_key_missing" | "provider_circuit_open" | "not_available" => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        "provider_rate_limited" => StatusCode::TOO_MANY_REQUESTS,
+        "provider_rate_limited" | "quota_exceeded" => StatusCode::TOO_MANY_REQUESTS,
         "provider_timeout" => StatusCode::GATEWAY_TIMEOUT,
         "context_too_long" | "model_incapable" => StatusCode::UNPROCESSABLE_ENTITY,
         "tool_failed" | "output_invalid" => StatusCode::BAD_GATEWAY,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use exile_engine::model::meter::Exceeded;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -85,6 +86,9 @@ impl IntoResponse for Problem {
             let seconds = pause.as_millis().div_ceil(1000).to_string();
             headers.extend(HeaderValue::from_str(&seconds).map(|s| (header::RETRY_AFTER, s)));
         }
+        for (name, value) in self.exceeded().into_iter().flat_map(rate_limit) {
+            headers.extend(HeaderValue::from_str(&value).map(|value| (name, value)));
+        }
         if let Some(run) = self.run().and_then(|r| HeaderValue::from_str(r.as_str()).ok()) {
             headers.insert(RUN_HEADER, run);
         }
@@ -94,6 +98,19 @@ impl IntoResponse for Problem {
 }
 
 const PROBLEM_JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/problem+json")];
+
+/// What of a quota is left, as draft-ietf-httpapi-ratelimit-headers-10 writes it.
+fn rate_limit(exceeded: &Exceeded) -> [(HeaderName, String); 2] {
+    let Exceeded { unit, amount, window_s, retry_after_ms, .. } = exceeded;
+    let seconds = retry_after_ms.div_ceil(1000);
+    [
+        (POLICY, format!("\"{unit}\";q={amount};w={window_s}")),
+        (LIMIT, format!("\"{unit}\";r=0;t={seconds}")),
+    ]
+}
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// How a problem is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use exile_engine::run::engine::Stopped;
 use exile_engine::run::record::{Durability, EndStatus, Number, RunError, RunOptions};
 use serde_json::{Map, Value};
 
+use crate::access::Caller;
 use crate::app::App;
 use crate::idempotency::Once;
 use crate::input;
@@ -38,14 +39,16 @@ pub struct Wish {
 /// Begins a run and gives its id.
 pub async fn start(
     app: &App,
-    owner: &UserId,
+    caller: &Caller,
     (trace, once): (&Trace, &Once),
-    wish: Wish,
+    mut wish: Wish,
 ) -> Result<RunId, Problem> {
     let library = app.library.now();
     let graph = program(&library, &wish.graph)?.graph.clone();
     names(app, &library, &wish.options)?;
     let input = input::check(&graph, wish.input, &*app.env)?;
+    app.ledger.check(&caller.payer(wish.options.business.clone())).await?;
+    wish.options.key.clone_from(&caller.key);
     let (_, bundle) = pinned(app, &library, &wish.graph, wish.options.skill.as_deref()).await?;
     let run = once.run_id(&*app.env);
     let log = wish.conversation.as_ref().map_or_else(|| LogId::from(&run), LogId::from);
@@ -53,7 +56,7 @@ pub async fn start(
         run: run.clone(),
         graph: wish.graph.into(),
         bundle,
-        owner: owner.clone(),
+        owner: caller.id().clone(),
         conversation: wish.conversation,
         options: wish.options,
         input,

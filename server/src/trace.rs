@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use exile_engine::span;
@@ -27,9 +27,11 @@ pub struct Trace {
 
 /// Opens the request's span, answers, and names the trace in problems.
 pub async fn follow(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("", MatchedPath::as_str);
+    let method = request.method().clone();
     let dialect = Dialect::of(request.uri().path());
-    let span = span::http_request(request.method().as_str(), route);
+    let span = span::http_request(method.as_str(), route);
     let incoming = traceparent(request.headers());
     if let Some(parent) = &incoming {
         app.trace.adopt(&span, parent);
@@ -42,11 +44,18 @@ pub async fn follow(State(app): State<Arc<App>>, mut request: Request, next: Nex
     request.extensions_mut().insert(Trace { id: id.clone(), traceparent: parent });
     let began = app.env.monotonic();
     let response = next.run(request).instrument(span.clone()).await;
-    let took_ms = app.env.monotonic().saturating_sub(began).as_millis();
-    let status = response.status().as_u16();
+    let took = app.env.monotonic().saturating_sub(began);
+    let (took_ms, status) = (took.as_millis(), response.status().as_u16());
+    app.metrics.answered(known(&method), route, status, took);
     span::http_answered(&span, status);
     span.in_scope(|| tracing::debug!(status, took_ms, trace_id = id, "answered"));
     report::traced(response, &id, dialect)
+}
+
+/// A method's name, of those that there are: anything may be written in its place.
+fn known(method: &Method) -> &'static str {
+    const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+    METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
 }
 
 /// The caller's `traceparent`, if it is one: `00-<32 hex>-<16 hex>-<2 hex>`, ids not all zero.

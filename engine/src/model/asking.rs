@@ -8,6 +8,7 @@
 //!   spliced: the call fails, or what was shown is void and the whole answer is asked for again.
 //! - Every attempt is told, and each that was sent has a span of its own.
 //! - A model is not asked again before the pause that its provider asks for is over.
+//! - Every attempt has its reserve, and its answer no more tokens than that.
 //! - No pause is longer than the time that the asker has left.
 //! - Dropping the future closes the connection to whoever is being asked.
 
@@ -15,13 +16,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
+use super::meter::{Bill, Payer, Size};
 use super::needs::{Lack, Needs};
 use super::pause;
 use super::{
-    AfterFirstToken, Chain, Delta, Finish, ModelRef, ModelReply, ModelRequest, Models,
+    AfterFirstToken, Chain, Delta, Embeddings, Finish, ModelRef, ModelReply, ModelRequest, Models,
     ProviderError, ProviderFault, Retry,
 };
 use crate::env::Env;
@@ -41,6 +44,9 @@ const PIECES: usize = 64;
 pub trait Asker: Send + Sync {
     /// The conversation that the call is of, for its spans.
     fn conversation(&self) -> Option<&str>;
+
+    /// Who the call is made for.
+    fn payer(&self) -> Payer;
 
     /// Whether there is time for a pause, at `now` on the monotonic clock.
     fn has_time(&self, now: Duration, pause: Duration) -> bool;
@@ -139,6 +145,8 @@ impl Models {
             models: self,
             env,
             asker,
+            bill: self.bill(&asker.payer()),
+            size: Size::of(&request),
             request,
             left: chain.models.into_iter().enumerate().map(candidate).collect(),
             after_first_token: chain.after_first_token,
@@ -152,11 +160,44 @@ impl Models {
     }
 }
 
+impl Models {
+    /// Turns texts into vectors of `model`, once: vectors of different models do not mix. `further`:
+    /// fields of OpenAI's embeddings, as a caller wrote them.
+    ///
+    /// # Errors
+    /// A quota, or the provider.
+    pub async fn embed(
+        &self,
+        payer: &Payer,
+        model: &ModelRef,
+        texts: &[String],
+        further: &Map<String, Value>,
+    ) -> Result<Embeddings, ProviderError> {
+        let unknown = || error(model, ProviderFault::ProviderUnknown);
+        let provider = self.provider(&model.provider).ok_or_else(unknown)?;
+        let mut bill = self.bill(payer);
+        if let Some(bill) = &mut bill {
+            let size = Size::of_texts(texts);
+            bill.reserve(model, size).await.map_err(|fault| error(model, fault))?;
+        }
+        let made = provider.embed(&model.model, texts, further).await;
+        if let Some(bill) = &mut bill {
+            match &made {
+                Ok(made) => bill.answered(made.usage),
+                Err(error) => bill.failed(&error.fault),
+            }
+        }
+        made
+    }
+}
+
 /// One call on its way through a chain of models.
 struct Asking<'a> {
     models: &'a Models,
     env: &'a dyn Env,
     asker: &'a dyn Asker,
+    bill: Option<Box<dyn Bill>>,
+    size: Size,
     request: ModelRequest,
     /// Who may still be asked, in the order of the chain.
     left: Vec<Candidate>,
@@ -245,13 +286,32 @@ impl Asking<'_> {
             let fault = ProviderFault::CircuitOpen { retry_after_ms: millis(rest) };
             return Err(self.note(model, Duration::ZERO, fault, Partial::default()));
         }
+        // Out here, so that whoever leaves from now on leaves a bill that is settled.
+        let mut bill = self.bill.take();
+        if let Some(bill) = &mut bill {
+            match bill.reserve(model, self.size).await {
+                Ok(most) => self.request.max_tokens = most.or(self.size.output),
+                Err(fault) => {
+                    breakers.left(model);
+                    return Err(self.note(model, Duration::ZERO, fault, Partial::default()));
+                }
+            }
+        }
         if std::mem::take(&mut self.void) {
             self.asker.again(model).await;
         }
         self.request.model = model.model.clone();
         let span = span::chat(model, &self.request, self.asker.conversation());
-        let outcome = self.stream(model, others).instrument(span.clone()).await;
+        let streaming = self.stream(model, bill.as_deref_mut(), others);
+        let outcome = streaming.instrument(span.clone()).await;
         let now = self.env.monotonic();
+        if let Some(bill) = &mut bill {
+            match &outcome {
+                Ok((reply, _)) => bill.answered(reply.usage),
+                Err((fault, _)) => bill.failed(fault),
+            }
+        }
+        self.bill = bill;
         let (fault, partial) = match outcome {
             Ok((reply, partial)) if others && refused(&reply) && partial.first_ms.is_none() => {
                 breakers.succeeded(model);
@@ -283,6 +343,7 @@ impl Asking<'_> {
     async fn stream(
         &self,
         model: &ModelRef,
+        mut bill: Option<&mut (dyn Bill + 'static)>,
         others: bool,
     ) -> Result<(ModelReply, Partial), (ProviderFault, Partial)> {
         let mut partial = Partial::default();
@@ -298,6 +359,9 @@ impl Asking<'_> {
         };
         let pump = async {
             while let Some(delta) = deltas.recv().await {
+                if let Some(bill) = &mut bill {
+                    bill.piece(&delta);
+                }
                 if others && matches!(delta, Delta::Refusal(_)) && partial.first_ms.is_none() {
                     continue;
                 }

@@ -7,8 +7,8 @@
 //!
 //! Invariant: a cell that no claim fills is unknown, and is never taken for a yes or a no here.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::civil::Date;
 use schemars::JsonSchema;
@@ -136,7 +136,14 @@ fn put<T: Clone>(
 
 /// Claims about all models, in the order in which they are laid over one another.
 #[derive(Clone, Debug, Default)]
-pub struct Catalogue(Vec<Entry>);
+pub struct Catalogue {
+    entries: Vec<Entry>,
+    /// Cards that were worked out already.
+    cards: Arc<RwLock<HashMap<ModelRef, Arc<Card>>>>,
+}
+
+/// As many cards as are kept: names of models come from callers.
+const CARDS: usize = 1024;
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -160,16 +167,31 @@ impl Catalogue {
             claims.into_iter().map(|(name, claims)| Entry { name, claims, layer }).collect();
         // The general first: what ends in `*`, the shorter before the longer, then whole names.
         entries.sort_by_key(|entry| (!entry.name.ends_with('*'), entry.name.len()));
-        self.0.extend(entries);
+        self.entries.extend(entries);
+        self.cards = Arc::default();
         self
     }
 
     /// What is known of a model.
     #[must_use]
-    pub fn card(&self, model: &ModelRef) -> Card {
+    pub fn card(&self, model: &ModelRef) -> Arc<Card> {
+        // The lock guards whole cards: nothing panics while it is held.
+        let known = self.cards.read().unwrap_or_else(PoisonError::into_inner).get(model).cloned();
+        if let Some(card) = known {
+            return card;
+        }
+        let card = Arc::new(self.work_out(model));
+        let mut cards = self.cards.write().unwrap_or_else(PoisonError::into_inner);
+        if cards.len() < CARDS {
+            cards.insert(model.clone(), card.clone());
+        }
+        card
+    }
+
+    fn work_out(&self, model: &ModelRef) -> Card {
         let name = model.to_string();
         let mut card = Card::default();
-        for entry in self.0.iter().filter(|entry| entry.covers(&name)) {
+        for entry in self.entries.iter().filter(|entry| entry.covers(&name)) {
             for claim in &entry.claims {
                 card.lay(claim, entry.layer);
             }
@@ -179,8 +201,12 @@ impl Catalogue {
 
     /// Models that have a claim of their own, in order, each once.
     pub fn named(&self) -> impl Iterator<Item = ModelRef> {
-        let names: std::collections::BTreeSet<&str> =
-            self.0.iter().map(|entry| entry.name.as_str()).filter(|n| !n.ends_with('*')).collect();
+        let names: std::collections::BTreeSet<&str> = self
+            .entries
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .filter(|n| !n.ends_with('*'))
+            .collect();
         names.into_iter().filter_map(ModelRef::parse).collect::<Vec<_>>().into_iter()
     }
 }
@@ -225,7 +251,10 @@ mod tests {
             })
         );
         let card = catalogue.card(&ModelRef::parse("shop/small").unwrap());
-        assert_eq!((card.tools.unwrap().value, card.vision), (false, None));
+        assert_eq!(
+            (card.tools.as_ref().map(|cell| cell.value), &card.vision),
+            (Some(false), &None)
+        );
         let named: Vec<String> = catalogue.named().map(|m| m.to_string()).collect();
         assert_eq!(named, ["lab/big"]);
     }

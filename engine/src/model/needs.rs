@@ -10,6 +10,7 @@
 //! What nobody knows of a model is no lack.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::card::{Card, Cell};
 use super::{ModelRef, ModelRequest};
@@ -142,7 +143,7 @@ impl Needs {
     /// What each model lacks, if none can answer.
     pub fn choose(
         &self,
-        chain: Vec<(ModelRef, Card)>,
+        chain: Vec<(ModelRef, Arc<Card>)>,
     ) -> Result<Vec<ModelRef>, Vec<(ModelRef, Vec<Lack>)>> {
         let lacking: Vec<(ModelRef, Vec<Lack>)> = chain
             .into_iter()
@@ -205,9 +206,11 @@ mod tests {
 
     use super::{Ability, Lack, Needs, language, tokens_at_least};
     use crate::model::ModelRef;
+    use std::sync::Arc;
+
     use crate::model::card::{Card, Catalogue};
 
-    fn chain(models: serde_json::Value) -> Vec<(ModelRef, Card)> {
+    fn chain(models: serde_json::Value) -> Vec<(ModelRef, Arc<Card>)> {
         let claims: crate::model::card::Claims = serde_json::from_value(models).unwrap();
         let names: Vec<ModelRef> = claims.keys().filter_map(|n| ModelRef::parse(n)).collect();
         let catalogue = Catalogue::empty().with(claims, "test");

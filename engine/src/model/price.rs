@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::civil::{Date, Time};
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime, Time, Weekday};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::Usage;
 
 /// The price of a million tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +21,9 @@ pub struct Price {
     /// Of the part of a request that the provider had in its cache; else as `input`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached: Option<f64>,
+    /// Of the part of a request that was written to the provider's cache; else as `input`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write: Option<f64>,
     /// Of an answer, reasoning included.
     pub output: f64,
     /// The first day on which it is valid.
@@ -27,6 +33,63 @@ pub struct Price {
     /// The hours at which it is valid; always, if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<When>,
+}
+
+/// Money in millionths of a unit of its currency.
+pub type Micros = u64;
+
+/// Tokens that a price is of.
+const PRICED: u128 = 1_000_000;
+
+impl Price {
+    /// The price that is valid at that time: the first one in the list.
+    #[must_use]
+    pub fn valid(prices: &[Self], at: Timestamp) -> Option<&Self> {
+        prices.iter().find(|price| {
+            let zone = price.when.as_ref().map_or("UTC", |when| when.zone.as_str());
+            let Ok(at) = at.in_tz(zone) else { return false };
+            price.from.is_none_or(|from| from <= at.date())
+                && price.when.as_ref().is_none_or(|when| when.holds(at.datetime()))
+        })
+    }
+
+    /// What a call costs. `rate`: what one unit of the price's currency is worth in the one that is
+    /// asked for, in millionths. Each token is counted once; what is left of a millionth at the end
+    /// is rounded, half of one up.
+    #[must_use]
+    pub fn of(&self, usage: Usage, rate: Micros) -> Micros {
+        let plain = usage.input.saturating_sub(usage.cached).saturating_sub(usage.written);
+        let parts = [
+            (plain, self.input),
+            (usage.cached, self.cached.unwrap_or(self.input)),
+            (usage.written, self.cache_write.unwrap_or(self.input)),
+            (usage.output, self.output),
+        ];
+        let cost = |(tokens, price): (u64, f64)| u128::from(tokens) * u128::from(micros(price));
+        let exact = parts.into_iter().map(cost).sum::<u128>().saturating_mul(u128::from(rate));
+        let unit = PRICED * 1_000_000;
+        Micros::try_from((exact + unit / 2) / unit).unwrap_or(Micros::MAX)
+    }
+}
+
+/// A price as written, exactly, if it has at most six decimals; nothing if it is below zero.
+#[must_use]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` turns what is below zero, or is no number, into 0, and stops at the end"
+)]
+pub fn micros(price: f64) -> Micros {
+    (price * 1e6).round() as Micros
+}
+
+impl When {
+    /// Whether it holds at that time of its zone.
+    fn holds(&self, at: DateTime) -> bool {
+        let day = Day::of(at.weekday());
+        (self.days.is_empty() || self.days.contains(&day))
+            && self.hours.iter().any(|hours| hours.from <= at.time() && at.time() < hours.to)
+    }
 }
 
 /// Hours of a week, in a time zone.
@@ -60,6 +123,20 @@ pub enum Day {
     Sat,
     /// Sunday.
     Sun,
+}
+
+impl Day {
+    fn of(day: Weekday) -> Self {
+        match day {
+            Weekday::Monday => Self::Mon,
+            Weekday::Tuesday => Self::Tue,
+            Weekday::Wednesday => Self::Wed,
+            Weekday::Thursday => Self::Thu,
+            Weekday::Friday => Self::Fri,
+            Weekday::Saturday => Self::Sat,
+            Weekday::Sunday => Self::Sun,
+        }
+    }
 }
 
 /// A part of a day.
@@ -107,7 +184,78 @@ impl From<Hours> for String {
 
 #[cfg(test)]
 mod tests {
-    use super::Hours;
+    use serde_json::json;
+
+    use super::{Hours, Price};
+    use crate::model::Usage;
+
+    fn prices(list: serde_json::Value) -> Vec<Price> {
+        serde_json::from_value(list).unwrap()
+    }
+
+    #[test]
+    fn a_price_is_valid_from_its_day_and_at_its_hours() {
+        let peak = json!({ "zone": "Asia/Shanghai", "days": ["mon", "fri"],
+            "hours": ["09:00-12:00", "14:00-18:00"] });
+        let list = prices(json!([
+            { "currency": "USD", "input": 9, "output": 9, "from": "2027-01-01" },
+            { "currency": "USD", "input": 2, "output": 2, "when": peak },
+            { "currency": "USD", "input": 1, "output": 1 },
+        ]));
+        let at = |time: &str| Price::valid(&list, time.parse().unwrap()).map(micros_of);
+        // Friday, 2026-11-27; eight hours ahead of UTC.
+        let cases = [
+            ("2026-11-27T00:59:59Z", 1),
+            ("2026-11-27T01:00:00Z", 2),
+            ("2026-11-27T03:59:59Z", 2),
+            ("2026-11-27T04:00:00Z", 1),
+            ("2026-11-27T06:00:00Z", 2),
+            ("2026-11-26T02:00:00Z", 1),
+            ("2026-11-29T17:00:00Z", 1),
+            ("2026-12-31T23:59:59Z", 1),
+            ("2027-01-01T00:00:00Z", 9),
+        ];
+        for (time, price) in cases {
+            assert_eq!(at(time), Some(price * 1_000_000), "{time}");
+        }
+        assert!(Price::valid(&list[..1], "2026-11-27T00:00:00Z".parse().unwrap()).is_none());
+    }
+
+    fn micros_of(price: &Price) -> u64 {
+        super::micros(price.input)
+    }
+
+    /// The figures were worked out by hand.
+    #[test]
+    fn a_cost_is_exact_and_counts_each_token_once() {
+        let of = |price: serde_json::Value, usage: Usage, rate: u64| {
+            prices(json!([price]))[0].of(usage, rate)
+        };
+        let usage = |input, cached, written, output, reasoning| Usage {
+            input,
+            cached,
+            written,
+            output,
+            reasoning,
+        };
+        let one = 1_000_000;
+        let gpt = json!({ "currency": "USD", "input": 2.5, "cached": 1.25, "output": 10 });
+        // (1000 - 400) × 2.5 + 400 × 1.25 + 300 × 10 = 1500 + 500 + 3000, reasoning within.
+        assert_eq!(of(gpt.clone(), usage(1000, 400, 0, 300, 200), one), 5000);
+        // 1 × 2.5 = 2.5 millionths: half of one goes up.
+        assert_eq!(of(gpt.clone(), usage(1, 0, 0, 0, 0), one), 3);
+        assert_eq!(of(gpt.clone(), usage(1, 1, 0, 0, 0), one), 1);
+        let flash = json!({ "currency": "USD", "input": 0.15, "cached": 0.003, "output": 0.6 });
+        // 100 × 0.15 + 900 × 0.003 + 50 × 0.6 = 15 + 2.7 + 30 = 47.7; × 7.10 = 338.67.
+        assert_eq!(of(flash.clone(), usage(1000, 900, 0, 50, 0), one), 48);
+        assert_eq!(of(flash, usage(1000, 900, 0, 50, 0), 7_100_000), 339);
+        let claude = json!({ "currency": "USD", "input": 3, "cached": 0.3, "cache_write": 3.75,
+            "output": 15 });
+        // 10 × 3 + 100 × 0.3 + 1000 × 3.75 + 5 × 15 = 30 + 30 + 3750 + 75.
+        assert_eq!(of(claude, usage(1110, 100, 1000, 5, 3), one), 3885);
+        // More in the cache than there is: never below nothing.
+        assert_eq!(of(gpt, usage(1, 2, 0, 0, 0), one), 3);
+    }
 
     #[test]
     fn hours_are_read_as_they_are_written() {

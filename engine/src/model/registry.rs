@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::breaker::Breakers;
 use super::card::Catalogue;
+use super::meter::{Bill, Meter, Payer};
 use super::{ModelRef, Provider};
 
 /// An alias of `exile.yaml`, its environment already chosen.
@@ -69,6 +70,7 @@ pub struct Models {
     aliases: Aliases,
     catalogue: Arc<Catalogue>,
     breakers: Arc<Breakers>,
+    meter: Option<Arc<dyn Meter>>,
 }
 
 /// The aliases of one configuration: the part of it that a run's bundle pins.
@@ -88,6 +90,12 @@ impl Models {
         Self { catalogue: Arc::new(catalogue), ..self }
     }
 
+    /// With somebody who counts what calls cost.
+    #[must_use]
+    pub fn with_meter(self, meter: Arc<dyn Meter>) -> Self {
+        Self { meter: Some(meter), ..self }
+    }
+
     /// What is known of models.
     #[must_use]
     pub fn catalogue(&self) -> &Catalogue {
@@ -98,6 +106,11 @@ impl Models {
     #[must_use]
     pub fn breakers(&self) -> &Breakers {
         &self.breakers
+    }
+
+    /// The bill of a call, if anybody counts.
+    pub(super) fn bill(&self, payer: &Payer) -> Option<Box<dyn Bill>> {
+        self.meter.as_ref().map(|meter| meter.open(payer))
     }
 
     /// The aliases, for a bundle to pin.

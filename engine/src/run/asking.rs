@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use crate::id::ConversationId;
 use crate::message::{Message, Role};
 use crate::model::asking::{Answered, Asker, Failed};
+use crate::model::meter::Payer;
 use crate::model::{Chain, Delta, Finish, ModelRef, ModelReply, ModelRequest, Models};
 use crate::node::NodeError;
 use crate::run::context::{Command, Cx, ModelAnswer, ModelCall, Recorded, millis};
@@ -94,6 +95,17 @@ struct Watched<'a> {
 impl Asker for Watched<'_> {
     fn conversation(&self) -> Option<&str> {
         self.cx.started.conversation.as_ref().map(ConversationId::as_str)
+    }
+
+    fn payer(&self) -> Payer {
+        let started = &self.cx.started;
+        Payer {
+            owner: started.owner.clone(),
+            key: started.options.key.clone(),
+            business: started.options.business.clone(),
+            graph: Some(started.graph.to_string()),
+            run: Some(started.run.clone()),
+        }
     }
 
     fn has_time(&self, now: Duration, pause: Duration) -> bool {

@@ -226,7 +226,10 @@ impl Cx {
         let began = self.services.env.monotonic();
         let answer = tools.call(&cx, tool, args).instrument(span.clone()).await;
         span::tool_ended(&span, &answer);
-        (answer, millis(self.services.env.monotonic().saturating_sub(began)))
+        let took = self.services.env.monotonic().saturating_sub(began);
+        let error = span::tool_error(&answer);
+        self.services.observer.tool(&self.started.graph, tool, took, error.as_deref());
+        (answer, millis(took))
     }
 }
 

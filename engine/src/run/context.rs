@@ -21,6 +21,7 @@ use crate::id::{InterruptId, MessageId};
 use crate::message::Message;
 use crate::model::{Delta, Effort, Finish, Models, ToolChoice};
 use crate::node::NodeError;
+use crate::observer::Observer;
 use crate::run::attempt::Bounds;
 use crate::run::frame::{Answer, Question as Asking};
 use crate::run::record::{Asked, Called, Callee, Intent, Question, RunOptions, Started};
@@ -39,6 +40,8 @@ pub struct Services {
     pub tools: Arc<ToolRegistry>,
     /// The trace that spans belong to.
     pub trace: Arc<dyn TraceLink>,
+    /// Who measures.
+    pub observer: Arc<dyn Observer>,
 }
 
 /// One task's view of its run.

@@ -401,8 +401,14 @@ impl Driver {
         error: Option<RunError>,
         by: Option<RunId>,
     ) -> Result<(), JournalError> {
-        if let Some(begun) = self.live.get("") {
+        if let (Some(begun), Some(run)) = (self.live.get(""), &self.writer.log.run) {
             span::workflow_ended(&begun.span, error.as_ref());
+            let services = &self.shared.services;
+            let (env, observer) = (&services.env, &services.observer);
+            let cancelled = (status == EndStatus::Cancelled).then_some("cancelled");
+            let why = error.as_ref().map(|error| error.code.as_str()).or(cancelled);
+            let took = env.monotonic().saturating_sub(begun.at);
+            observer.run(&run.started.graph, took, why);
         }
         self.stop();
         if status == EndStatus::Failed {

@@ -396,6 +396,7 @@ fn usage(usage: &Usage) -> Value {
     json!({
         "input_tokens": usage.input,
         "cached_tokens": usage.cached,
+        "written_tokens": usage.written,
         "output_tokens": usage.output,
         "reasoning_tokens": usage.reasoning,
     })

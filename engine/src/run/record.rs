@@ -259,6 +259,9 @@ pub struct RunOptions {
     /// Chooses among an alias's models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub business: Option<String>,
+    /// Id of the key that the run was asked for with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Goes before every other system text of nodes that talk to the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_prompt: Option<String>,

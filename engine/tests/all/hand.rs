@@ -265,6 +265,7 @@ impl Bench {
             models: models.clone(),
             tools: tools.clone(),
             trace: Arc::new(NoTrace),
+            observer: Arc::new(exile_engine::observer::Unobserved),
         });
         let catalog = Catalog { kinds: NodeKinds::default(), tools, models };
         let engine = Engine::new(journal.clone(), live::memory(), services, catalog);

@@ -80,7 +80,7 @@ impl Turn {
             input: tokens(request.messages.iter().map(|m| chars(&m.content)).sum()),
             output: tokens(said + self.calls.iter().map(|(_, args)| chars(args)).sum::<usize>()),
             reasoning: tokens(self.reasoning.as_deref().map_or(0, chars)),
-            cached: 0,
+            ..Usage::default()
         };
         let turn = request.messages.iter().filter(|m| m.role == Role::Assistant).count() + 1;
         let call = |(i, (name, arguments))| ToolCall {

@@ -50,7 +50,11 @@ pub(crate) fn without(mut fault: ProviderFault, secrets: &[Secret]) -> ProviderF
         | F::Garbage { detail }
         | F::Refused { detail }
         | F::Incapable { detail } => detail,
-        F::KeyMissing { .. } | F::Timeout { .. } | F::CircuitOpen { .. } | F::ProviderUnknown => {
+        F::KeyMissing { .. }
+        | F::Timeout { .. }
+        | F::CircuitOpen { .. }
+        | F::QuotaExceeded(_)
+        | F::ProviderUnknown => {
             return fault;
         }
     };

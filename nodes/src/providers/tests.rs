@@ -68,9 +68,9 @@ fn the_catalogue_is_read_and_every_cell_of_it_has_a_source_and_a_day() {
     }
     let catalogue = Catalogue::empty().with(claims, "shipped");
     let card = catalogue.card(&ModelRef::parse("deepseek/deepseek-flash").unwrap());
-    assert_eq!(card.vision.map(|cell| cell.value), Some(true));
-    assert_eq!(card.json_schema.map(|cell| cell.value), Some(false));
-    assert_eq!(card.prices.unwrap().value.len(), 2, "a peak price and another one");
+    assert_eq!(card.vision.as_ref().map(|cell| cell.value), Some(true));
+    assert_eq!(card.json_schema.as_ref().map(|cell| cell.value), Some(false));
+    assert_eq!(card.prices.as_ref().unwrap().value.len(), 2, "a peak price and another one");
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn options(skill: Option<&str>, model: Option<&str>, system: Option<&str>) -> Ru
         model: model.map(str::to_owned),
         system_prompt: system.map(str::to_owned),
         business: None,
+        key: None,
     }
 }
 

@@ -288,6 +288,7 @@ impl Stage {
             models: catalog.models.clone(),
             tools: catalog.tools.clone(),
             trace: Arc::new(NoTrace),
+            observer: Arc::new(exile_engine::observer::Unobserved),
         });
         let source = |text: &str| {
             let name = text.trim().lines().next().unwrap().split(": ").nth(1).unwrap();

@@ -87,6 +87,7 @@ impl World {
             models: catalog.models.clone(),
             tools: catalog.tools.clone(),
             trace: Arc::new(NoTrace),
+            observer: Arc::new(exile_engine::observer::Unobserved),
         });
         let journal = Arc::new(store.clone());
         let engine = Engine::new(journal, live::memory(), services, catalog.clone());

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::connection::{Connection, part};
 use super::error::CliError;
 use super::terminal::Terminal;
-use crate::access::ACT_AS;
+use crate::access::{ACT_AS, METRICS};
 
 /// Manage keys.
 #[derive(Subcommand)]
@@ -22,6 +22,9 @@ pub(super) enum Key {
         /// It may name the user it acts for (the header X-Exile-User)
         #[arg(long)]
         act_as: bool,
+        /// It may read /metrics
+        #[arg(long)]
+        metrics: bool,
     },
     /// End a key at once
     Revoke {
@@ -43,8 +46,10 @@ impl Key {
         terminal: &mut Terminal,
     ) -> Result<(), CliError> {
         match self {
-            Self::Create { user, name, act_as } => {
-                let scopes: &[&str] = if act_as { &[ACT_AS] } else { &[] };
+            Self::Create { user, name, act_as, metrics } => {
+                let scopes = [(ACT_AS, act_as), (METRICS, metrics)];
+                let scopes = scopes.into_iter().filter(|(_, given)| *given);
+                let scopes: Vec<&str> = scopes.map(|(scope, _)| scope).collect();
                 let body = json!({ "user": user, "name": name, "scopes": scopes });
                 let made = connection.post("/api/keys", &body).await?;
                 if terminal.json() {

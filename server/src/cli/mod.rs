@@ -31,6 +31,7 @@ mod serve;
 mod terminal;
 mod tool;
 mod trace;
+mod usage;
 mod user;
 mod validate;
 
@@ -111,6 +112,7 @@ enum Command {
     /// List models and prove what is said of them
     #[command(subcommand)]
     Model(model::Model),
+    Usage(usage::Usage),
     /// Manage users
     #[command(subcommand)]
     User(user::User),
@@ -190,6 +192,7 @@ impl Command {
             Self::Migrate(migrate) => migrate.run(connection, terminal).await,
             Self::Tool(tool) => tool.run(connection, terminal).await,
             Self::Model(model) => model.run(connection, terminal).await,
+            Self::Usage(usage) => usage.run(connection, terminal).await,
             Self::User(user) => user.run(connection, terminal).await,
             Self::Key(key) => key.run(connection, terminal).await,
             Self::Serve | Self::Doctor | Self::Graph(_) | Self::Validate(_) | Self::Schema(_) => {

@@ -15,6 +15,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::ledger::QuotaFile;
+
 /// `exile.yaml`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -46,8 +48,8 @@ pub struct ConfigFile {
     pub outbound: Outbound,
     /// What spans hold.
     pub traces: Traces,
-    /// Limits. Not supported by this version.
-    pub quotas: Option<Value>,
+    /// How much users, keys, businesses and models may take, in which time.
+    pub quotas: QuotaFile,
     /// Operations of HTTP services as tools. Not supported by this version.
     pub http_tools: Option<Value>,
     /// MCP servers whose tools are bridged in. Not supported by this version.
@@ -114,6 +116,9 @@ pub struct Retention {
     /// events, stream and checkpoints are gone; the run itself and the messages of conversations
     /// stay.
     pub records: Option<Period>,
+    /// How long usage stays after its call, e.g. `400d`; none: forever. Quotas of a month need what
+    /// is of that month.
+    pub usage: Option<Period>,
 }
 
 /// What a name stands for.

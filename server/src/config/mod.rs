@@ -34,6 +34,7 @@ pub use exile_nodes::providers::Secret;
 use exile_nodes::providers::mock::Script;
 use jiff::tz::TimeZone;
 
+use crate::ledger::QuotaFile;
 pub use complaint::Complaint;
 pub use file::{ConfigFile, Currency, Environment};
 pub use find::Places;
@@ -82,10 +83,14 @@ pub struct Config {
     pub timezone: TimeZone,
     /// What money is counted in.
     pub currency: Currency,
+    /// How much may be taken.
+    pub quotas: QuotaFile,
     /// The graph of a conversation that names none.
     pub default_graph: String,
     /// How long records stay after their run has ended; `None`: forever.
     pub keep_records: Option<Duration>,
+    /// How long usage stays after its call; `None`: forever.
+    pub keep_usage: Option<Duration>,
     /// Name → models.
     pub aliases: Aliases,
     /// Who serves models.
@@ -168,8 +173,10 @@ pub fn load(surroundings: &Surroundings) -> Result<Config, ConfigError> {
         bind: address(bind.as_deref().unwrap_or(BIND))?,
         timezone: zone(timezone.as_deref())?,
         currency: read.file.currency.unwrap_or_default(),
+        quotas: read.file.quotas,
         default_graph: default_graph.unwrap_or_else(|| DEFAULT_GRAPH.to_owned()),
         keep_records: read.file.retention.records.map(|period| period.0),
+        keep_usage: read.file.retention.usage.map(|period| period.0),
         aliases: chosen.aliases,
         providers: chosen.providers,
         claims: read.file.catalogue.into_iter().map(|(name, claim)| (name, vec![claim])).collect(),

@@ -74,17 +74,18 @@ pub(super) fn choose(
     let keyed = providers.iter().any(|p| p.api_key.is_some() || has_key_header(&p.headers));
     let mock = environment == Environment::Development && !keyed;
     let falls = Falls { providers: &providers, environment, mock };
-    complaints.extend(file.catalogue.keys().filter_map(|name| claimed(name)));
+    complaints.extend(file.catalogue.keys().filter_map(|name| pattern("/catalogue", name)));
+    complaints.extend(file.quotas.model.keys().filter_map(|name| pattern("/quotas/model", name)));
     let aliases = aliases(file, &falls, &mut complaints);
     if complaints.is_empty() { Ok(Choice { aliases, providers, mock }) } else { Err(complaints) }
 }
 
-/// What is wrong with a name in the catalogue.
-fn claimed(name: &str) -> Option<Complaint> {
+/// What is wrong with a name of models in that section.
+fn pattern(section: &str, name: &str) -> Option<Complaint> {
     let whole = ModelRef::parse(name).is_some() && !name.contains('*');
     let beginning = name.strip_suffix('*').is_some_and(|beginning| !beginning.contains('*'));
     (!whole && !beginning).then(|| Complaint {
-        place: child("/catalogue", name),
+        place: child(section, name),
         code: "model_name",
         message: format!("`{name}` is neither provider/model nor the beginning of one and a `*`"),
         fix: "write e.g. lab/llava or lab/*".to_owned(),

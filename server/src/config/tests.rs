@@ -182,8 +182,7 @@ providers:
 #[test]
 fn what_is_not_supported_says_so() {
     check_findings(
-        r"quotas: { user: {} }
-http_tools: {}
+        r"http_tools: {}
 mcp_servers: {}
 plugins: {}
 collections: {}
@@ -193,15 +192,34 @@ models:
 traces: { content: true }
 ",
         &expect![[r"
-            1:9 not_supported: `quotas` is not supported by this version; take the section out
-            2:13 not_supported: `http_tools` is not supported by this version; take the section out
-            3:14 not_supported: `mcp_servers` is not supported by this version; take the section out
-            4:10 not_supported: `plugins` is not supported by this version; take the section out
-            5:14 not_supported: `collections` is not supported by this version; take the section out
-            6:20 not_supported: a database other than `sqlite` is not supported by this version; write `sqlite`, or leave it out; if it is a variable, unset that
-            6:43 not_supported: Redis is not supported by this version; leave it out; if it is a variable, unset that
-            8:14 not_supported: an embedding model is not supported by this version; take the alias out
-            9:20 not_supported: content in traces is not supported by this version; write `content: false`, or leave it out"]],
+            1:13 not_supported: `http_tools` is not supported by this version; take the section out
+            2:14 not_supported: `mcp_servers` is not supported by this version; take the section out
+            3:10 not_supported: `plugins` is not supported by this version; take the section out
+            4:14 not_supported: `collections` is not supported by this version; take the section out
+            5:20 not_supported: a database other than `sqlite` is not supported by this version; write `sqlite`, or leave it out; if it is a variable, unset that
+            5:43 not_supported: Redis is not supported by this version; leave it out; if it is a variable, unset that
+            7:14 not_supported: an embedding model is not supported by this version; take the alias out
+            8:20 not_supported: content in traces is not supported by this version; write `content: false`, or leave it out"]],
+    );
+}
+
+#[test]
+fn quotas_that_cannot_be_kept_are_found() {
+    check_findings(
+        r"quotas:
+  user: { '*': { requests: 60/h } }
+  key: { ci: { tokens: 0.5/day } }
+  business: { sales: { money: [1/day, 2/day] } }
+",
+        &expect![[r#"
+            2:28 invalid_value: `requests`: "60/h" does not match "^[0-9]+/(min|day|month)$"; change the value
+            3:24 invalid_value: `tokens`: "0.5/day" does not match "^[0-9]+/(min|day|month)$"; change the value"#]],
+    );
+    check_findings(
+        "quotas: { model: { 'gpt*x': { requests: 1/min }, x: {} } }\n",
+        &expect![[r"
+        1:29 model_name: `gpt*x` is neither provider/model nor the beginning of one and a `*`; write e.g. lab/llava or lab/*
+        1:53 model_name: `x` is neither provider/model nor the beginning of one and a `*`; write e.g. lab/llava or lab/*"]],
     );
 }
 

@@ -21,7 +21,6 @@ pub(super) fn complaints(file: &ConfigFile) -> Vec<Complaint> {
 
 fn sections(file: &ConfigFile, found: &mut Vec<Complaint>) {
     let sections = [
-        ("quotas", &file.quotas),
         ("http_tools", &file.http_tools),
         ("mcp_servers", &file.mcp_servers),
         ("plugins", &file.plugins),

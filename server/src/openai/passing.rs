@@ -15,6 +15,7 @@ use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::model::asking::{Asked, Asker};
+use exile_engine::model::meter::Payer;
 use exile_engine::model::{AfterFirstToken, Chain, Delta, ModelRef, ModelRequest};
 use futures_util::future::BoxFuture;
 use futures_util::stream;
@@ -31,6 +32,7 @@ const PIECES: usize = 16;
 
 /// Whoever asks for a client.
 struct Client {
+    payer: Payer,
     /// `None`: the answer is wanted whole.
     pieces: Option<mpsc::Sender<Delta>>,
 }
@@ -39,6 +41,10 @@ struct Client {
 impl Asker for Client {
     fn conversation(&self) -> Option<&str> {
         None
+    }
+
+    fn payer(&self) -> Payer {
+        self.payer.clone()
     }
 
     fn has_time(&self, _: Duration, _: Duration) -> bool {
@@ -64,6 +70,7 @@ impl Asker for Client {
 /// first piece.
 pub async fn pass(
     app: &Arc<App>,
+    payer: Payer,
     chain: Chain,
     request: ModelRequest,
     (streams, usage): (bool, bool),
@@ -74,7 +81,7 @@ pub async fn pass(
     let named = |model: String| Head { id, created, model };
     if !streams {
         let chain = Chain { models, ..chain };
-        let client = Client { pieces: None };
+        let client = Client { payer, pieces: None };
         let asked = app.catalog.models.ask(&*app.env, &client, chain, request).await;
         let answered = asked.outcome.map_err(|failed| Problem::Model(failed.error))?;
         let (said, reply) = (Said::from(&answered.reply), &answered.reply);
@@ -86,7 +93,7 @@ pub async fn pass(
     let chain = Chain { models, after_first_token: AfterFirstToken::Fail };
     let (sender, pieces) = mpsc::channel(PIECES);
     let asking: Asking = Box::pin({
-        let (app, client) = (app.clone(), Client { pieces: Some(sender) });
+        let (app, client) = (app.clone(), Client { payer, pieces: Some(sender) });
         async move { app.catalog.models.ask(&*app.env, &client, chain, request).await }
     });
     let mut passing = Passing { asking: Some(asking), pieces, head, usage, ready: VecDeque::new() };

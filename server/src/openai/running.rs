@@ -61,7 +61,7 @@ pub async fn run(
         if_active: IfActive::default(),
         durability: None,
     };
-    let run = start::start(app, caller.id(), request, wish).await?;
+    let run = start::start(app, caller, request, wish).await?;
     let leaving = Leaving::new(app, LogId::from(&run), &run, OnDisconnect::Cancel);
     let id = format!("chatcmpl-{run}");
     let head = Head { id, created: app.env.now().as_second(), model };
@@ -118,6 +118,7 @@ fn tokens(usage: &Value) -> Usage {
     Usage {
         input: count("input_tokens"),
         cached: count("cached_tokens"),
+        written: count("written_tokens"),
         output: count("output_tokens"),
         reasoning: count("reasoning_tokens"),
     }

@@ -121,6 +121,7 @@ async fn create(
         skill: body.skill,
         model: body.model,
         business: business(body.business, &headers)?,
+        key: None,
         system_prompt: body.system_prompt,
     };
     start::names(&app, &library, &options)?;

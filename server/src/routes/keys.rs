@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::{ACT_AS, Caller};
+use crate::access::{ACT_AS, Caller, METRICS};
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::page::List;
@@ -29,6 +29,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(revoke))
 }
 
+/// What keys may do besides their user's role.
+const SCOPES: [&str; 2] = [ACT_AS, METRICS];
+
 /// A new key.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +40,8 @@ struct NewKeyBody {
     name: String,
     /// Whose it is: a user's name. Administrators may name others; the caller if nothing is said.
     user: Option<String>,
-    /// What it may do besides its user's role: `act_as`; for administrators to give.
+    /// What it may do besides its user's role: `act_as`, `metrics`; for administrators
+    /// to give.
     #[serde(default)]
     scopes: Vec<String>,
     /// When it stops working; never if nothing is said.
@@ -144,8 +148,8 @@ async fn create(
     caller: Caller,
     JsonBody(body): JsonBody<NewKeyBody>,
 ) -> Result<impl IntoResponse, Problem> {
-    if let Some(unknown) = body.scopes.iter().find(|scope| *scope != ACT_AS) {
-        let what = format!("scopes: `{unknown}` is no scope; there is {ACT_AS}");
+    if let Some(unknown) = body.scopes.iter().find(|scope| !SCOPES.contains(&scope.as_str())) {
+        let what = format!("scopes: `{unknown}` is no scope; there are {}", SCOPES.join(", "));
         return Err(Problem::Field { field: "scopes".into(), what });
     }
     if !body.scopes.is_empty() {

@@ -238,7 +238,7 @@ impl Said {
             return Ok((row.id, after));
         }
         let wish = turn(conversation, &message, self.if_active);
-        let run = start::start(app, caller.id(), (&self.trace, &self.once), wish).await?;
+        let run = start::start(app, caller, (&self.trace, &self.once), wish).await?;
         Ok((run, 0))
     }
 }
@@ -255,6 +255,7 @@ fn turn(conversation: Conversation, message: &Message, if_active: IfActive) -> W
             skill: conversation.skill,
             model: conversation.model,
             business: conversation.business,
+            key: None,
             system_prompt: conversation.system_prompt,
         },
         input: std::iter::once(("messages".to_owned(), said)).collect(),

@@ -13,16 +13,19 @@ mod graphs;
 mod health;
 mod keys;
 mod messages;
+mod metrics;
 mod models;
 mod openapi;
 mod page;
 mod protocol;
+mod quotas;
 mod run;
 mod run_view;
 mod runs;
 mod sign_in;
 mod skills;
 mod tools;
+mod usage;
 mod users;
 mod v1;
 
@@ -58,10 +61,13 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .merge(models::routes())
         .merge(protocol::routes())
         .merge(v1::routes())
+        .merge(usage::routes())
+        .merge(quotas::routes())
         .merge(users::routes())
         .merge(keys::routes())
         .merge(sign_in::routes())
         .merge(health::routes())
+        .merge(metrics::routes())
         .merge(page::routes())
         .merge(openapi::routes())
 }

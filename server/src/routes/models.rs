@@ -49,7 +49,7 @@ struct ModelView {
     /// What is known of it, cell by cell: `{value, source, date}`. A cell that is not there is
     /// unknown.
     #[schema(value_type = Object)]
-    capabilities: Card,
+    capabilities: Arc<Card>,
 }
 
 /// A name for models.

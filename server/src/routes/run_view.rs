@@ -78,6 +78,8 @@ struct UsageView {
     input_tokens: u64,
     /// Of these, read from the provider's cache.
     cached_tokens: u64,
+    /// Of these, written to the provider's cache.
+    written_tokens: u64,
     /// Completion tokens, reasoning included.
     output_tokens: u64,
     /// Of these, spent on reasoning.
@@ -96,6 +98,7 @@ impl From<Usage> for UsageView {
         Self {
             input_tokens: usage.input,
             cached_tokens: usage.cached,
+            written_tokens: usage.written,
             output_tokens: usage.output,
             reasoning_tokens: usage.reasoning,
         }

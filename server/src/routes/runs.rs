@@ -136,13 +136,14 @@ async fn begin(
             skill: body.skill.or(row.skill),
             model: body.model.or(row.model),
             business: business.or(row.business),
+            key: None,
             system_prompt: body.system_prompt.or(row.system_prompt),
         };
         (body.graph.unwrap_or(row.graph), options)
     } else {
         let (skill, model, system_prompt) = (body.skill, body.model, body.system_prompt);
         let graph = body.graph.unwrap_or_else(|| app.settings.default_graph.clone());
-        (graph, RunOptions { skill, model, business, system_prompt })
+        (graph, RunOptions { skill, model, business, system_prompt, key: None })
     };
     let wish = Wish {
         graph,
@@ -152,7 +153,7 @@ async fn begin(
         if_active: body.if_active,
         durability: body.durability,
     };
-    start::start(app, caller.id(), request, wish).await
+    start::start(app, caller, request, wish).await
 }
 
 /// Runs a graph and waits until the run has ended or waits for answers.

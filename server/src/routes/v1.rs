@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Extension, Json};
-use exile_engine::model::{Embeddings, Models, ProviderError, ProviderFault};
+use exile_engine::model::{Models, ProviderError, ProviderFault};
 use exile_engine::run::record::RunOptions;
 use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
@@ -61,7 +61,8 @@ async fn complete(
         Target::Models(chain) => {
             let how = (completion.stream, completion.usage);
             let request = completion.for_models(&app, &chain, !acts)?;
-            return openai::pass(&app, chain, request, how).await;
+            let payer = caller.payer(business);
+            return openai::pass(&app, payer, chain, request, how).await;
         }
         Target::Graph(graph) => (graph, options(None)),
         Target::Skill(skill) => (app.settings.default_graph.clone(), options(Some(skill))),
@@ -85,7 +86,7 @@ async fn embed(
     let Embedding { model: name, texts, base64, user, mut further } = Embedding::read(body)?;
     let business = business(None, &headers)?;
     let acts = caller.acts();
-    on_behalf(&app, caller, user.as_deref()).await?;
+    let caller = on_behalf(&app, caller, user.as_deref()).await?;
     if let Some(user) = user.filter(|_| !acts) {
         further.insert("user".into(), user.into());
     }
@@ -93,15 +94,13 @@ async fn embed(
     let unknown = || Problem::NoModel(name.clone());
     let model = Models::resolve(models.aliases(), &name, business.as_deref());
     let model = model.filter(|_| models.knows(&name)).ok_or_else(unknown)?;
-    let provider = models.provider(&model.provider).ok_or_else(unknown)?;
-    if models.catalogue().card(&model).embeddings.is_some_and(|cell| !cell.value) {
+    if models.catalogue().card(&model).embeddings.as_ref().is_some_and(|cell| !cell.value) {
         let detail = "makes no vectors of texts".to_owned();
         let (provider, model) = (model.provider.to_string(), model.model.to_string());
         let fault = ProviderFault::Incapable { detail };
         return Err(Problem::Model(ProviderError { provider, model, fault }));
     }
-    let made: Result<Embeddings, ProviderError> =
-        provider.embed(&model.model, &texts, &further).await;
+    let made = models.embed(&caller.payer(business), &model, &texts, &further).await;
     Ok(Json(embeddings(made.map_err(Problem::Model)?, &model.to_string(), base64)))
 }
 
@@ -152,7 +151,7 @@ async fn on_behalf(app: &App, caller: Caller, user: Option<&str>) -> Result<Call
                 let what = "Invalid 'user': it is no user's name.".to_owned();
                 return Err(Problem::Parameter { param, code, what });
             }
-            access::as_user(app, name).await
+            access::as_user(app, caller, name).await
         }
         _ => Ok(caller),
     }

@@ -59,7 +59,7 @@ impl StoreError {
     }
 
     /// A stored value that is not of its type.
-    pub(super) fn unreadable(what: &str, why: impl std::fmt::Display) -> Self {
+    pub(crate) fn unreadable(what: &str, why: impl std::fmt::Display) -> Self {
         Self::Corrupt(format!("{what}: {why}"))
     }
 }

@@ -105,6 +105,12 @@ impl Store {
         Ok(Some((key, user)))
     }
 
+    /// What people call the key of that id.
+    pub async fn key_name(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let name = sqlx::query_scalar("SELECT name FROM exile_key WHERE id = ?1");
+        Ok(name.bind(id).fetch_optional(self.readers()).await?)
+    }
+
     /// A request is not refused because its time could not be noted (a full disk can still read).
     async fn note_use(&self, id: &str, now: Timestamp) {
         let noted = async {

@@ -14,7 +14,8 @@
 //! Invariants:
 //! - Every read of an owned row takes the owner and answers nothing for somebody else's.
 //! - SQL is text known at compile time; what comes from outside is bound.
-//! - Message and run rows are written by the journal alone, with the records they come from.
+//! - Message and run rows are written by the journal alone, with the records they come from; usage
+//!   rows at the latest with the record of their call.
 //! - Whoever opens the file holds the home's lock: leases and half-done requests that are found
 //!   there belong to a process that is gone.
 
@@ -31,6 +32,7 @@ mod messages;
 mod page;
 mod points;
 mod project;
+mod quotas;
 mod retention;
 mod runs;
 mod secret;
@@ -38,6 +40,7 @@ mod sign_in;
 mod skills;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod users;
 mod writer;
 
@@ -62,6 +65,7 @@ pub use page::{Listed, Page};
 pub use retention::Purged;
 pub use runs::{RunFilter, RunRow, RunStatus};
 pub use skills::SkillRow;
+pub use usage::{CANCELLED, Grouping, OK, OPEN, Slot, Spending, UsageFilter, UsageRow};
 pub use users::{Role, User};
 use writer::Writer;
 
@@ -90,6 +94,7 @@ pub struct Store {
 struct Shared {
     writer: Writer,
     queue: append::Queue,
+    usage: usage::Pending,
     readers: SqlitePool,
     env: Arc<dyn Env>,
 }
@@ -112,10 +117,10 @@ impl Store {
             .max_connections(READERS)
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true).create_if_missing(false));
-        let store = Self {
-            shared: Arc::new(Shared { writer, queue: append::Queue::default(), readers, env }),
-        };
+        let (queue, usage) = Default::default();
+        let store = Self { shared: Arc::new(Shared { writer, queue, usage, readers, env }) };
         store.clear_leases().await?;
+        store.lose_open_usage().await?;
         store.clear_in_flight().await?;
         Ok(store)
     }

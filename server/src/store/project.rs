@@ -349,7 +349,7 @@ async fn ended(
     sqlx::query(
         "UPDATE exile_run SET status = ?2, ended_at = ?3, first = coalesce(first, ?4), last = ?4,
              error = ?5, input_tokens = ?6, cached_tokens = ?7, output_tokens = ?8,
-             reasoning_tokens = ?9
+             reasoning_tokens = ?9, written_tokens = ?10
          WHERE id = ?1",
     )
     .bind(ended.run.as_str())
@@ -361,6 +361,7 @@ async fn ended(
     .bind(column::integer(ended.usage.cached)?)
     .bind(column::integer(ended.usage.output)?)
     .bind(column::integer(ended.usage.reasoning)?)
+    .bind(column::integer(ended.usage.written)?)
     .execute(connection)
     .await?;
     // A run that was cancelled while it was queued ends beside the one that is going on.

@@ -180,6 +180,7 @@ fn from_row(row: &SqliteRow) -> Result<RunRow, StoreError> {
         usage: Usage {
             input: column::number(row, "input_tokens")?,
             cached: column::number(row, "cached_tokens")?,
+            written: column::number(row, "written_tokens")?,
             output: column::number(row, "output_tokens")?,
             reasoning: column::number(row, "reasoning_tokens")?,
         },

@@ -116,7 +116,7 @@ pub(super) fn forked(number: Number, run: Option<&str>, from: &str, at: Number) 
 }
 
 pub(super) fn ended(number: Number, run: &str, status: EndStatus) -> Numbered {
-    let usage = Usage { input: 3, cached: 1, output: 2, reasoning: 1 };
+    let usage = Usage { input: 3, cached: 1, written: 0, output: 2, reasoning: 1 };
     let (run, delta, output) = (RunId::from(run), Delta::new(), Vec::new());
     record(
         number,

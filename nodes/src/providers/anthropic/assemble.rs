@@ -180,6 +180,7 @@ impl Assembler {
         self.answer.usage = counts.input.map(|input| Usage {
             input: input.saturating_add(counts.written).saturating_add(counts.cached),
             cached: counts.cached,
+            written: counts.written,
             output: counts.output,
             reasoning: counts.reasoning,
         });

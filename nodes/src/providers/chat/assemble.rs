@@ -130,18 +130,25 @@ fn finish(reason: &str) -> Result<Finish, ProviderFault> {
 }
 
 /// Tokens as counted by the provider; `None` for null or an object without counts.
+///
+/// Some leave thinking out of the answer's tokens and count it in the sum alone (xAI, Gemini's
+/// compatible endpoint); Mistral does so with audio of a request.
 pub(super) fn usage(usage: &Value) -> Option<Usage> {
-    let input = usage["prompt_tokens"].as_u64()?;
-    let cached = usage["prompt_tokens_details"]["cached_tokens"]
-        .as_u64()
-        .or(usage["prompt_cache_hit_tokens"].as_u64());
-    let reasoning = usage["completion_tokens_details"]["reasoning_tokens"].as_u64();
-    Some(Usage {
-        input,
-        cached: cached.unwrap_or(0),
-        output: usage["completion_tokens"].as_u64().unwrap_or(0),
-        reasoning: reasoning.unwrap_or(0),
-    })
+    let count = |value: &Value| value.as_u64().unwrap_or(0);
+    let asked = &usage["prompt_tokens_details"];
+    let (mut input, mut output) =
+        (usage["prompt_tokens"].as_u64()?, count(&usage["completion_tokens"]));
+    let mut reasoning = count(&usage["completion_tokens_details"]["reasoning_tokens"]);
+    let hidden = count(&usage["total_tokens"]).saturating_sub(input.saturating_add(output));
+    if hidden > 0 && hidden == count(&asked["audio_tokens"]) {
+        input += hidden;
+    } else {
+        output += hidden;
+        reasoning = reasoning.max(hidden);
+    }
+    let cached = asked["cached_tokens"].as_u64().or(usage["prompt_cache_hit_tokens"].as_u64());
+    let (cached, written) = (cached.unwrap_or(0), count(&asked["cache_write_tokens"]));
+    Some(Usage { input, cached, written, output, reasoning })
 }
 
 #[cfg(test)]

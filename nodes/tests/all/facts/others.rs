@@ -29,7 +29,7 @@ async fn fact_25_signed_thinking_returns_and_cached_input_is_counted() {
     let claude = at(&upstream, "anthropic");
     let mut conversation = vec![text(Role::User, "go")];
     let reply = tool_turn(&claude, "claude-sonnet-4-6", &mut conversation).await;
-    let expected = Usage { input: 43, cached: 40, output: 9, reasoning: 0 };
+    let expected = Usage { input: 43, cached: 40, written: 0, output: 9, reasoning: 0 };
     assert_eq!(reply.usage, Some(expected));
     tool_turn(&claude, "claude-sonnet-4-6", &mut conversation).await;
     let turn = &upstream.body()["messages"][1]["content"];

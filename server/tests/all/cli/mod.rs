@@ -11,6 +11,7 @@ mod edits;
 mod hostile;
 mod installation;
 mod kills;
+mod money;
 mod openai;
 mod otlp;
 mod outages;

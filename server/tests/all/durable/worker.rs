@@ -93,6 +93,7 @@ async fn work(worker: Worker) {
         models: catalog.models.clone(),
         tools: catalog.tools.clone(),
         trace: Arc::new(NoTrace),
+        observer: Arc::new(exile_engine::observer::Unobserved),
     };
     let (live, services) = (live::memory(), Arc::new(services));
     let engine = match worker.lease_ms.map(Duration::from_millis) {

@@ -23,8 +23,10 @@ use exile_engine::span::NoTrace;
 use exile_engine::tool::ToolRegistry;
 use exile_nodes::providers::mock::{Mock, Script};
 use exile_server::app::{App, Settings};
-use exile_server::config::Environment;
+use exile_server::config::{Currency, Environment};
+use exile_server::ledger::{Ledger, Money, QuotaFile, Rules, Shared};
 use exile_server::library::Current;
+use exile_server::metrics::Metrics;
 use exile_server::routes;
 use exile_server::store::{Role, Store};
 use serde_json::{Value, json};
@@ -124,6 +126,11 @@ impl Exile {
     /// The next process: what this one was doing ends in the middle, and the file is opened again.
     pub(super) async fn after_death(self) -> Self {
         self.serving.abort();
+        self.next_process().await
+    }
+
+    /// The next process opens the file although this one is not quite gone.
+    pub(super) async fn next_process(&self) -> Self {
         let (environment, catalog) = (self.app.settings.environment, self.app.catalog.clone());
         let stop = CancellationToken::new();
         let (app, serving) = serve(&self.home, catalog, environment, &stop).await;
@@ -144,6 +151,8 @@ impl Exile {
             library,
             catalog,
             env: self.app.env.clone(),
+            ledger: self.app.ledger.clone(),
+            metrics: self.app.metrics.clone(),
             trace: self.app.trace.clone(),
             settings: Settings {
                 environment: Environment::Development,
@@ -312,21 +321,32 @@ async fn serve(
     environment: Environment,
     stop: &CancellationToken,
 ) -> (Arc<App>, Arc<JoinHandle<()>>) {
-    let library = Current::new(Library::load(&home.path().join("graphs"), &catalog));
     let env = Arc::new(SystemEnv::new());
     let store = Store::open(&home.path().join("exile.db"), env.clone()).await.unwrap();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let rules = Rules {
+        quotas: QuotaFile::default(),
+        money: Money::new(&Currency::default()),
+        zone: jiff::tz::TimeZone::UTC,
+        catalogue: catalog.models.catalogue().clone(),
+    };
+    let ledger = Ledger::open(store.clone(), env.clone(), metrics.clone(), rules).await.unwrap();
+    let models = Models::clone(&catalog.models).with_meter(Arc::new(Shared(ledger.clone())));
+    let catalog = Catalog { models: Arc::new(models), ..catalog };
+    let library = Current::new(Library::load(&home.path().join("graphs"), &catalog));
     let services = Services {
         env: env.clone(),
         models: catalog.models.clone(),
         tools: catalog.tools.clone(),
         trace: Arc::new(NoTrace),
+        observer: metrics.clone(),
     };
     let journal = Arc::new(store.clone());
     let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
     let serving = tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
     let settings = Settings { environment, default_graph: "chat".into() };
     let trace = Arc::new(NoTrace);
-    let app = App { store, engine, library, catalog, env, trace, settings };
+    let app = App { store, engine, library, catalog, env, ledger, metrics, trace, settings };
     (Arc::new(app), Arc::new(serving))
 }
 

@@ -10,6 +10,7 @@ mod fixture;
 mod flows;
 mod health;
 mod idempotency;
+mod money;
 mod openai;
 mod runs;
 mod second;

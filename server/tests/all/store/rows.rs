@@ -150,7 +150,7 @@ async fn a_run_row_follows_its_records() {
     store.append(&lease, &Batch { after: 5, records, ..Batch::default() }).await.unwrap();
     let run = store.run(&owner, &RunId::from("run_1")).await.unwrap().unwrap();
     assert_eq!((run.status, run.first, run.last), (RunStatus::Failed, 3, 8));
-    assert_eq!(run.usage, Usage { input: 30, cached: 10, output: 20, reasoning: 5 });
+    assert_eq!(run.usage, Usage { input: 30, cached: 10, written: 0, output: 20, reasoning: 5 });
     assert_eq!(run.error.unwrap().code, "provider_unavailable");
     assert_eq!(run.ended_at.map(jiff::Timestamp::as_millisecond), Some(1_767_225_800_000));
 }

@@ -49,7 +49,7 @@ fn fact_25_usage_is_cumulative_and_input_counts_the_cache() {
             "usage": { "output_tokens": 5, "output_tokens_details": { "thinking_tokens": 3 } } }),
         json!({ "type": "message_stop" }),
     ]);
-    let expected = Usage { input: 1110, cached: 100, output: 5, reasoning: 3 };
+    let expected = Usage { input: 1110, cached: 100, written: 1000, output: 5, reasoning: 3 };
     assert_eq!((reply.usage, reply.finish), (Some(expected), Finish::Stop));
     assert_eq!((reply.id.as_deref(), &*reply.model), (Some("m1"), "claude"));
 }

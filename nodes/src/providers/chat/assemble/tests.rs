@@ -156,7 +156,7 @@ fn fact_03_usage_on_a_chunk_of_its_own_or_on_the_last() {
     let usage = json!({ "prompt_tokens": 9, "completion_tokens": 4,
         "prompt_tokens_details": { "cached_tokens": 8 },
         "completion_tokens_details": { "reasoning_tokens": 3 } });
-    let expected = Some(Usage { input: 9, cached: 8, output: 4, reasoning: 3 });
+    let expected = Some(Usage { input: 9, cached: 8, written: 0, output: 4, reasoning: 3 });
     let own = assemble(&[
         json!({ "choices": [{ "delta": { "content": "hi" } }], "usage": null }),
         json!({ "choices": [{ "delta": {}, "finish_reason": "stop" }], "usage": null }),
@@ -280,4 +280,59 @@ fn a_whole_reply_reads_like_one_chunk() {
         "content": "7", "tool_calls": null }, "finish_reason": "stop" }],
         "usage": { "prompt_tokens": 1, "completion_tokens": 1 } })]);
     assert_eq!((reply.content.as_str(), reply.finish), ("7", Finish::Stop));
+}
+
+/// Shapes as providers send them, and what the tokens cost at a price of 2 for a million tokens of
+/// input, 0.5 from the cache, 2.5 into it and 8 of output, worked out by hand.
+#[test]
+fn every_shape_of_usage_costs_what_it_does_and_counts_nothing_twice() {
+    let price: exile_engine::model::price::Price = serde_json::from_value(
+        json!({ "currency": "USD", "input": 2, "cached": 0.5, "cache_write": 2.5, "output": 8 }),
+    )
+    .unwrap();
+    let cases = [
+        // OpenAI: all within. 936 × 2 + 64 × 0.5 + 300 × 8.
+        (
+            json!({ "prompt_tokens": 1000, "completion_tokens": 300, "total_tokens": 1300,
+            "prompt_tokens_details": { "cached_tokens": 64, "audio_tokens": 0 },
+            "completion_tokens_details": { "reasoning_tokens": 200 } }),
+            4304,
+        ),
+        // OpenAI with a cache that is paid for. 836 × 2 + 64 × 0.5 + 100 × 2.5 + 300 × 8.
+        (
+            json!({ "prompt_tokens": 1000, "completion_tokens": 300, "total_tokens": 1300,
+            "prompt_tokens_details": { "cached_tokens": 64, "cache_write_tokens": 100 } }),
+            4354,
+        ),
+        // DeepSeek: hit and miss beside it. 8 × 2 + 640 × 0.5 + 20 × 8.
+        (
+            json!({ "prompt_tokens": 648, "completion_tokens": 20, "total_tokens": 668,
+            "prompt_cache_hit_tokens": 640, "prompt_cache_miss_tokens": 8,
+            "completion_tokens_details": { "reasoning_tokens": 12 } }),
+            496,
+        ),
+        // Gemini's compatible endpoint: thoughts in the sum alone. 100 × 2 + (10 + 90) × 8.
+        (json!({ "prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 200 }), 1000),
+        // xAI: reasoning beside the answer. 68 × 2 + 32 × 0.5 + (10 + 90) × 8.
+        (
+            json!({ "prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 200,
+            "prompt_tokens_details": { "cached_tokens": 32 },
+            "completion_tokens_details": { "reasoning_tokens": 90 } }),
+            952,
+        ),
+        // Mistral: audio beside the request. (11 + 375 - 9) × 2 + 9 × 0.5 + 15 × 8 = 878.5.
+        (
+            json!({ "prompt_tokens": 11, "completion_tokens": 15, "total_tokens": 401,
+            "prompt_tokens_details": { "audio_tokens": 375, "cached_tokens": 9 } }),
+            879,
+        ),
+        // Groq, llama.cpp, vLLM: nothing but counts. 7 × 2 + 3 × 8.
+        (json!({ "prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10 }), 38),
+    ];
+    for (shape, cost) in cases {
+        let usage = usage(&shape).unwrap();
+        assert_eq!(price.of(usage, 1_000_000), cost, "{shape}: {usage:?}");
+        assert!(usage.cached + usage.written <= usage.input, "{usage:?}");
+        assert!(usage.reasoning <= usage.output, "{usage:?}");
+    }
 }

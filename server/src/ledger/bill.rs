@@ -1,0 +1,263 @@
+//! The bill of one call: a line for each model that it asked.
+//!
+//! Invariants:
+//! - An attempt that began is settled once: by its answer, its fault, or by whoever drops the bill.
+//! - Lines are written when the bill is dropped, which is before anybody learns how the call ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use exile_engine::model::meter::{Bill, Exceeded, Payer, Size, Tally};
+use exile_engine::model::price::{Micros, Price};
+use exile_engine::model::{Delta, ModelRef, ProviderFault, Usage};
+
+use super::counters::{Settled, Take};
+use super::quota::{Limit, Unit};
+use super::{BUDGETED, Ledger, Name};
+use crate::metrics::Attempt;
+use crate::store::{CANCELLED, OK, OPEN, UsageRow};
+
+/// One call's.
+pub(super) struct Open {
+    ledger: Arc<Ledger>,
+    payer: Payer,
+    name: Option<Name>,
+    lines: Vec<UsageRow>,
+    going: Option<Going>,
+    /// The line of the model that was asked last.
+    last: usize,
+}
+
+/// An attempt on its way.
+struct Going {
+    line: usize,
+    /// On the monotonic clock.
+    began: Duration,
+    first: Option<Duration>,
+    pieces: u64,
+    size: Size,
+    said: Tally,
+    /// What it costs, and at which rate.
+    price: Option<(Price, Micros)>,
+    taken: Vec<Take>,
+}
+
+/// How an attempt ended.
+enum End {
+    /// With an answer; tokens, if somebody counted them.
+    Answered(Option<Usage>),
+    Failed(&'static str),
+    Left,
+}
+
+impl Open {
+    pub(super) fn new(ledger: Arc<Ledger>, payer: Payer) -> Self {
+        Self { ledger, payer, name: None, lines: Vec::new(), going: None, last: 0 }
+    }
+
+    /// The line of a model, which is made if it is new.
+    fn line(&mut self, model: &ModelRef) -> usize {
+        let known =
+            |line: &UsageRow| *line.provider == *model.provider && *line.model == *model.model;
+        if let Some(place) = self.lines.iter().position(known) {
+            return place;
+        }
+        let Payer { owner, key, business, graph, run } = self.payer.clone();
+        let (usage, cost, first_ms, estimated, last) = Default::default();
+        self.lines.push(UsageRow {
+            id: self.ledger.env.uuid().simple().to_string(),
+            at_ms: self.ledger.env.now().as_millisecond(),
+            owner,
+            key,
+            provider: model.provider.to_string(),
+            model: model.model.to_string(),
+            business,
+            graph,
+            run,
+            usage,
+            cost,
+            currency: self.ledger.money.unit().to_owned(),
+            took_ms: 0,
+            first_ms,
+            attempts: 0,
+            outcome: OPEN.to_owned(),
+            estimated,
+            last,
+        });
+        self.lines.len() - 1
+    }
+
+    /// What has to be taken for an attempt that may come to `usage` and `cost`.
+    fn takes(&self, limits: &[Limit], model: &ModelRef, usage: Usage, cost: Micros) -> Vec<Take> {
+        let now = self.ledger.env.now();
+        let asked =
+            |line: &UsageRow| *line.provider == *model.provider && *line.model == *model.model;
+        let again = self.lines.iter().any(asked);
+        let take = |limit: &Limit| {
+            let counter = limit.counter.clone();
+            let counted = match counter.kind {
+                // A call is one request of whoever makes it, and one of each model that it asks.
+                super::quota::Kind::Model => again,
+                _ => !self.lines.is_empty(),
+            };
+            let amount = match counter.unit {
+                Unit::Requests if counted => return None,
+                Unit::Requests => 1,
+                Unit::Tokens => usage.input.saturating_add(usage.output),
+                Unit::Money => cost,
+            };
+            let window = counter.per.window(now, &self.ledger.zone);
+            Some(Take { limit: limit.rate.amount(counter.unit), counter, window, amount })
+        };
+        limits.iter().filter_map(take).collect()
+    }
+
+    /// Ends the attempt that is on its way, if one is.
+    fn settle(&mut self, end: &End) {
+        let Some(going) = self.going.take() else { return };
+        let Some(line) = self.lines.get_mut(going.line) else { return };
+        let took = self.ledger.env.monotonic().saturating_sub(going.began);
+        let guess = || Usage {
+            input: going.size.input.about(),
+            output: going.said.about(),
+            ..Usage::default()
+        };
+        let (usage, estimated, outcome) = match end {
+            End::Answered(Some(usage)) => (*usage, false, OK),
+            End::Answered(None) => (guess(), true, OK),
+            // Whoever said something has worked for it; who refused at once, has not.
+            End::Failed(code) if going.pieces > 0 => (guess(), true, *code),
+            End::Failed(code) => (Usage::default(), false, *code),
+            End::Left => (guess(), true, CANCELLED),
+        };
+        let cost = going.price.as_ref().map(|(price, rate)| price.of(usage, *rate));
+        line.usage += usage;
+        line.cost = if line.attempts == 1 { cost } else { line.cost.zip(cost).map(|(a, b)| a + b) };
+        line.took_ms += millis(took);
+        line.first_ms = going.first.map(|first| millis(first.saturating_sub(going.began)));
+        line.estimated |= estimated;
+        outcome.clone_into(&mut line.outcome);
+        let settled = going.taken.into_iter().map(|take| {
+            let spent = match take.counter.unit {
+                Unit::Requests => take.amount,
+                Unit::Tokens => usage.input.saturating_add(usage.output),
+                Unit::Money => cost.unwrap_or(0),
+            };
+            Settled { counter: take.counter, window: take.window, taken: take.amount, spent }
+        });
+        self.ledger.counters.settle(settled.collect());
+        self.ledger.metrics.attempt(&Attempt {
+            embeds: going.size.embeds,
+            provider: &line.provider,
+            model: &line.model,
+            graph: line.graph.as_deref().unwrap_or_default(),
+            error: if outcome == OK { "" } else { outcome },
+            took,
+            first: going.first.map(|first| first.saturating_sub(going.began)),
+            pieces: going.pieces,
+            images: going.size.input.images() > 0,
+            usage,
+            cost: cost.map(|cost| (cost, self.ledger.money.unit())),
+        });
+    }
+}
+
+#[async_trait]
+impl Bill for Open {
+    async fn reserve(
+        &mut self,
+        model: &ModelRef,
+        size: Size,
+    ) -> Result<Option<u32>, ProviderFault> {
+        let ledger = self.ledger.clone();
+        let limits = ledger.limits(&self.payer, &mut self.name, Some(model)).await?;
+        let budgeted = limits.iter().any(|limit| limit.counter.unit != Unit::Requests);
+        let card = ledger.catalogue.card(model);
+        let output = if budgeted {
+            let most = card.output.as_ref().and_then(|cell| u32::try_from(cell.value).ok());
+            Some(size.output.unwrap_or_else(|| BUDGETED.min(most.unwrap_or(BUDGETED))))
+        } else {
+            size.output
+        };
+        let reserve = Usage {
+            input: size.input.at_most(),
+            output: output.unwrap_or(0).into(),
+            ..Usage::default()
+        };
+        let price = card.prices.as_ref();
+        let price = price.and_then(|cell| Price::valid(&cell.value, ledger.env.now())).cloned();
+        let price = price.and_then(|price| ledger.money.rate(&price).map(|rate| (price, rate)));
+        let cost = price.as_ref().map(|(price, rate)| price.of(reserve, *rate));
+        if cost.is_none() && limits.iter().any(|limit| limit.counter.unit == Unit::Money) {
+            let unit = ledger.money.unit();
+            let detail = format!(
+                "a quota of money needs to know what it costs: write `prices` of {model} in {unit} \
+                 under `catalogue` in exile.yaml, or the rate of their currency under `currency`"
+            );
+            return Err(ProviderFault::NotSent { detail });
+        }
+        let takes = self.takes(&limits, model, reserve, cost.unwrap_or(0));
+        ledger.take(&takes, &limits).await?;
+        let line = self.line(model);
+        self.last = line;
+        let row = &mut self.lines[line];
+        row.attempts += 1;
+        ledger.opened(row, reserve, cost);
+        let began = ledger.env.monotonic();
+        let (first, said, pieces) = Default::default();
+        self.going = Some(Going { line, began, first, pieces, size, said, price, taken: takes });
+        Ok(output.filter(|_| budgeted))
+    }
+
+    fn piece(&mut self, delta: &Delta) {
+        let Some(going) = &mut self.going else { return };
+        if going.pieces == 0 {
+            going.first = Some(self.ledger.env.monotonic());
+        }
+        going.pieces += 1;
+        match delta {
+            Delta::Text(text) | Delta::Reasoning(text) | Delta::Refusal(text) => {
+                going.said.text(text);
+            }
+        }
+    }
+
+    fn answered(&mut self, usage: Option<Usage>) {
+        self.settle(&End::Answered(usage));
+    }
+
+    fn failed(&mut self, fault: &ProviderFault) {
+        self.settle(&End::Failed(fault.code()));
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.settle(&End::Left);
+        let last = self.last;
+        for (place, mut line) in std::mem::take(&mut self.lines).into_iter().enumerate() {
+            line.last = place == last;
+            self.ledger.closed(line);
+        }
+    }
+}
+
+/// What is told of a quota that has nothing left.
+pub(super) fn exceeded(limit: &Limit, take: &Take, reserved: bool, now_ms: i64) -> Exceeded {
+    let ms = |span: i64| u64::try_from(span).unwrap_or(0);
+    let kind = limit.counter.kind.as_str();
+    Exceeded {
+        of: format!("{kind} {}", limit.name),
+        unit: limit.counter.unit.as_str().to_owned(),
+        limit: limit.rate.to_string(),
+        amount: limit.rate.whole(),
+        window_s: ms(take.window.to_ms - take.window.from_ms) / 1000,
+        // What others hold may come back at any time.
+        retry_after_ms: if reserved { 1000 } else { ms(take.window.to_ms - now_ms) },
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

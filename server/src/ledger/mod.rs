@@ -1,0 +1,385 @@
+//! Who spends how much: quotas are taken from before a call to a model and settled after it, and
+//! every call leaves a row.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `quota.rs` | quotas as written, and which of them somebody takes from |
+//! | `counters.rs` | what is counted on, and the trait that replicas will share |
+//! | `bill.rs` | one call, from its reserve to its row |
+//! | `money.rs` | currencies |
+//!
+//! Invariants:
+//! - A counter that is new to this process begins with what the rows of its window come to.
+//! - A call that goes on for longer than [`FLUSH`] has a row already, with its reserve: if the
+//!   process is killed, that is what it counts as.
+
+mod bill;
+mod counters;
+mod money;
+mod quota;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use exile_engine::env::Env;
+use exile_engine::model::card::Catalogue;
+use exile_engine::model::meter::{Bill, Exceeded, Meter, Payer};
+use exile_engine::model::price::Micros;
+use exile_engine::model::{ModelRef, ProviderFault, Usage};
+use jiff::tz::TimeZone;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::store::{Grouping, Spending, Store, StoreError, UsageFilter, UsageRow};
+use counters::{Counter, Counters, Memory, Take, Taken, Window};
+pub use money::Money;
+pub use quota::{Allowance, Every, Kind, QuotaFile, Unit};
+use quota::{Limit, Taker, limits};
+
+/// Most tokens of an answer of a budgeted call that does not say how many it wants.
+const BUDGETED: u32 = 4096;
+
+/// How long a row waits at most until it is written, and a call until it has one.
+const FLUSH: Duration = Duration::from_millis(90);
+
+/// How long is waited after rows could not be written.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Names of a user and a key, of which callers have the ids.
+#[derive(Clone, Debug)]
+struct Name {
+    user: Arc<str>,
+    key: Option<Arc<str>>,
+}
+
+/// The books of an installation.
+pub struct Ledger {
+    store: Store,
+    env: Arc<dyn Env>,
+    catalogue: Catalogue,
+    metrics: Arc<Metrics>,
+    money: Money,
+    zone: TimeZone,
+    /// Those of `exile.yaml`, which nobody else may change.
+    file: QuotaFile,
+    /// All that apply.
+    quotas: RwLock<Arc<QuotaFile>>,
+    counters: Arc<dyn Counters>,
+    names: Mutex<HashMap<String, Arc<str>>>,
+    /// Calls that go on, by the ids of their rows; `true`: the row is written.
+    going: Mutex<HashMap<String, (UsageRow, bool)>>,
+    wake: Notify,
+}
+
+/// What a ledger is kept by.
+pub struct Rules {
+    /// Quotas of `exile.yaml`.
+    pub quotas: QuotaFile,
+    /// Currencies.
+    pub money: Money,
+    /// For days and months.
+    pub zone: TimeZone,
+    /// Prices.
+    pub catalogue: Catalogue,
+}
+
+/// The lock guards whole values: nothing panics while it is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ledger {
+    /// Opens the books.
+    ///
+    /// # Errors
+    /// The quotas that were set over the API cannot be read.
+    pub async fn open(
+        store: Store,
+        env: Arc<dyn Env>,
+        metrics: Arc<Metrics>,
+        rules: Rules,
+    ) -> Result<Arc<Self>, StoreError> {
+        let Rules { quotas: file, money, zone, catalogue } = rules;
+        let ledger = Self {
+            store,
+            env,
+            catalogue,
+            metrics,
+            money,
+            zone,
+            quotas: RwLock::new(Arc::new(file.clone())),
+            file,
+            counters: Arc::new(Memory::default()),
+            names: Mutex::default(),
+            going: Mutex::default(),
+            wake: Notify::new(),
+        };
+        ledger.read_quotas().await?;
+        Ok(Arc::new(ledger))
+    }
+
+    /// All quotas that apply.
+    #[must_use]
+    pub fn quotas(&self) -> Arc<QuotaFile> {
+        self.quotas.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether `exile.yaml` has this one.
+    #[must_use]
+    pub fn is_in_file(&self, kind: Kind, name: &str) -> bool {
+        self.file.of(kind).contains_key(name)
+    }
+
+    /// What is counted in.
+    #[must_use]
+    pub fn currency(&self) -> &str {
+        self.money.unit()
+    }
+
+    /// The zone of days and months.
+    #[must_use]
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
+    /// Sets a quota; `None` takes it away. `false`: there was none.
+    pub async fn set_quota(
+        &self,
+        kind: Kind,
+        name: &str,
+        allowance: Option<&Allowance>,
+    ) -> Result<bool, StoreError> {
+        let known = match allowance {
+            Some(allowance) => {
+                let body = serde_json::to_value(allowance);
+                let body = body.map_err(|error| StoreError::unreadable("a quota", error))?;
+                self.store.put_quota(kind.as_str(), name, &body).await?;
+                true
+            }
+            None => self.store.delete_quota(kind.as_str(), name).await?,
+        };
+        self.read_quotas().await?;
+        Ok(known)
+    }
+
+    async fn read_quotas(&self) -> Result<(), StoreError> {
+        let mut all = self.file.clone();
+        for (kind, name, body) in self.store.quotas().await? {
+            let Some(kind) = Kind::ALL.into_iter().find(|known| known.as_str() == kind) else {
+                return Err(StoreError::unreadable("kind of a quota", kind));
+            };
+            let allowance: Allowance = serde_json::from_value(body)
+                .map_err(|error| StoreError::unreadable("a quota", error))?;
+            all.of_mut(kind).entry(name).or_insert(allowance);
+        }
+        *self.quotas.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
+        Ok(())
+    }
+
+    /// Whether whoever pays has something left of everything that does not depend on the model.
+    ///
+    /// # Errors
+    /// A quota is used up, or cannot be looked up.
+    pub async fn check(&self, payer: &Payer) -> Result<(), Refused> {
+        let limits = self.limits(payer, &mut None, None).await?;
+        let now = self.env.now();
+        let take = |limit: &Limit| {
+            let (counter, amount) = (limit.counter.clone(), 0);
+            let window = counter.per.window(now, &self.zone);
+            Take { limit: limit.rate.amount(counter.unit), counter, window, amount }
+        };
+        let takes: Vec<Take> = limits.iter().map(take).collect();
+        self.take(&takes, &limits).await
+    }
+
+    /// The limits that a call takes from.
+    async fn limits(
+        &self,
+        payer: &Payer,
+        name: &mut Option<Name>,
+        model: Option<&ModelRef>,
+    ) -> Result<Vec<Limit>, Refused> {
+        let quotas = self.quotas();
+        if Kind::ALL.into_iter().all(|kind| quotas.of(kind).is_empty()) {
+            return Ok(Vec::new());
+        }
+        let name = match name {
+            Some(name) => name,
+            none => none.insert(self.name(payer).await?),
+        };
+        let model = model.map(ToString::to_string);
+        let key = payer.key.as_deref();
+        let taker = Taker {
+            user: (payer.owner.as_str(), &name.user),
+            key: key.map(|id| (id, name.key.as_deref().unwrap_or(id))),
+            business: payer.business.as_deref(),
+            model: model.as_deref(),
+        };
+        Ok(limits(&quotas, &taker))
+    }
+
+    /// The names that belong to ids; they never change.
+    async fn name(&self, payer: &Payer) -> Result<Name, StoreError> {
+        let known = |id: &str| lock(&self.names).get(id).cloned();
+        let owner = payer.owner.as_str();
+        let user = if let Some(name) = known(owner) {
+            name
+        } else {
+            let user = self.store.user(&payer.owner).await?;
+            self.named(owner, user.as_ref().map_or(owner, |user| &user.name))
+        };
+        let key = match payer.key.as_deref() {
+            None => None,
+            Some(id) => Some(if let Some(name) = known(id) {
+                name
+            } else {
+                let name = self.store.key_name(id).await?;
+                self.named(id, name.as_deref().unwrap_or(id))
+            }),
+        };
+        Ok(Name { user, key })
+    }
+
+    fn named(&self, id: &str, name: &str) -> Arc<str> {
+        let name: Arc<str> = name.into();
+        lock(&self.names).insert(id.to_owned(), name.clone());
+        name
+    }
+
+    /// Takes all or nothing of what `limits` say.
+    async fn take(&self, takes: &[Take], limits: &[Limit]) -> Result<(), Refused> {
+        loop {
+            match self.counters.take(takes).await? {
+                Taken::All => return Ok(()),
+                Taken::Unknown(places) => {
+                    for take in places.into_iter().filter_map(|place| takes.get(place)) {
+                        self.begin(&take.counter, take.window).await?;
+                    }
+                }
+                Taken::Exhausted { place, reserved } => {
+                    let take = &takes[place];
+                    let of = |limit: &&Limit| limit.counter == take.counter;
+                    let Some(limit) = limits.iter().find(of) else { return Ok(()) };
+                    self.metrics.refused(limit.counter.kind.as_str(), limit.counter.unit.as_str());
+                    let now_ms = self.env.now().as_millisecond();
+                    let exceeded = bill::exceeded(limit, take, reserved, now_ms);
+                    return Err(Refused::Exceeded(Box::new(exceeded)));
+                }
+            }
+        }
+    }
+
+    /// Begins a counter with what the rows of its window come to.
+    async fn begin(&self, counter: &Counter, window: Window) -> Result<(), StoreError> {
+        self.store.flush_usage().await?;
+        let mut filter =
+            UsageFilter { from_ms: window.from_ms, to_ms: window.to_ms, ..UsageFilter::default() };
+        let subject = Some(counter.subject.to_string());
+        match counter.kind {
+            Kind::User => filter.owner = Some(counter.subject.as_ref().into()),
+            Kind::Key => filter.key = subject,
+            Kind::Business => filter.business = subject,
+            Kind::Model => filter.model = subject,
+        }
+        let mut spent = Spending::default();
+        for slot in self.store.usage(&filter, Grouping::default()).await? {
+            spent += slot.spending;
+        }
+        let spent = match (counter.unit, counter.kind) {
+            (Unit::Requests, Kind::Model) => spent.calls,
+            (Unit::Requests, _) => spent.requests,
+            (Unit::Tokens, _) => spent.usage.input + spent.usage.output,
+            (Unit::Money, _) => spent.cost,
+        };
+        self.counters.begin(counter, window, spent).await
+    }
+
+    /// A model is being asked: what is reserved for it.
+    fn opened(&self, line: &UsageRow, reserve: Usage, cost: Option<Micros>) {
+        let mut row = line.clone();
+        row.usage += reserve;
+        row.cost = row.cost.or(Some(0)).zip(cost).map(|(spent, cost)| spent + cost);
+        (row.estimated, row.last) = (true, true);
+        lock(&self.going).insert(row.id.clone(), (row, false));
+        self.wake.notify_one();
+    }
+
+    /// A call is over.
+    fn closed(&self, line: UsageRow) {
+        lock(&self.going).remove(&line.id);
+        self.store.note_usage(line);
+        self.wake.notify_one();
+    }
+
+    /// Writes every row that waits, and one for every call that goes on and has none.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        for (row, written) in lock(&self.going).values_mut() {
+            if !std::mem::replace(written, true) {
+                self.store.note_usage(row.clone());
+            }
+        }
+        self.store.flush_usage().await
+    }
+
+    /// Writes rows as they come, until told to stop; then once more.
+    pub async fn serve(self: Arc<Self>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = stop.cancelled() => break,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(FLUSH) => {}
+                () = stop.cancelled() => break,
+            }
+            if let Err(error) = self.flush().await {
+                tracing::warn!(%error, "usage could not be written; tries again");
+                self.wake.notify_one();
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN) => {}
+                    () = stop.cancelled() => break,
+                }
+            }
+        }
+        if let Err(error) = self.flush().await {
+            tracing::error!(%error, "the last usage could not be written");
+        }
+    }
+}
+
+/// [`Meter`] of a ledger that is shared.
+pub struct Shared(pub Arc<Ledger>);
+
+impl Meter for Shared {
+    fn open(&self, payer: &Payer) -> Box<dyn Bill> {
+        Box::new(bill::Open::new(self.0.clone(), payer.clone()))
+    }
+}
+
+/// Why a call may not be made.
+#[derive(Debug)]
+pub enum Refused {
+    /// A quota is used up.
+    Exceeded(Box<Exceeded>),
+    /// The rows that tell cannot be read.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Refused> for ProviderFault {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Exceeded(exceeded) => Self::QuotaExceeded(exceeded),
+            Refused::Store(error) => {
+                Self::NotSent { detail: format!("its quotas cannot be looked up: {error}") }
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What currencies are worth in the one that this installation counts in.
+
+use std::collections::BTreeMap;
+
+use exile_engine::model::price::{Micros, Price, micros};
+
+use crate::config::Currency;
+
+/// Rates of exchange.
+#[derive(Clone, Debug)]
+pub struct Money {
+    unit: String,
+    rates: BTreeMap<String, Micros>,
+}
+
+impl Money {
+    /// Those of a configuration.
+    #[must_use]
+    pub fn new(currency: &Currency) -> Self {
+        let rates = currency.rates.iter().map(|(name, rate)| (name.clone(), micros(*rate)));
+        Self { unit: currency.unit.clone(), rates: rates.collect() }
+    }
+
+    /// What is counted in, e.g. `CNY`.
+    #[must_use]
+    pub fn unit(&self) -> &str {
+        &self.unit
+    }
+
+    /// What one unit of the price's currency is worth, in millionths; `None`: nobody said. Nothing
+    /// costs nothing in every currency.
+    #[must_use]
+    pub fn rate(&self, price: &Price) -> Option<Micros> {
+        let free = [price.input, price.output].into_iter().all(|price| micros(price) == 0);
+        if price.currency == self.unit || free {
+            return Some(1_000_000);
+        }
+        self.rates.get(&price.currency).copied()
+    }
+}

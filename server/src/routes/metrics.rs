@@ -1,0 +1,36 @@
+//! `/metrics`: what Prometheus reads.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::access::Caller;
+use crate::app::App;
+use crate::metrics::CONTENT_TYPE;
+use crate::problem::Problem;
+
+/// This file's routes.
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(metrics))
+}
+
+/// Figures of this process, in the text format of Prometheus. For administrators and keys with the
+/// scope `metrics`.
+#[utoipa::path(
+    get, path = "/metrics", tag = "health",
+    responses((status = 200, body = String, content_type = "text/plain")),
+)]
+async fn metrics(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+) -> Result<impl IntoResponse, Problem> {
+    if !caller.measures() {
+        return Err(Problem::Forbidden("the role admin, or a key with the scope metrics"));
+    }
+    let text = app.metrics.text().map_err(|error| Problem::Internal(error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
+}

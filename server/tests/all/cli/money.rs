@@ -1,0 +1,101 @@
+//! Quotas and usage through the binary: what goes upstream, what is there after a restart, and what
+//! the command line shows.
+
+use serde_json::{Value, json};
+
+use super::installation::Installation;
+use super::upstream::{Say, Upstream};
+
+const PATH: &str = "/v1/chat/completions";
+
+fn lab(upstream: &Upstream, more: &str) -> Installation {
+    let config = format!(
+        "models:\n  default: {{ development: lab/m }}\n\
+         providers:\n  lab: {{ base_url: {}/v1, retries: 0 }}\n{more}",
+        upstream.url
+    );
+    Installation::bare().with("exile.yaml", &config)
+}
+
+fn hello(model: &str) -> String {
+    json!({ "model": model, "messages": [{ "role": "user", "content": "hi" }] }).to_string()
+}
+
+/// The upstream counts 5 tokens of a request and 2 of an answer, 100 USD a million: 0.0007 USD, or
+/// 0.00497 CNY.
+const RULES: &str = "
+timezone: Asia/Shanghai
+currency: { unit: CNY, USD: 7.10 }
+catalogue: { lab/m: { prices: [{ currency: USD, input: 100, output: 100 }] } }
+quotas: { user: { '*': { money: 0.01/month } }, model: { lab/*: { tokens: 1000000/day } } }
+";
+
+#[test]
+fn money_is_counted_to_the_millionth_and_over_a_restart() {
+    let upstream = Upstream::start(|_| Say::Text("here"));
+    let place = lab(&upstream, RULES);
+    let server = place.serve();
+    for _ in 0..2 {
+        assert_eq!(server.ask("POST", PATH, &hello("lab/m")).status, 200);
+    }
+    let limited: Value = serde_json::from_str(&upstream.all()[0].body).unwrap();
+    assert_eq!(limited["max_tokens"], 4096, "no more than is reserved");
+    let of_file = server.ask("PUT", "/api/quotas/user/*", "{}");
+    assert_eq!((of_file.status, &of_file.json()["code"]), (409, &json!("in_file")));
+    // Told to end at once, it writes down the last call first; the next process counts on.
+    assert_eq!(server.terminate().code, 0);
+    let server = place.serve();
+    assert_eq!(server.ask("POST", PATH, &hello("lab/m")).status, 200, "0.00994 is less than 0.01");
+    let refused = server.ask("POST", PATH, &hello("lab/m"));
+    assert_eq!((refused.status, upstream.all().len()), (429, 3), "{refused:?}");
+    let run = json!({ "graph": "chat", "input": { "messages": "hi" } });
+    assert_eq!(server.ask("POST", "/api/runs/wait", &run.to_string()).status, 429);
+    let shown = place.run(&["usage", "--by", "user,model", "--every", "day"]);
+    assert_eq!(shown.code, 0, "{}", shown.err);
+    for part in ["admin", "lab/m", "0.01491 CNY", "15", "6"] {
+        assert!(shown.out.contains(part), "{part} is not in\n{}", shown.out);
+    }
+    let whole = place.run(&["usage", "--json", "--by", "provider"]);
+    let whole: Value = serde_json::from_str(&whole.out).unwrap();
+    let row = &whole["items"][0];
+    assert_eq!(
+        json!([row["requests"], row["cost"], row["input_tokens"], row["unpriced"]]),
+        json!([3, 0.01491, 15, 0])
+    );
+}
+
+#[test]
+fn a_quota_of_money_needs_a_price() {
+    let upstream = Upstream::start(|_| Say::Text("here"));
+    let place = lab(&upstream, RULES);
+    let server = place.serve();
+    let refused = server.ask("POST", PATH, &hello("lab/other"));
+    assert_eq!(refused.status, 400, "{refused:?}");
+    let message = refused.json()["error"]["message"].to_string();
+    assert!(message.contains("`prices` of lab/other in CNY"), "{message}");
+    assert!(upstream.all().is_empty());
+}
+
+#[test]
+fn a_call_that_falls_back_has_a_row_for_each_model() {
+    let upstream = Upstream::start(|asked| {
+        if asked.body.contains("\"first\"") {
+            return Say::Plain(503, "{}".into());
+        }
+        Say::Text("here")
+    });
+    let more = "models: { either: { development: lab/first, fallback: [lab/second] } }\n";
+    let config =
+        format!("{more}providers: {{ lab: {{ base_url: '{}/v1', retries: 1 }} }}\n", upstream.url);
+    let place = Installation::bare().with("exile.yaml", &config);
+    let server = place.serve();
+    assert_eq!(server.ask("POST", PATH, &hello("either")).status, 200);
+    let usage = server.ask("GET", "/api/usage?by=model", "").json();
+    let rows: Vec<Value> = usage["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| json!([row["model"], row["requests"], row["errors"], row["input_tokens"]]))
+        .collect();
+    assert_eq!(rows, [json!(["lab/first", 0, 1, 0]), json!(["lab/second", 1, 0, 5])]);
+}

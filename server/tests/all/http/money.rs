@@ -1,0 +1,307 @@
+//! Quotas and usage through the router: what is taken, what is refused, what is written down.
+
+use axum::http::{Request, header};
+use serde_json::{Value, json};
+
+use super::fixture::{Answer, Exile, with_json};
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn hello(model: &str) -> Value {
+    json!({ "model": model, "messages": [{ "role": "user", "content": "hi" }] })
+}
+
+async fn ask(exile: &Exile, key: &str, body: Value) -> Answer {
+    exile.call_as(key, "POST", CHAT, Some(body)).await
+}
+
+async fn set(exile: &Exile, quota: &str, allowance: Value) {
+    let path = format!("/api/quotas/{quota}");
+    let answer = exile.call_as(&exile.admin, "PUT", &path, Some(allowance)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+/// Usage as the administrator reads it.
+async fn usage(exile: &Exile, query: &str) -> Vec<Value> {
+    let answer = exile.call_as(&exile.admin, "GET", &format!("/api/usage?{query}"), None).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.json()["items"].as_array().unwrap().clone()
+}
+
+/// Waits until a call that is held at the gate has taken its reserve: then it has a row.
+async fn until_a_call_is_open(exile: &Exile) {
+    while usage(exile, "by=model").await.is_empty() {
+        exile.app.ledger.flush().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn who_has_used_up_a_quota_is_told_when_there_is_more_and_others_go_on() {
+    let exile = Exile::start().await;
+    set(&exile, "user/alice", json!({ "requests": "2/day" })).await;
+    for _ in 0..2 {
+        assert_eq!(ask(&exile, &exile.alice, hello("mock/any")).await.status, 200);
+    }
+    let refused = ask(&exile, &exile.alice, hello("mock/any")).await;
+    assert_eq!(
+        (refused.status, refused.header("ratelimit-policy")),
+        (429, "\"requests\";q=2;w=86400")
+    );
+    assert_eq!(refused.json()["error"]["code"], "quota_exceeded");
+    let seconds: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=86_400).contains(&seconds), "{seconds}");
+    let left = refused.header("ratelimit");
+    let rest: u64 = left.strip_prefix("\"requests\";r=0;t=").unwrap().parse().unwrap();
+    assert!(rest.abs_diff(seconds) <= 1, "{left} beside {seconds}");
+    // Streams, embeddings, runs and messages are refused alike, and nothing of them is kept.
+    let mut streaming = hello("mock/any");
+    streaming["stream"] = json!(true);
+    assert_eq!(ask(&exile, &exile.alice, streaming).await.status, 429);
+    let texts = json!({ "model": "mock/any", "input": "hi" });
+    assert_eq!(exile.call("POST", "/v1/embeddings", Some(texts)).await.status, 429);
+    let run = json!({ "graph": "chat", "input": { "messages": "hi" } });
+    let problem = exile.call("POST", "/api/runs", Some(run)).await;
+    assert_eq!((problem.status, &problem.json()["code"]), (429, &json!("quota_exceeded")));
+    assert_eq!(problem.header("content-type"), "application/problem+json");
+    assert_eq!(
+        (&problem.json()["quota"]["of"], &problem.json()["quota"]["limit"]),
+        (&json!("user alice"), &json!("2/day"))
+    );
+    let conversation = exile.conversation("mock/any").await;
+    let said = json!({ "content": "hi" });
+    let problem = exile.call("POST", &format!("{conversation}/messages"), Some(said)).await;
+    assert_eq!(problem.status, 429, "{}", problem.text);
+    assert_eq!(exile.call("GET", "/api/runs", None).await.json()["items"], json!([]));
+    assert_eq!(ask(&exile, &exile.bob, hello("mock/any")).await.status, 200);
+    // More at once, and what was used counts.
+    set(&exile, "user/alice", json!({ "requests": "3/day" })).await;
+    assert_eq!(ask(&exile, &exile.alice, hello("mock/any")).await.status, 200);
+    assert_eq!(ask(&exile, &exile.alice, hello("mock/any")).await.status, 429);
+    let gone = exile.call_as(&exile.admin, "DELETE", "/api/quotas/user/alice", None).await;
+    assert_eq!(gone.status, 204);
+    assert_eq!(ask(&exile, &exile.alice, hello("mock/any")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_run_that_uses_up_a_quota_fails_with_it() {
+    let exile = Exile::serving(&[("twice", TWICE)]).await;
+    set(&exile, "user/*", json!({ "requests": "1/month" })).await;
+    let body = json!({ "graph": "twice", "input": { "messages": "hi" } });
+    let answer = exile.call("POST", "/api/runs/wait", Some(body)).await;
+    assert_eq!((answer.status, &answer.json()["code"]), (429, &json!("quota_exceeded")));
+    let rows = usage(&exile, "by=graph,run,user").await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(
+        (&rows[0]["graph"], &rows[0]["user"], &rows[0]["run"]),
+        (&json!("twice"), &json!("alice"), &answer.json()["run"])
+    );
+}
+
+const TWICE: &str = "
+graph: twice
+input: [messages]
+state: { messages: { reduce: messages } }
+nodes:
+  a: { kind: llm }
+  b: { kind: llm }
+edges: [{ from: START, to: a }, { from: a, to: b }, { from: b, to: END }]
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_calls_at_once_overshoot_a_budget_by_at_most_one_reserve() {
+    let exile = std::sync::Arc::new(Exile::start().await);
+    // A reserve is the input, of at most 20 tokens here, and 100 of the answer.
+    set(&exile, "user/alice", json!({ "tokens": "1000/day" })).await;
+    let mut body = hello("mock/any");
+    body["max_tokens"] = json!(100);
+    let calls = (0..200).map(|_| {
+        let (exile, body) = (exile.clone(), body.clone());
+        tokio::spawn(async move { ask(&exile, &exile.alice, body).await.status })
+    });
+    let calls: Vec<_> = calls.collect();
+    let mut answered = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            200 => answered += 1,
+            status => assert_eq!(status, 429),
+        }
+    }
+    let rows = usage(&exile, "by=user").await;
+    let count = |name: &str| rows[0][name].as_u64().unwrap();
+    assert_eq!((count("requests"), count("estimated")), (answered, 0));
+    let spent = count("input_tokens") + count("output_tokens");
+    assert!((1..1000 + 120).contains(&spent), "{spent}");
+    // Call after call the rest is used up, to less than one reserve beyond it.
+    while ask(&exile, &exile.alice, body.clone()).await.status == 200 {}
+    let rows = usage(&exile, "by=user").await;
+    let spent =
+        rows[0]["input_tokens"].as_u64().unwrap() + rows[0]["output_tokens"].as_u64().unwrap();
+    assert!((1000..1120).contains(&spent), "{spent}");
+}
+
+#[tokio::test]
+async fn while_others_hold_the_rest_of_a_budget_it_is_refused_for_a_moment() {
+    let exile = std::sync::Arc::new(Exile::start().await);
+    set(&exile, "business/sales", json!({ "tokens": "50/day" })).await;
+    let send = |exile: std::sync::Arc<Exile>| async move {
+        let request = Request::builder()
+            .method("POST")
+            .uri(CHAT)
+            .header("x-exile-business", "sales")
+            .header(header::AUTHORIZATION, format!("Bearer {}", exile.alice));
+        let mut body = hello("gate/any");
+        body["max_tokens"] = json!(100);
+        exile.send(with_json(request, Some(body))).await
+    };
+    let first = tokio::spawn(send(exile.clone()));
+    until_a_call_is_open(&exile).await;
+    let refused = send(exile.clone()).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
+    exile.gate.add_permits(1);
+    assert_eq!(first.await.unwrap().status, 200);
+    let rows = usage(&exile, "by=business,model").await;
+    assert_eq!(
+        (&rows[0]["business"], &rows[0]["model"], &rows[0]["estimated"]),
+        (&json!("sales"), &json!("gate/any"), &json!(1)),
+        "the gate does not count tokens"
+    );
+    exile.gate.add_permits(1);
+    assert_eq!(send(exile.clone()).await.status, 200, "what was not spent came back");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_has_a_row_and_gives_back_what_it_did_not_spend() {
+    let exile = std::sync::Arc::new(Exile::start().await);
+    set(&exile, "key/*", json!({ "tokens": "5000/month" })).await;
+    let call = {
+        let exile = exile.clone();
+        tokio::spawn(async move { ask(&exile, &exile.alice, hello("gate/any")).await.status })
+    };
+    until_a_call_is_open(&exile).await;
+    let open = usage(&exile, "by=model").await;
+    assert!(open[0]["output_tokens"] == 4096, "its reserve: {}", open[0]);
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    let rows = usage(&exile, "by=model").await;
+    assert_eq!((&rows[0]["cancelled"], &rows[0]["errors"]), (&json!(1), &json!(0)), "{}", rows[0]);
+    assert_eq!(rows[0]["output_tokens"], 0);
+    assert!(rows[0]["input_tokens"].as_u64().unwrap() > 0, "the provider has read it");
+    exile.gate.add_permits(2);
+    for _ in 0..2 {
+        assert_eq!(ask(&exile, &exile.alice, hello("gate/any")).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_ended_with_its_process_counts_as_its_reserve() {
+    let exile = std::sync::Arc::new(Exile::start().await);
+    set(&exile, "user/alice", json!({ "tokens": "4000/month" })).await;
+    let call = {
+        let exile = exile.clone();
+        tokio::spawn(async move { ask(&exile, &exile.alice, hello("gate/any")).await.status })
+    };
+    until_a_call_is_open(&exile).await;
+    // The next process opens the file while this one still hangs.
+    let next = exile.next_process().await;
+    let rows = usage(&next, "by=user").await;
+    assert_eq!((&rows[0]["lost"], &rows[0]["output_tokens"]), (&json!(1), &json!(4096)));
+    let refused = ask(&next, &next.alice, hello("mock/any")).await;
+    assert_eq!(refused.status, 429, "{}", refused.text);
+    call.abort();
+}
+
+#[tokio::test]
+async fn usage_is_put_together_by_anything_over_time() {
+    let exile = Exile::start().await;
+    for text in ["hi", "too fast", "half"] {
+        let body =
+            json!({ "model": "mock/any", "messages": [{ "role": "user", "content": text }] });
+        ask(&exile, &exile.alice, body).await;
+    }
+    exile.run("chat", json!({ "messages": "hi" })).await;
+    ask(&exile, &exile.bob, hello("mock/other")).await;
+    let all = usage(&exile, "").await;
+    assert_eq!((&all[0]["requests"], &all[0]["calls"]), (&json!(5), &json!(5)), "{}", all[0]);
+    let models = usage(&exile, "by=model").await;
+    let [any, other] = &models[..] else { panic!("{models:?}") };
+    assert_eq!(
+        (&any["model"], &any["calls"], &any["errors"]),
+        (&json!("mock/any"), &json!(4), &json!(2))
+    );
+    assert_eq!((&any["error_rate"], &other["error_rate"]), (&json!(0.5), &json!(0.0)));
+    assert_eq!(any["attempts"], 4, "the mock is asked once");
+    let providers = usage(&exile, "by=provider,user&every=day").await;
+    assert_eq!(providers.len(), 2, "{providers:?}");
+    assert!(providers.iter().all(|row| row["provider"] == "mock" && row["from"].is_string()));
+    assert_eq!(usage(&exile, "graph=chat").await[0]["calls"], 1);
+    assert_eq!(usage(&exile, "model=mock/o*").await[0]["calls"], 1);
+    assert_eq!(usage(&exile, "to=2020-01-01&from=2019-01-01").await, Vec::<Value>::new());
+    for every in ["minute", "hour", "month"] {
+        let rows = usage(&exile, &format!("every={every}")).await;
+        let calls: u64 = rows.iter().map(|row| row["calls"].as_u64().unwrap()).sum();
+        assert_eq!(calls, 5, "{every}");
+    }
+    // Others see their own alone.
+    let own = exile.call_as(&exile.bob, "GET", "/api/usage?by=user", None).await.json();
+    assert_eq!(
+        (&own["items"][0]["user"], own["items"].as_array().unwrap().len()),
+        (&json!("bob"), 1)
+    );
+    let others = exile.call_as(&exile.bob, "GET", "/api/usage?user=alice", None).await;
+    assert_eq!(others.status, 403);
+    for wrong in ["by=colour", "every=week", "from=yesterday", "colour=red"] {
+        let answer = exile.call("GET", &format!("/api/usage?{wrong}"), None).await;
+        assert_eq!(answer.status, 400, "{wrong}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn quotas_are_set_by_administrators_alone_and_say_what_is_wrong() {
+    let exile = Exile::start().await;
+    let put = async |path: &str, body: Value| {
+        let path = format!("/api/quotas/{path}");
+        exile.call_as(&exile.admin, "PUT", &path, Some(body)).await
+    };
+    let one = json!({ "requests": ["1/min", "10/day"] });
+    assert_eq!(put("model/mock/*", one.clone()).await.status, 200);
+    let cases = [
+        ("user/nobody", one.clone(), 422, "unknown_user"),
+        ("model/gpt", one.clone(), 422, "unknown_model"),
+        ("team/a", one.clone(), 404, "not_found"),
+        ("user/alice", json!({ "requests": "1/week" }), 422, "invalid_field"),
+        ("user/alice", json!({ "coffee": "1/day" }), 422, "invalid_field"),
+    ];
+    for (path, body, status, code) in cases {
+        let answer = put(path, body).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{path}");
+    }
+    let listed = exile.call_as(&exile.admin, "GET", "/api/quotas", None).await.json();
+    assert_eq!(
+        listed["items"],
+        json!([{ "kind": "model", "name": "mock/*", "requests": ["1/min", "10/day"], "source": "api" }])
+    );
+    for (method, path) in [("GET", "/api/quotas"), ("DELETE", "/api/quotas/model/mock/*")] {
+        assert_eq!(exile.call(method, path, None).await.status, 403);
+    }
+    // A pattern is one pot for everybody.
+    assert_eq!(ask(&exile, &exile.alice, hello("mock/a")).await.status, 200);
+    assert_eq!(ask(&exile, &exile.bob, hello("mock/b")).await.status, 429);
+    assert_eq!(put("model/mock/*", json!({})).await.status, 200);
+    assert_eq!(ask(&exile, &exile.bob, hello("mock/b")).await.status, 200);
+}
+
+#[tokio::test]
+async fn figures_are_read_by_administrators_and_keys_made_for_that() {
+    let exile = Exile::start().await;
+    ask(&exile, &exile.alice, hello("mock/any")).await;
+    let body = json!({ "name": "prometheus", "user": "bob", "scopes": ["metrics"] });
+    let made = exile.call_as(&exile.admin, "POST", "/api/keys", Some(body)).await.json();
+    let answer = exile.call_as(made["secret"].as_str().unwrap(), "GET", "/metrics", None).await;
+    assert_eq!(answer.status, 200);
+    let line = "gen_ai_client_inference_duration_seconds_count{error_type=\"\",\
+                gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"mock\",\
+                gen_ai_request_model=\"any\",gen_ai_workflow_name=\"\"} 1";
+    assert!(answer.text.lines().any(|found| found == line), "{}", answer.text);
+    assert_eq!(exile.call("GET", "/metrics", None).await.status, 403);
+}
