@@ -4,6 +4,9 @@
 //! - The secret is shown once; its row holds the digest and the first characters.
 //! - Unknown, revoked, expired and empty secrets all get the same answer: none.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use exile_engine::id::UserId;
 use jiff::{SignedDuration, Timestamp};
 use sqlx::Row as _;
@@ -42,6 +45,52 @@ pub struct ApiKey {
     pub revoked_at: Option<Timestamp>,
     /// From when on it will be void.
     pub expires_at: Option<Timestamp>,
+}
+
+/// Keys that were shown lately, by the digests of their secrets: a request need not wait for a row.
+/// They change in this process alone, by being revoked.
+#[derive(Default)]
+pub(super) struct Keys(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    /// How often a key was revoked: what was read before that is not kept after it.
+    revoked: u64,
+    keys: HashMap<Vec<u8>, (ApiKey, User)>,
+}
+
+/// As many keys as are kept; of more, all are looked up again.
+const KEPT: usize = 4096;
+
+impl Keys {
+    /// The lock guards whole keys: nothing panics while it is held.
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The key, if it is kept, and how often one was revoked.
+    fn get(&self, digest: &[u8]) -> (Option<(ApiKey, User)>, u64) {
+        let known = self.lock();
+        (known.keys.get(digest).cloned(), known.revoked)
+    }
+
+    /// Keeps a key that was read when one had been revoked so often.
+    fn keep(&self, revoked: u64, digest: Vec<u8>, key: ApiKey, user: User) {
+        let mut known = self.lock();
+        if known.revoked != revoked {
+            return;
+        }
+        if known.keys.len() >= KEPT {
+            known.keys.clear();
+        }
+        known.keys.insert(digest, (key, user));
+    }
+
+    fn forget(&self, id: &str) {
+        let mut known = self.lock();
+        known.revoked += 1;
+        known.keys.retain(|_, (key, _)| key.id != id);
+    }
 }
 
 impl Store {
@@ -85,24 +134,39 @@ impl Store {
     /// The key that has this secret, and its user; notes that it was used.
     pub async fn key_owner(&self, secret: &str) -> Result<Option<(ApiKey, User)>, StoreError> {
         let digest = secret::digest(secret);
+        let (kept, revoked) = self.shared.keys.get(&digest);
+        let is_kept = kept.is_some();
+        let found = if is_kept { kept } else { self.key_of(&digest).await? };
+        let Some((key, user)) = found else { return Ok(None) };
+        let now = self.now();
+        if key.revoked_at.is_some() || key.expires_at.is_some_and(|at| at <= now) {
+            return Ok(None);
+        }
+        let unnoted = key.last_used_at.is_none_or(|at| now.duration_since(at) >= NOTE_USE_EVERY);
+        if unnoted || !is_kept {
+            let mut keep = key.clone();
+            if unnoted {
+                self.note_use(&key.id, now).await;
+                keep.last_used_at = Some(now);
+            }
+            self.shared.keys.keep(revoked, digest, keep, user.clone());
+        }
+        Ok(Some((key, user)))
+    }
+
+    /// The key of that digest as its row is now.
+    async fn key_of(&self, digest: &[u8]) -> Result<Option<(ApiKey, User)>, StoreError> {
         let row = sqlx::query("SELECT * FROM exile_key WHERE digest = ?1")
-            .bind(&digest)
+            .bind(digest)
             .fetch_optional(self.readers())
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let key = from_row(&row)?;
-        let now = self.now();
-        let good = secret::same(&digest, row.try_get("digest")?)
-            && key.revoked_at.is_none()
-            && key.expires_at.is_none_or(|at| now < at);
-        if !good {
+        if !secret::same(digest, row.try_get("digest")?) {
             return Ok(None);
         }
-        let Some(user) = self.user(&key.user).await? else { return Ok(None) };
-        if key.last_used_at.is_none_or(|at| now.duration_since(at) >= NOTE_USE_EVERY) {
-            self.note_use(&key.id, now).await;
-        }
-        Ok(Some((key, user)))
+        let key = from_row(&row)?;
+        let user = self.user(&key.user).await?;
+        Ok(user.map(|user| (key, user)))
     }
 
     /// What people call the key of that id.
@@ -128,12 +192,14 @@ impl Store {
 
     /// Voids a key at once and for good; `false` if there is none of that id.
     pub async fn revoke_key(&self, id: &str) -> Result<bool, StoreError> {
+        let mut write = self.write().await?;
         let done =
             sqlx::query("UPDATE exile_key SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1")
                 .bind(id)
                 .bind(self.now().as_millisecond())
-                .execute(self.write().await?.connection())
+                .execute(write.connection())
                 .await?;
+        self.shared.keys.forget(id);
         Ok(done.rows_affected() > 0)
     }
 

@@ -95,6 +95,7 @@ struct Shared {
     writer: Writer,
     queue: append::Queue,
     usage: usage::Pending,
+    keys: keys::Keys,
     readers: SqlitePool,
     env: Arc<dyn Env>,
 }
@@ -117,8 +118,8 @@ impl Store {
             .max_connections(READERS)
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true).create_if_missing(false));
-        let (queue, usage) = Default::default();
-        let store = Self { shared: Arc::new(Shared { writer, queue, usage, readers, env }) };
+        let (queue, usage, keys) = Default::default();
+        let store = Self { shared: Arc::new(Shared { writer, queue, usage, keys, readers, env }) };
         store.clear_leases().await?;
         store.lose_open_usage().await?;
         store.clear_in_flight().await?;
