@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +19,14 @@ pub async fn serve(
     shutdown: CancellationToken,
     drain: Duration,
 ) -> io::Result<()> {
+    // Each piece of a stream leaves at once, not together with the next one.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection may hold small pieces back");
+        }
+    });
     let stop = shutdown.clone();
-    let serving = axum::serve(listener, routes::router(app))
+    let serving = axum::serve(listener, routes::router(app).into_make_service())
         .with_graceful_shutdown(async move { stop.cancelled().await });
     let patience = async {
         shutdown.cancelled().await;

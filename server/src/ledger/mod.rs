@@ -42,7 +42,7 @@ use quota::{Limit, Taker, limits};
 const BUDGETED: u32 = 4096;
 
 /// How long a row waits at most until it is written, and a call until it has one.
-const FLUSH: Duration = Duration::from_millis(90);
+const FLUSH: Duration = Duration::from_millis(40);
 
 /// How long is waited after rows could not be written.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -32,17 +32,17 @@ const MOVE: &str = "
     BEGIN IMMEDIATE;
     UPDATE exile_log AS l
     SET head = (SELECT max(number) FROM exile_record WHERE log = l.key)
-    FROM json_each(?1) m
+    FROM jsonb_each(?1) m
     WHERE l.id = m.value ->> 0
       AND l.head < (SELECT max(number) FROM exile_record WHERE log = l.key);
     INSERT INTO exile_record (log, number, version, snapshot, body)
     SELECT l.key, r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7
-    FROM json_each(?2) r CROSS JOIN exile_log l
+    FROM jsonb_each(?2) r CROSS JOIN exile_log l
     WHERE l.id = r.value ->> 0 AND l.epoch = r.value ->> 1 AND l.head = r.value ->> 2
       AND l.lease_until IS NOT NULL;
     UPDATE exile_log AS l
     SET head = m.value ->> 3, reserved = max(l.reserved, m.value ->> 4)
-    FROM json_each(?1) m
+    FROM jsonb_each(?1) m
     WHERE l.id = m.value ->> 0 AND l.epoch = m.value ->> 1 AND l.head = m.value ->> 2
       AND l.lease_until IS NOT NULL
     RETURNING id, key, active, parked, wake";
@@ -54,7 +54,7 @@ const MOVE: &str = "
 const STORE: &str = "
     WITH good (log, number, version, snapshot, body) AS MATERIALIZED (
         SELECT l.key, r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7
-        FROM json_each(?1) r CROSS JOIN exile_log l
+        FROM jsonb_each(?1) r CROSS JOIN exile_log l
         WHERE l.id = r.value ->> 0 AND l.epoch = r.value ->> 1 AND l.reserved >= r.value ->> 3
           AND l.lease_until IS NOT NULL AND NOT l.parked
           AND r.value ->> 2 = max(l.head, coalesce(

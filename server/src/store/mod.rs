@@ -75,9 +75,9 @@ const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
 /// Connections that only read.
 const READERS: u32 = 4;
 
-/// What the writing connection keeps of the file in memory, as SQLite spells 16 MiB: the tail of
+/// What the writing connection keeps of the file in memory, as SQLite spells 8 MiB: the tail of
 /// every log that is written to.
-const WRITER_CACHE: &str = "-16384";
+const WRITER_CACHE: &str = "-8192";
 
 /// How long one connection waits for another one's lock.
 const BUSY: Duration = Duration::from_secs(5);

@@ -13,6 +13,7 @@ use exile_engine::id::{RunId, UserId};
 use exile_engine::model::Usage;
 use exile_engine::model::price::Micros;
 use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
@@ -102,12 +103,15 @@ impl Taken<'_> {
                  (id, at, owner, key, provider, model, business, graph, run, input_tokens,
                   cached_tokens, written_tokens, output_tokens, reasoning_tokens, cost, currency,
                   took_ms, first_ms, attempts, outcome, estimated, last)
-             SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4,
-                    r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8, r.value ->> 9,
-                    r.value ->> 10, r.value ->> 11, r.value ->> 12, r.value ->> 13,
-                    r.value ->> 14, r.value ->> 15, r.value ->> 16, r.value ->> 17,
-                    r.value ->> 18, r.value ->> 19, r.value ->> 20, r.value ->> 21
-             FROM json_each(?1) r WHERE true
+             SELECT r.value ->> '$[0][0]', r.value ->> '$[0][1]', r.value ->> '$[0][2]',
+                    r.value ->> '$[0][3]', r.value ->> '$[0][4]', r.value ->> '$[0][5]',
+                    r.value ->> '$[1][0]', r.value ->> '$[1][1]', r.value ->> '$[1][2]',
+                    r.value ->> '$[2][0]', r.value ->> '$[2][1]', r.value ->> '$[2][2]',
+                    r.value ->> '$[2][3]', r.value ->> '$[2][4]', r.value ->> '$[3][0]',
+                    r.value ->> '$[3][1]', r.value ->> '$[3][2]', r.value ->> '$[3][3]',
+                    r.value ->> '$[3][4]', r.value ->> '$[4][0]', r.value ->> '$[4][1]',
+                    r.value ->> '$[4][2]'
+             FROM jsonb_each(?1) r WHERE true
              ON CONFLICT (id) DO UPDATE SET
                  input_tokens = excluded.input_tokens, cached_tokens = excluded.cached_tokens,
                  written_tokens = excluded.written_tokens, output_tokens = excluded.output_tokens,
@@ -116,7 +120,7 @@ impl Taken<'_> {
                  attempts = excluded.attempts, outcome = excluded.outcome,
                  estimated = excluded.estimated, last = excluded.last",
         )
-        .bind(column::json(&self.rows.iter().map(written).collect::<Result<Vec<_>, _>>()?)?)
+        .bind(column::json(&self.rows.iter().map(Columns).collect::<Vec<_>>())?)
         .execute(connection)
         .await?;
         Ok(())
@@ -139,44 +143,20 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// A row's columns as JSON.
-fn written(row: &UsageRow) -> Result<serde_json::Value, StoreError> {
-    let Usage { input, cached, written, output, reasoning } = row.usage;
-    let number = |number: u64| column::integer(number);
-    let maybe = |number: Option<u64>| number.map(column::integer).transpose();
-    let (whom, what) = (
-        serde_json::json!([
-            row.id,
-            row.at_ms,
-            row.owner,
-            row.key,
-            row.provider,
-            row.model,
-            row.business,
-            row.graph,
-            row.run
-        ]),
-        serde_json::json!([
-            number(input)?,
-            number(cached)?,
-            number(written)?,
-            number(output)?,
-            number(reasoning)?,
-            maybe(row.cost)?,
-            row.currency,
-            number(row.took_ms)?,
-            maybe(row.first_ms)?,
-            row.attempts,
-            row.outcome,
-            i32::from(row.estimated),
-            i32::from(row.last)
-        ]),
-    );
-    let columns = [whom, what].into_iter().flat_map(|part| match part {
-        serde_json::Value::Array(columns) => columns,
-        _ => Vec::new(),
-    });
-    Ok(serde_json::Value::Array(columns.collect()))
+/// A row's columns as JSON, in the order in which they are inserted.
+struct Columns<'r>(&'r UsageRow);
+
+impl Serialize for Columns<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let row = self.0;
+        let Usage { input, cached, written, output, reasoning } = row.usage;
+        let whose = (&row.id, row.at_ms, &row.owner, &row.key, &row.provider, &row.model);
+        let of = (&row.business, &row.graph, &row.run);
+        let tokens = (input, cached, written, output, reasoning);
+        let cost = (row.cost, &row.currency, row.took_ms, row.first_ms, row.attempts);
+        let end = (&row.outcome, i32::from(row.estimated), i32::from(row.last));
+        (whose, of, tokens, cost, end).serialize(serializer)
+    }
 }
 
 /// Which rows count; `None` admits all.
