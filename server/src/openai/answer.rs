@@ -70,15 +70,16 @@ impl Head {
     }
 
     /// One chunk; `usage`: whether the last chunk is to tell the tokens.
-    pub(super) fn chunk(&self, delta: &Value, finish: Option<&str>, usage: bool) -> Bytes {
-        let choice = json!({ "index": 0, "delta": delta, "logprobs": null,
-            "finish_reason": finish });
-        let mut chunk = json!({ "id": self.id, "object": "chat.completion.chunk",
-            "created": self.created, "model": self.model, "choices": [choice] });
-        if usage {
-            chunk["usage"] = Value::Null;
-        }
-        event(&chunk)
+    pub(super) fn chunk(&self, delta: &impl Serialize, finish: Option<&str>, usage: bool) -> Bytes {
+        let choice = Choice { index: 0, delta, logprobs: (), finish_reason: finish };
+        event(&Chunk {
+            id: &self.id,
+            object: "chat.completion.chunk",
+            created: self.created,
+            model: &self.model,
+            choices: [choice],
+            usage: usage.then_some(()),
+        })
     }
 
     /// The chunk after the last, which tells the tokens.
@@ -89,12 +90,45 @@ impl Head {
     }
 }
 
+/// Written as it is: a stream has hundreds.
+#[derive(Serialize)]
+struct Chunk<'a, D> {
+    id: &'a str,
+    object: &'static str,
+    created: i64,
+    model: &'a str,
+    choices: [Choice<'a, D>; 1],
+    /// Null, if it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<()>,
+}
+
+#[derive(Serialize)]
+struct Choice<'a, D> {
+    index: u8,
+    delta: &'a D,
+    logprobs: (),
+    finish_reason: Option<&'a str>,
+}
+
 /// A piece of an answer, as the delta of a chunk.
-pub(super) fn piece(delta: &Delta) -> Value {
-    match delta {
-        Delta::Text(text) => json!({ "content": text }),
-        Delta::Reasoning(text) => json!({ "reasoning_content": text }),
-        Delta::Refusal(text) => json!({ "refusal": text }),
+#[derive(Serialize)]
+pub(super) enum Piece<'a> {
+    #[serde(rename = "content")]
+    Text(&'a str),
+    #[serde(rename = "reasoning_content")]
+    Reasoning(&'a str),
+    #[serde(rename = "refusal")]
+    Refusal(&'a str),
+}
+
+impl<'a> From<&'a Delta> for Piece<'a> {
+    fn from(delta: &'a Delta) -> Self {
+        match delta {
+            Delta::Text(text) => Self::Text(text),
+            Delta::Reasoning(text) => Self::Reasoning(text),
+            Delta::Refusal(text) => Self::Refusal(text),
+        }
     }
 }
 
@@ -177,7 +211,10 @@ pub(super) fn failure(problem: &Problem) -> Bytes {
 }
 
 fn event(data: &impl Serialize) -> Bytes {
+    let mut event = Vec::with_capacity(256);
+    event.extend_from_slice(b"data: ");
     // Text, numbers and JSON: printing them cannot fail.
-    let data = serde_json::to_string(data).unwrap_or_default();
-    format!("data: {data}\n\n").into()
+    let _ = serde_json::to_writer(&mut event, data);
+    event.extend_from_slice(b"\n\n");
+    event.into()
 }

@@ -19,10 +19,11 @@ use exile_engine::model::meter::Payer;
 use exile_engine::model::{AfterFirstToken, Chain, Delta, ModelRef, ModelRequest};
 use futures_util::future::BoxFuture;
 use futures_util::stream;
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::answer::{self, Head, Said};
+use super::answer::{self, Head, Piece, Said};
 use crate::app::App;
 use crate::problem::Problem;
 use crate::sse;
@@ -170,7 +171,7 @@ impl Passing {
         }
     }
 
-    fn push(&mut self, delta: &serde_json::Value, finish: Option<&str>) {
+    fn push(&mut self, delta: &impl Serialize, finish: Option<&str>) {
         self.ready.push_back(self.head.chunk(delta, finish, self.usage));
     }
 
@@ -182,7 +183,7 @@ impl Passing {
     }
 
     fn shows(&mut self, delta: &Delta) {
-        self.push(&answer::piece(delta), None);
+        self.push(&Piece::from(delta), None);
     }
 
     fn ends(&mut self, asked: Asked) {

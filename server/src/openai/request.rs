@@ -96,7 +96,7 @@ impl Completion {
         let mut messages = messages::read(items, author.as_deref(), &*app.env)?;
         let tools = tools(&mut fields)?;
         let tool_choice = tool_choice(&mut fields, &tools)?;
-        let limits = [fields.count("max_completion_tokens")?, fields.count("max_tokens")?];
+        let limit = limit(&mut fields)?;
         let reasoning = effort(&mut fields)?;
         let temperature = fields.number("temperature")?;
         let (schema, format) = format(&mut fields)?;
@@ -113,9 +113,8 @@ impl Completion {
             return Err(unsupported_value("modalities", "anything but [\"text\"]", "leave it out"));
         }
         let mut further = fields.rest();
-        if tools.is_empty() {
-            // Of no use without tools, and refused by some.
-            further.remove("parallel_tool_calls");
+        if tools.is_empty() && further.contains_key("parallel_tool_calls") {
+            return Err(unsupported("parallel_tool_calls", "there are no `tools`"));
         }
         if let Some(user) = user.filter(|_| passes_user) {
             further.insert("user".into(), user.into());
@@ -136,7 +135,7 @@ impl Completion {
             tools,
             tool_choice,
             temperature,
-            max_tokens: limits.into_iter().flatten().next(),
+            max_tokens: limit,
             output_schema: schema,
             reasoning,
             further,
@@ -172,6 +171,17 @@ fn loose(app: &App, chain: &Chain) -> bool {
         .models
         .iter()
         .any(|model| catalogue.card(model).json_schema.as_ref().is_some_and(|cell| !cell.value))
+}
+
+/// Most tokens of the answer, under either of its names.
+fn limit(fields: &mut Fields) -> Result<Option<u32>, Problem> {
+    let new = fields.count("max_completion_tokens")?;
+    let old = fields.count("max_tokens")?;
+    if new.is_some() && old.is_some() && new != old {
+        let why = "`max_completion_tokens` says something else";
+        return Err(unsupported("max_tokens", why));
+    }
+    Ok(new.or(old))
 }
 
 fn tools(fields: &mut Fields) -> Result<Vec<ToolSpec>, Problem> {

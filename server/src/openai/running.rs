@@ -21,9 +21,10 @@ use exile_engine::run::event::Event;
 use exile_engine::run::record::{RunError, RunOptions};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream, Peekable};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::answer::{self, Head, Said};
+use super::answer::{self, Head, Piece, Said};
 use super::request::Completion;
 use crate::access::Caller;
 use crate::app::App;
@@ -244,19 +245,19 @@ impl Telling {
         }
     }
 
-    fn push(&mut self, delta: &Value, finish: Option<&str>) {
+    fn push(&mut self, delta: &impl Serialize, finish: Option<&str>) {
         self.ready.push_back(self.head.chunk(delta, finish, self.usage));
     }
 
     fn shows(&mut self, word: Word) {
         match word {
             Word::Begins => {}
-            Word::Text(text) => self.push(&json!({ "content": text }), None),
+            Word::Text(text) => self.push(&Piece::Text(&text), None),
             Word::Void => {
                 self.over = true;
                 self.ready.push_back(answer::failure(&Problem::TakenBack(self.run.clone())));
             }
-            Word::Reasoning(text) => self.push(&json!({ "reasoning_content": text }), None),
+            Word::Reasoning(text) => self.push(&Piece::Reasoning(&text), None),
             Word::End(usage) => {
                 self.over = true;
                 self.push(&json!({}), Some("stop"));

@@ -1,6 +1,9 @@
 //! Quotas and usage through the binary: what goes upstream, what is there after a restart, and what
 //! the command line shows.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 
 use super::installation::Installation;
@@ -98,4 +101,31 @@ fn a_call_that_falls_back_has_a_row_for_each_model() {
         .map(|row| json!([row["model"], row["requests"], row["errors"], row["input_tokens"]]))
         .collect();
     assert_eq!(rows, [json!(["lab/first", 0, 1, 0]), json!(["lab/second", 1, 0, 5])]);
+}
+
+#[test]
+fn a_call_that_was_going_on_when_the_server_was_killed_counts_as_its_reserve() {
+    let upstream = Upstream::start(|_| Say::Nothing);
+    let place = lab(&upstream, "quotas: { user: { '*': { tokens: 4000/month } } }\n");
+    let server = place.serve();
+    let (body, address) = (hello("lab/m"), server.url.trim_start_matches("http://"));
+    let mut client = TcpStream::connect(address).unwrap();
+    let head = format!("POST {PATH} HTTP/1.1\r\nhost: {address}\r\n{}", server.authorization());
+    let head = format!("{head}content-type: application/json\r\ncontent-length: {}", body.len());
+    client.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
+    upstream.wait_for("hi");
+    // A call that goes on for longer than a moment has a row by itself.
+    let rows = |server: &super::installation::Serving| {
+        server.ask("GET", "/api/usage", "").json()["items"].clone()
+    };
+    while rows(&server) == json!([]) {}
+    server.kill();
+    let server = place.serve();
+    let row = rows(&server)[0].clone();
+    assert_eq!(
+        json!([row["requests"], row["lost"], row["output_tokens"]]),
+        json!([1, 1, 4096]),
+        "{row}"
+    );
+    assert_eq!(server.ask("POST", PATH, &body).status, 429, "the quota knows of it");
 }

@@ -90,6 +90,25 @@ async fn what_can_be_a_model_is_listed() {
 }
 
 #[tokio::test]
+async fn what_contradicts_itself_is_refused_by_name() {
+    let exile = Exile::start().await;
+    let cases = [
+        ("parallel_tool_calls", json!({ "parallel_tool_calls": true })),
+        ("max_tokens", json!({ "max_tokens": 1, "max_completion_tokens": 2 })),
+    ];
+    for (param, more) in cases {
+        let mut body = hello("mock/any");
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let error = ask(&exile, body).await.json()["error"].clone();
+        assert_eq!(
+            (&error["param"], &error["code"]),
+            (&json!(param), &json!("unsupported_parameter")),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn bad_input_is_refused_by_its_name_as_openai_does() {
     let exile = Exile::start().await;
     let user = json!({ "role": "user", "content": "hi" });
