@@ -52,6 +52,7 @@ impl Driver {
                     let shown = called.shown || (answers && self.shows(&called.task));
                     self.writer.message(message, shown);
                 }
+                self.count(&called);
                 self.writer.called(*called)?;
                 self.writer.acknowledge(ack);
             }

@@ -21,12 +21,13 @@ use tracing::{Instrument as _, Span};
 use crate::id::RunId;
 use crate::journal::{JournalError, Lease, Rest};
 use crate::node::{Done, NodeError, Outcome};
+use crate::observer::NodeEnd;
 use crate::run::attempt::Finished;
 use crate::run::context::Command;
 use crate::run::end;
-use crate::run::frame::{Frame, TaskResult};
+use crate::run::frame::{Frame, TaskResult, split};
 use crate::run::inbox::{self, Verdict};
-use crate::run::record::{EndStatus, Fact, RunError, Waiting};
+use crate::run::record::{Called, EndStatus, Fact, RunError, Waiting};
 use crate::run::settle::Settled;
 use crate::run::shared::Shared;
 use crate::run::start;
@@ -79,6 +80,10 @@ pub(super) struct Begun {
     abort: Option<AbortHandle>,
     /// Tells its signs of life.
     pub(super) pulse: Option<Arc<Notify>>,
+    /// The node's kind.
+    kind: &'static str,
+    /// Calls of models and of tools that ended inside of it.
+    calls: (u32, u32),
     /// It does work of its own; else there is a graph inside.
     leaf: bool,
     /// It waits for an answer.
@@ -164,17 +169,18 @@ impl Driver {
         if let Some(traceparent) = &run.started.traceparent {
             self.shared.services.trace.adopt(&span, traceparent);
         }
-        self.begun("".into(), span, false);
+        self.begun("".into(), span, "graph", false);
     }
 
     pub(super) fn span(&self, path: &str) -> Span {
         self.live.get(path).map_or_else(Span::none, |b| b.span.clone())
     }
 
-    pub(super) fn begun(&mut self, path: Arc<str>, span: Span, leaf: bool) {
+    pub(super) fn begun(&mut self, path: Arc<str>, span: Span, kind: &'static str, leaf: bool) {
         let at = self.shared.services.env.monotonic();
-        let (abort, pulse, suspended, answered) = (None, None, false, false);
-        self.live.insert(path, Begun { span, at, abort, pulse, leaf, suspended, answered });
+        let (abort, pulse, calls, suspended, answered) = Default::default();
+        let begun = Begun { span, at, abort, pulse, kind, calls, leaf, suspended, answered };
+        self.live.insert(path, begun);
     }
 
     /// Adds the future of a task that has begun.
@@ -283,6 +289,7 @@ impl Driver {
         if let Some(begun) = self.live.remove(path) {
             begun.stop();
             span::node_ended(&begun.span, done.as_ref().err());
+            self.observe(path, &begun, took, done.as_ref().err());
         }
         match &done {
             Err(error) if self.retry(path, error)? => return Ok(()),
@@ -294,6 +301,36 @@ impl Driver {
             task.result = Some(result);
         }
         Ok(())
+    }
+
+    fn observe(&self, path: &str, begun: &Begun, took: Duration, error: Option<&NodeError>) {
+        let Some(run) = &self.writer.log.run else { return };
+        let (model_calls, tool_calls) = begun.calls;
+        let task = path.rsplit('/').next().unwrap_or(path);
+        self.shared.services.observer.node(&NodeEnd {
+            graph: &run.started.graph,
+            node: task.rsplit_once(':').map_or(task, |(node, _)| node),
+            kind: begun.kind,
+            took,
+            model_calls,
+            tool_calls,
+            error: error.map(NodeError::code),
+        });
+    }
+
+    /// A call ended: it counts for its task and for every task around that.
+    pub(super) fn count(&mut self, called: &Called) {
+        let mut path = &*called.task;
+        loop {
+            if let Some(begun) = self.live.get_mut(path) {
+                let (models, tools) = &mut begun.calls;
+                *(if called.tool.is_some() { tools } else { models }) += 1;
+            }
+            match split(path).0 {
+                "" => return,
+                outer => path = outer,
+            }
+        }
     }
 
     /// Stops the tasks inside a task.

@@ -58,7 +58,7 @@ impl Driver {
                 }
                 continue;
             }
-            self.begun(task.path.clone(), span, leaf);
+            self.begun(task.path.clone(), span, task.kind, leaf);
             let pulse = Arc::new(Notify::new());
             if let Some((node, cx, state)) = task.work {
                 let paused = (task.pause, pulse.clone());

@@ -19,6 +19,7 @@ mod money;
 mod quota;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -44,6 +45,10 @@ const BUDGETED: u32 = 4096;
 /// How long a row waits at most until it is written, and a call until it has one.
 const FLUSH: Duration = Duration::from_millis(40);
 
+/// Rows that wait to be written before no call is made any more: who cannot keep books spends
+/// nothing, and memory has an end.
+const WAITING: usize = 65_536;
+
 /// How long is waited after rows could not be written.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -66,6 +71,9 @@ pub struct Ledger {
     file: QuotaFile,
     /// All that apply.
     quotas: RwLock<Arc<QuotaFile>>,
+    /// Since when they have, in milliseconds: a window that began later has been counted from its
+    /// beginning.
+    since_ms: AtomicI64,
     counters: Arc<dyn Counters>,
     names: Mutex<HashMap<String, Arc<str>>>,
     /// Calls that go on, by the ids of their rows; `true`: the row is written.
@@ -111,6 +119,7 @@ impl Ledger {
             zone,
             quotas: RwLock::new(Arc::new(file.clone())),
             file,
+            since_ms: AtomicI64::new(i64::MAX),
             counters: Arc::new(Memory::default()),
             names: Mutex::default(),
             going: Mutex::default(),
@@ -175,6 +184,7 @@ impl Ledger {
             all.of_mut(kind).entry(name).or_insert(allowance);
         }
         *self.quotas.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
+        self.since_ms.store(self.env.now().as_millisecond(), Ordering::Release);
         Ok(())
     }
 
@@ -250,6 +260,10 @@ impl Ledger {
 
     /// Takes all or nothing of what `limits` say.
     async fn take(&self, takes: &[Take], limits: &[Limit]) -> Result<(), Refused> {
+        if self.store.waiting_usage() > WAITING {
+            let why = "what calls cost cannot be written down; is the disk full?".to_owned();
+            return Err(Refused::Store(StoreError::Unavailable(why)));
+        }
         loop {
             match self.counters.take(takes).await? {
                 Taken::All => return Ok(()),
@@ -273,6 +287,9 @@ impl Ledger {
 
     /// Begins a counter with what the rows of its window come to.
     async fn begin(&self, counter: &Counter, window: Window) -> Result<(), StoreError> {
+        if window.from_ms > self.since_ms.load(Ordering::Acquire) {
+            return self.counters.begin(counter, window, 0).await;
+        }
         self.store.flush_usage().await?;
         let mut filter =
             UsageFilter { from_ms: window.from_ms, to_ms: window.to_ms, ..UsageFilter::default() };
@@ -378,7 +395,8 @@ impl From<Refused> for ProviderFault {
         match refused {
             Refused::Exceeded(exceeded) => Self::QuotaExceeded(exceeded),
             Refused::Store(error) => {
-                Self::NotSent { detail: format!("its quotas cannot be looked up: {error}") }
+                // The store's fault, which passes: no provider was asked.
+                Self::Unavailable { status: 503, detail: format!("nothing was sent: {error}") }
             }
         }
     }

@@ -143,6 +143,10 @@ impl Drop for Taken<'_> {
     }
 }
 
+/// The most that a column holds: what a provider counts is not to be believed without end, and a
+/// row that cannot be written would stand in the way of every other one.
+const MOST: u64 = 1_000_000_000_000;
+
 /// A row's columns as JSON, in the order in which they are inserted.
 struct Columns<'r>(&'r UsageRow);
 
@@ -150,10 +154,18 @@ impl Serialize for Columns<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let row = self.0;
         let Usage { input, cached, written, output, reasoning } = row.usage;
+        let bounded = |count: u64| count.min(MOST);
+        let maybe = |count: Option<u64>| count.map(bounded);
         let whose = (&row.id, row.at_ms, &row.owner, &row.key, &row.provider, &row.model);
         let of = (&row.business, &row.graph, &row.run);
-        let tokens = (input, cached, written, output, reasoning);
-        let cost = (row.cost, &row.currency, row.took_ms, row.first_ms, row.attempts);
+        let tokens = [input, cached, written, output, reasoning].map(bounded);
+        let cost = (
+            maybe(row.cost),
+            &row.currency,
+            bounded(row.took_ms),
+            maybe(row.first_ms),
+            row.attempts,
+        );
         let end = (&row.outcome, i32::from(row.estimated), i32::from(row.last));
         (whose, of, tokens, cost, end).serialize(serializer)
     }
@@ -280,6 +292,12 @@ impl Store {
     /// Writes a row soon: with the next append, or when it is flushed.
     pub fn note_usage(&self, row: UsageRow) {
         self.shared.usage.lock().push(row);
+    }
+
+    /// How many rows wait to be written.
+    #[must_use]
+    pub fn waiting_usage(&self) -> usize {
+        self.shared.usage.lock().len()
     }
 
     /// Writes every row that waits.

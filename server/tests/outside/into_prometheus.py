@@ -22,6 +22,7 @@ sys.path.insert(0, str(FOLDER))
 from dashboard import EXAMPLES, Dashboard
 from exile import REPOSITORY, Exile
 from exposition import (
+    AGENT,
     CHUNK,
     COST,
     DURATION,
@@ -280,6 +281,16 @@ def tools_are_counted(arranged) -> None:
                 arranged.traffic.tools)
 
 
+def agents_are_counted_with_their_calls(arranged) -> None:
+    figures, traffic = arranged.figures, arranged.traffic
+    runs = sum(count for (graph, _), count in traffic.runs.items() if graph == "agent")
+    which = {"gen_ai_workflow_name": "agent", "gen_ai_agent_name": "answer"}
+    equal(figures.total(AGENT + "duration_seconds_count", **which), runs)
+    asked = sum(told.graph == "agent" for told in traffic.model.told)
+    equal(figures.total(AGENT + "inference_calls_sum", **which), asked)
+    equal(figures.total(AGENT + "tool_calls_sum"), sum(traffic.tools.values()))
+
+
 def runs_are_counted(arranged) -> None:
     are_counted(arranged, RUN, ["gen_ai_workflow_name"], arranged.traffic.runs)
 
@@ -505,6 +516,7 @@ CHECKS = [
     tokens_of_single_calls_add_up_to_the_same,
     cost_is_price_times_tokens,
     tools_are_counted,
+    agents_are_counted_with_their_calls,
     runs_are_counted,
     refusals_are_counted_once_each,
     requests_are_counted_by_route,

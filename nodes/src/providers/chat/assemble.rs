@@ -132,17 +132,15 @@ fn finish(reason: &str) -> Result<Finish, ProviderFault> {
 /// Tokens as counted by the provider; `None` for null or an object without counts.
 ///
 /// Some leave thinking out of the answer's tokens and count it in the sum alone (xAI, Gemini's
-/// compatible endpoint); Mistral does so with audio of a request.
+/// compatible endpoint). What audio of a request adds to it, at Mistral, is no thinking.
 pub(super) fn usage(usage: &Value) -> Option<Usage> {
     let count = |value: &Value| value.as_u64().unwrap_or(0);
     let asked = &usage["prompt_tokens_details"];
-    let (mut input, mut output) =
+    let (input, mut output) =
         (usage["prompt_tokens"].as_u64()?, count(&usage["completion_tokens"]));
     let mut reasoning = count(&usage["completion_tokens_details"]["reasoning_tokens"]);
     let hidden = count(&usage["total_tokens"]).saturating_sub(input.saturating_add(output));
-    if hidden > 0 && hidden == count(&asked["audio_tokens"]) {
-        input += hidden;
-    } else {
+    if hidden != count(&asked["audio_tokens"]) {
         output += hidden;
         reasoning = reasoning.max(hidden);
     }

@@ -6,6 +6,7 @@ mod idempotency;
 mod journal;
 mod retention;
 mod rows;
+mod usage;
 mod write;
 
 use std::path::PathBuf;

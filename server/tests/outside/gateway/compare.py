@@ -86,8 +86,9 @@ class Load:
         found["throughput"] = self.run(
             gateway, "throughput", model="plain", connections=16, seconds=max(15 // part, 1)
         )
-        found["first"] = self.run(gateway, "first", model="stream-2-5", requests=400 // part,
-                                  warm_up=100 // part)
+        found["first"] = self.run(gateway, "first", model="plain", requests=1000 // part)
+        found["rested"] = self.run(gateway, "first", model="stream-2-5", requests=400 // part,
+                                   warm_up=100 // part)
         found["streams"] = self.run(
             gateway, "streams", model="stream-64-20", streams=300, rounds=max(5 // part, 1)
         )
@@ -166,6 +167,8 @@ ROWS = [
     Row("added to the first token, p50 / p99", "p99 ≤ 1 ms",
         lambda found: added(found["first"]), lambda found: pair(found["first"]["direct"]),
         lambda found: within(found["first"], 1, 1)),
+    Row("the same, each after 5 ms in which nothing happened", "",
+        lambda found: added(found["rested"]), lambda found: pair(found["rested"]["direct"])),
     Row("300 streams, a delta every 20 ms, late by p50 / p99", "p99 ≤ 5 ms, none lost",
         lambda found: late(found["streams"]["via"]),
         lambda found: late(found["streams"]["direct"]),

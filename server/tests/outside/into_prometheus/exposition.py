@@ -18,6 +18,8 @@ COST = "exile_cost_total"
 REFUSALS = "exile_quota_refusals_total"
 TOOL = "gen_ai_execute_tool_duration_seconds"
 RUN = "gen_ai_invoke_workflow_duration_seconds"
+AGENT = "gen_ai_invoke_agent_"
+NODE = "exile_node_duration_seconds"
 HTTP = "http_server_request_duration_seconds"
 
 # What is served: type and labels.
@@ -29,6 +31,11 @@ METRICS = {
     INFERENCE + "operation_output_tokens": ("histogram", CALL),
     TOOL: ("histogram", {"gen_ai_tool_name", "gen_ai_workflow_name", "error_type"}),
     RUN: ("histogram", {"gen_ai_workflow_name", "error_type"}),
+    NODE: ("histogram", {"gen_ai_workflow_name", "exile_node_kind", "error_type"}),
+    AGENT + "duration_seconds":
+        ("histogram", {"gen_ai_workflow_name", "gen_ai_agent_name", "error_type"}),
+    AGENT + "inference_calls": ("histogram", {"gen_ai_workflow_name", "gen_ai_agent_name"}),
+    AGENT + "tool_calls": ("histogram", {"gen_ai_workflow_name", "gen_ai_agent_name"}),
     COST: ("counter", CALL - {"gen_ai_operation_name"} | {"currency"}),
     REFUSALS: ("counter", {"quota_kind", "quota_unit"}),
     HTTP: ("histogram", {"http_request_method", "http_route", "http_response_status_code"}),

@@ -320,11 +320,11 @@ fn every_shape_of_usage_costs_what_it_does_and_counts_nothing_twice() {
             "completion_tokens_details": { "reasoning_tokens": 90 } }),
             952,
         ),
-        // Mistral: audio beside the request. (11 + 375 - 9) × 2 + 9 × 0.5 + 15 × 8 = 878.5.
+        // Mistral: audio, which exile does not send, is beside it. 2 × 2 + 9 × 0.5 + 15 × 8 = 128.5.
         (
             json!({ "prompt_tokens": 11, "completion_tokens": 15, "total_tokens": 401,
-            "prompt_tokens_details": { "audio_tokens": 375, "cached_tokens": 9 } }),
-            879,
+                "prompt_tokens_details": { "audio_tokens": 375, "cached_tokens": 9 } }),
+            129,
         ),
         // Groq, llama.cpp, vLLM: nothing but counts. 7 × 2 + 3 × 8.
         (json!({ "prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10 }), 38),
