@@ -9,6 +9,7 @@ use exile_engine::bundle::Catalog;
 use exile_engine::env::Env;
 use exile_engine::run::engine::Engine;
 use exile_engine::span::TraceLink;
+use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Environment;
 use crate::ledger::Ledger;
@@ -31,6 +32,8 @@ pub struct App {
     pub env: Arc<dyn Env>,
     /// Quotas and usage.
     pub ledger: Arc<Ledger>,
+    /// Calls that no run makes end now: the server has waited for them long enough.
+    pub cut: CancellationToken,
     /// What Prometheus reads.
     pub metrics: Arc<Metrics>,
     /// The trace that requests belong to.

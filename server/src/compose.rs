@@ -199,6 +199,8 @@ impl Server {
         for (part, task) in self.parts {
             ended(part, task).await;
         }
+        self.app.cut.cancel();
+        self.app.ledger.settled().await;
         closing.cancel();
         ended("usage", books).await;
         if let Err(error) = self.app.store.close().await {
@@ -231,6 +233,11 @@ async fn app(
     let mut catalog = catalog(config, &trace, &env)?;
     let store = Store::open(&held.home().database(), env.clone()).await?;
     let metrics = Arc::new(Metrics::new()?);
+    let aliased = catalog.models.aliases().values();
+    let aliased =
+        aliased.flat_map(|a| a.fallback.iter().chain(a.business.values()).chain([&a.model]));
+    let named = catalog.models.catalogue().named();
+    metrics.know(named.chain(aliased.cloned()).map(|model| model.model.to_string()));
     let rules = Rules {
         quotas: config.quotas.clone(),
         money: Money::new(&config.currency),
@@ -252,7 +259,8 @@ async fn app(
     let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
     let settings =
         Settings { environment: config.environment, default_graph: config.default_graph.clone() };
-    Ok(App { store, engine, library, catalog, env, ledger, metrics, trace, settings })
+    let cut = CancellationToken::new();
+    Ok(App { store, engine, library, catalog, env, ledger, cut, metrics, trace, settings })
 }
 
 /// The administrator of this home. Makes them, and the local key, if either is missing.

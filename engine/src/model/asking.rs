@@ -183,7 +183,7 @@ impl Models {
         let made = provider.embed(&model.model, texts, further).await;
         if let Some(bill) = &mut bill {
             match &made {
-                Ok(made) => bill.answered(made.usage),
+                Ok(made) => bill.answered(made.usage, &[]),
                 Err(error) => bill.failed(&error.fault),
             }
         }
@@ -307,7 +307,7 @@ impl Asking<'_> {
         let now = self.env.monotonic();
         if let Some(bill) = &mut bill {
             match &outcome {
-                Ok((reply, _)) => bill.answered(reply.usage),
+                Ok((reply, _)) => bill.answered(reply.usage, &reply.tool_calls),
                 Err((fault, _)) => bill.failed(fault),
             }
         }

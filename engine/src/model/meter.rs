@@ -9,10 +9,11 @@ use std::fmt;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Delta, ModelRef, ModelRequest, ProviderFault, Usage};
 use crate::id::{RunId, UserId};
-use crate::message::Message;
+use crate::message::{Message, ToolCall};
 
 /// Who a call is made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +75,9 @@ pub trait Bill: Send + Sync {
     /// A piece of the answer came.
     fn piece(&mut self, delta: &Delta);
 
-    /// The attempt was answered; tokens as the provider counted them, if it did.
-    fn answered(&mut self, usage: Option<Usage>);
+    /// The attempt was answered: tokens as the provider counted them, if it did, and the calls of
+    /// tools in the answer, which come in no piece.
+    fn answered(&mut self, usage: Option<Usage>, calls: &[ToolCall]);
 
     /// The attempt failed.
     fn failed(&mut self, fault: &ProviderFault);
@@ -101,10 +103,13 @@ impl Size {
         for tool in &request.tools {
             input.text(&tool.name);
             input.text(&tool.description);
-            input.text(&tool.parameters.to_string());
+            input.json(&tool.parameters);
         }
         if let Some(schema) = &request.output_schema {
-            input.text(&schema.to_string());
+            input.json(schema);
+        }
+        for value in request.further.values() {
+            input.json(value);
         }
         Self { input, output: request.max_tokens, embeds: false }
     }
@@ -124,36 +129,47 @@ impl Size {
 /// exactly, and this stands in where it has not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Characters of ASCII, about four to a token.
+    bytes: u64,
+    /// Of these, characters of ASCII, of which about four are a token.
     narrow: u64,
-    /// All others, up to two tokens each, mostly less than one.
+    /// All other characters, of which about ten are seven tokens.
     wide: u64,
-    /// Images.
     images: u64,
 }
 
 impl Tally {
-    /// Tokens of what stands around each message.
+    /// Bytes of what stands around each message.
     const AROUND: u64 = 12;
-    /// What an image may be at most, and about is half of.
-    const IMAGE: u64 = 3_000;
+    /// What a picture is at most: the dearest one that is known, of many tiles.
+    const IMAGE_MOST: u64 = 50_000;
+    /// About what one is.
+    const IMAGE: u64 = 1_000;
 
     /// Adds a text.
     pub fn text(&mut self, text: &str) {
-        let wide = text.chars().filter(|c| !c.is_ascii()).count() as u64;
-        let bytes = text.bytes().filter(u8::is_ascii).count() as u64;
-        self.narrow += bytes;
-        self.wide += wide;
+        let narrow = text.bytes().filter(u8::is_ascii).count() as u64;
+        self.bytes += text.len() as u64;
+        self.narrow += narrow;
+        if narrow < text.len() as u64 {
+            self.wide += text.chars().filter(|c| !c.is_ascii()).count() as u64;
+        }
+    }
+
+    fn json(&mut self, value: &Value) {
+        self.text(&value.to_string());
     }
 
     fn message(&mut self, message: &Message) {
+        self.bytes += Self::AROUND;
         self.narrow += Self::AROUND;
         self.text(&message.content);
         self.text(message.reasoning.as_deref().unwrap_or_default());
         for call in &message.tool_calls {
             self.text(&call.name);
             self.text(&call.arguments);
+            call.opaque.iter().for_each(|opaque| self.json(opaque));
         }
+        message.opaque.iter().for_each(|opaque| self.json(opaque));
         self.images += message.images.len() as u64;
     }
 
@@ -163,16 +179,16 @@ impl Tally {
         self.images
     }
 
-    /// The most tokens that it should be: a bound that ordinary text stays below.
+    /// The most tokens that it can be: in vocabularies of bytes, no text has more tokens than bytes.
     #[must_use]
     pub fn at_most(self) -> u64 {
-        self.narrow.div_ceil(2) + self.wide * 2 + self.images * Self::IMAGE
+        self.bytes + self.images * Self::IMAGE_MOST
     }
 
     /// About how many tokens it is.
     #[must_use]
     pub fn about(self) -> u64 {
-        self.narrow.div_ceil(4) + (self.wide * 7).div_ceil(10) + self.images * Self::IMAGE / 2
+        self.narrow.div_ceil(4) + (self.wide * 7).div_ceil(10) + self.images * Self::IMAGE
     }
 }
 
@@ -194,5 +210,9 @@ mod tests {
             assert!(tally.at_most() >= tokens, "{text}");
             assert!(tally.about().abs_diff(tokens) * 2 <= tokens, "{text}: {}", tally.about());
         }
+        // What vocabularies are bad at is still no more than its bytes.
+        let mut rare = Tally::default();
+        rare.text("𒀀𒀁");
+        assert_eq!(rare.at_most(), 8);
     }
 }

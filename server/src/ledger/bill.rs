@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use exile_engine::message::ToolCall;
 use exile_engine::model::meter::{Bill, Exceeded, Payer, Size, Tally};
 use exile_engine::model::price::{Micros, Price};
 use exile_engine::model::{Delta, ModelRef, ProviderFault, Usage};
 
 use super::counters::{Settled, Take};
 use super::quota::{Limit, Unit};
-use super::{BUDGETED, Ledger, Name};
+use super::{BUDGETED, Ledger};
 use crate::metrics::Attempt;
 use crate::store::{CANCELLED, OK, OPEN, UsageRow};
 
@@ -22,7 +23,8 @@ use crate::store::{CANCELLED, OK, OPEN, UsageRow};
 pub(super) struct Open {
     ledger: Arc<Ledger>,
     payer: Payer,
-    name: Option<Name>,
+    /// The user's, once somebody had to know.
+    name: Option<Arc<str>>,
     lines: Vec<UsageRow>,
     going: Option<Going>,
     /// The line of the model that was asked last.
@@ -41,13 +43,16 @@ struct Going {
     /// What it costs, and at which rate.
     price: Option<(Price, Micros)>,
     taken: Vec<Take>,
+    /// As taking them said.
+    age: u64,
 }
 
 /// How an attempt ended.
 enum End {
     /// With an answer; tokens, if somebody counted them.
     Answered(Option<Usage>),
-    Failed(&'static str),
+    /// `true`: whoever failed has worked for it before.
+    Failed(&'static str, bool),
     Left,
 }
 
@@ -126,14 +131,17 @@ impl Open {
         let (usage, estimated, outcome) = match end {
             End::Answered(Some(usage)) => (*usage, false, OK),
             End::Answered(None) => (guess(), true, OK),
-            // Whoever said something has worked for it; who refused at once, has not.
-            End::Failed(code) if going.pieces > 0 => (guess(), true, *code),
-            End::Failed(code) => (Usage::default(), false, *code),
+            End::Failed(code, worked) if *worked || going.pieces > 0 => (guess(), true, *code),
+            End::Failed(code, _) => (Usage::default(), false, *code),
             End::Left => (guess(), true, CANCELLED),
         };
         let cost = going.price.as_ref().map(|(price, rate)| price.of(usage, *rate));
         line.usage += usage;
-        line.cost = if line.attempts == 1 { cost } else { line.cost.zip(cost).map(|(a, b)| a + b) };
+        line.cost = if line.attempts == 1 {
+            cost
+        } else {
+            line.cost.zip(cost).map(|(a, b)| a.saturating_add(b))
+        };
         line.took_ms += millis(took);
         line.first_ms = going.first.map(|first| millis(first.saturating_sub(going.began)));
         line.estimated |= estimated;
@@ -144,7 +152,13 @@ impl Open {
                 Unit::Tokens => usage.input.saturating_add(usage.output),
                 Unit::Money => cost.unwrap_or(0),
             };
-            Settled { counter: take.counter, window: take.window, taken: take.amount, spent }
+            Settled {
+                counter: take.counter,
+                window: take.window,
+                taken: take.amount,
+                age: going.age,
+                spent,
+            }
         });
         self.ledger.counters.settle(settled.collect());
         self.ledger.metrics.attempt(&Attempt {
@@ -198,15 +212,21 @@ impl Bill for Open {
             return Err(ProviderFault::NotSent { detail });
         }
         let takes = self.takes(&limits, model, reserve, cost.unwrap_or(0));
-        ledger.take(&takes, &limits).await?;
+        let age = ledger.take(&takes, &limits).await?;
         let line = self.line(model);
+        if line != self.last
+            && let Some(other) = self.lines.get(self.last)
+        {
+            ledger.passed_over(other);
+        }
         self.last = line;
         let row = &mut self.lines[line];
         row.attempts += 1;
         ledger.opened(row, reserve, cost);
         let began = ledger.env.monotonic();
         let (first, said, pieces) = Default::default();
-        self.going = Some(Going { line, began, first, pieces, size, said, price, taken: takes });
+        self.going =
+            Some(Going { line, began, first, pieces, size, said, price, taken: takes, age });
         Ok(output.filter(|_| budgeted))
     }
 
@@ -223,12 +243,24 @@ impl Bill for Open {
         }
     }
 
-    fn answered(&mut self, usage: Option<Usage>) {
+    fn answered(&mut self, usage: Option<Usage>, calls: &[ToolCall]) {
+        if let Some(going) = &mut self.going {
+            for call in calls {
+                going.said.text(&call.name);
+                going.said.text(&call.arguments);
+            }
+        }
         self.settle(&End::Answered(usage));
     }
 
     fn failed(&mut self, fault: &ProviderFault) {
-        self.settle(&End::Failed(fault.code()));
+        // An answer that broke off may have been of calls alone, which come at its end.
+        let worked = match fault {
+            ProviderFault::Truncated { .. } | ProviderFault::Garbage { .. } => true,
+            ProviderFault::Timeout { phase, .. } => phase != "first byte",
+            _ => false,
+        };
+        self.settle(&End::Failed(fault.code(), worked));
     }
 }
 
@@ -251,7 +283,7 @@ pub(super) fn exceeded(limit: &Limit, take: &Take, reserved: bool, now_ms: i64) 
         of: format!("{kind} {}", limit.name),
         unit: limit.counter.unit.as_str().to_owned(),
         limit: limit.rate.to_string(),
-        amount: limit.rate.whole(),
+        amount: limit.rate.whole().max(1),
         window_s: ms(take.window.to_ms - take.window.from_ms) / 1000,
         // What others hold may come back at any time.
         retry_after_ms: if reserved { 1000 } else { ms(take.window.to_ms - now_ms) },

@@ -58,6 +58,8 @@ pub(super) struct Settled {
     pub window: Window,
     /// How much was taken.
     pub taken: u64,
+    /// As [`Taken::All`] said.
+    pub age: u64,
     /// How much of it was spent.
     pub spent: u64,
 }
@@ -66,7 +68,10 @@ pub(super) struct Settled {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// All of it is taken.
-    All,
+    All {
+        /// How often the counters had been forgotten.
+        age: u64,
+    },
     /// One has nothing left: which, and whether that is so only until others settle.
     Exhausted {
         /// Its place in the list.
@@ -87,13 +92,24 @@ pub(super) trait Counters: Send + Sync {
     /// Says what was spent on a counter before anybody here took from it. What is known stays.
     async fn begin(&self, counter: &Counter, window: Window, spent: u64) -> Result<(), StoreError>;
 
-    /// Gives back what was taken and not spent. Never waits.
+    /// Gives back what was taken and not spent. Never waits. What was taken before the counters
+    /// were forgotten is spent on those of now.
     fn settle(&self, settled: Vec<Settled>);
+
+    /// Nobody knows any more what was spent on any of them.
+    fn forget(&self);
 }
 
 /// Counters of one process.
 #[derive(Default)]
-pub(super) struct Memory(Mutex<HashMap<Counter, Count>>);
+pub(super) struct Memory(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    /// How often all were forgotten: a reserve of before is not held by a count of now.
+    age: u64,
+    all: HashMap<Counter, Count>,
+}
 
 #[derive(Clone, Copy)]
 struct Count {
@@ -107,7 +123,7 @@ const MANY: usize = 4096;
 
 impl Memory {
     /// The lock guards whole counts: nothing panics while it is held.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Counter, Count>> {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -117,49 +133,61 @@ impl Counters for Memory {
     async fn take(&self, takes: &[Take]) -> Result<Taken, StoreError> {
         let mut counts = self.lock();
         let unknown = |take: &Take| {
-            counts.get(&take.counter).is_none_or(|c| c.window.from_ms < take.window.from_ms)
+            let count = counts.all.get(&take.counter);
+            count.is_none_or(|count| count.window.from_ms < take.window.from_ms)
         };
         let unknown: Vec<usize> =
             takes.iter().enumerate().filter(|(_, t)| unknown(t)).map(|(place, _)| place).collect();
         if !unknown.is_empty() {
             return Ok(Taken::Unknown(unknown));
         }
+        // A clock that went back finds a later window, and takes nothing of it: what it took would
+        // be given back to the one before.
+        let of = |take: &Take, count: &Count| count.window == take.window;
         for (place, take) in takes.iter().enumerate() {
-            if let Some(count) = counts.get(&take.counter)
+            if let Some(count) = counts.all.get(&take.counter).filter(|count| of(take, count))
                 && count.spent.saturating_add(count.reserved) >= take.limit
             {
                 return Ok(Taken::Exhausted { place, reserved: count.spent < take.limit });
             }
         }
         for take in takes {
-            if let Some(count) = counts.get_mut(&take.counter) {
+            if let Some(count) = counts.all.get_mut(&take.counter).filter(|count| of(take, count)) {
                 count.reserved = count.reserved.saturating_add(take.amount);
             }
         }
-        Ok(Taken::All)
+        Ok(Taken::All { age: counts.age })
     }
 
     async fn begin(&self, counter: &Counter, window: Window, spent: u64) -> Result<(), StoreError> {
         let mut counts = self.lock();
-        if counts.len() >= MANY && counts.len().is_power_of_two() {
-            counts.retain(|_, count| count.window.to_ms > window.from_ms);
+        if counts.all.len() >= MANY && counts.all.len().is_power_of_two() {
+            counts.all.retain(|_, count| count.window.to_ms > window.from_ms);
         }
-        let known = counts.get(counter).is_some_and(|c| c.window.from_ms >= window.from_ms);
+        let known = counts.all.get(counter).is_some_and(|c| c.window.from_ms >= window.from_ms);
         if !known {
-            counts.insert(counter.clone(), Count { window, spent, reserved: 0 });
+            counts.all.insert(counter.clone(), Count { window, spent, reserved: 0 });
         }
         Ok(())
     }
 
     fn settle(&self, settled: Vec<Settled>) {
         let mut counts = self.lock();
-        for Settled { counter, window, taken, spent } in settled {
+        let now = counts.age;
+        for Settled { counter, window, taken, age, spent } in settled {
             // What was taken in a window that is over concerns nobody any more.
-            if let Some(count) = counts.get_mut(&counter).filter(|c| c.window == window) {
-                count.reserved = count.reserved.saturating_sub(taken);
+            if let Some(count) = counts.all.get_mut(&counter).filter(|c| c.window == window) {
+                let held = if age == now { taken } else { 0 };
+                count.reserved = count.reserved.saturating_sub(held);
                 count.spent = count.spent.saturating_add(spent);
             }
         }
+    }
+
+    fn forget(&self) {
+        let mut counts = self.lock();
+        counts.age += 1;
+        counts.all.clear();
     }
 }
 
@@ -197,16 +225,60 @@ mod tests {
         begin(&counters, "b", NOW, 5);
         let both = [take("a", 10, 7), take("b", 5, 7)];
         assert_eq!(taken(&both), Taken::Exhausted { place: 1, reserved: false });
-        assert_eq!(taken(&both[..1]), Taken::All, "nothing was taken of it before");
+        assert_eq!(taken(&both[..1]), Taken::All { age: 0 }, "nothing was taken of it before");
         assert_eq!(taken(&both[..1]), Taken::Exhausted { place: 0, reserved: true });
-        counters.settle(vec![Settled { counter: counter("a"), window: NOW, taken: 7, spent: 2 }]);
-        assert_eq!(taken(&[take("a", 6, 1)]), Taken::All, "3 and 2 were spent");
+        counters.settle(vec![Settled {
+            counter: counter("a"),
+            window: NOW,
+            taken: 7,
+            age: 0,
+            spent: 2,
+        }]);
+        assert_eq!(taken(&[take("a", 6, 1)]), Taken::All { age: 0 }, "3 and 2 were spent");
         // The next window begins anew, and what comes from the one before it is nobody's.
         let next = Window { from_ms: 60_000, to_ms: 120_000 };
         begin(&counters, "a", next, 0);
-        counters.settle(vec![Settled { counter: counter("a"), window: NOW, taken: 1, spent: 9 }]);
+        counters.settle(vec![Settled {
+            counter: counter("a"),
+            window: NOW,
+            taken: 1,
+            age: 0,
+            spent: 9,
+        }]);
         let late = Take { window: next, ..take("a", 1, 1) };
-        assert_eq!(taken(&[late]), Taken::All);
+        assert_eq!(taken(&[late]), Taken::All { age: 0 });
+        // A clock that went back takes nothing of it.
+        assert_eq!(taken(&[take("a", 1, 1)]), Taken::All { age: 0 });
+        counters.settle(vec![Settled {
+            counter: counter("a"),
+            window: next,
+            taken: 1,
+            age: 0,
+            spent: 0,
+        }]);
+        let again = Take { window: next, ..take("a", 1, 1) };
+        assert_eq!(taken(&[again]), Taken::All { age: 0 });
+    }
+
+    #[test]
+    fn counters_that_are_forgotten_begin_anew_and_learn_what_earlier_calls_spent() {
+        let counters = Memory::default();
+        let taken = |limit, amount| now(counters.take(&[take("a", limit, amount)])).unwrap();
+        begin(&counters, "a", NOW, 0);
+        assert_eq!(taken(10, 8), Taken::All { age: 0 });
+        counters.forget();
+        assert_eq!(taken(10, 4), Taken::Unknown(vec![0]));
+        begin(&counters, "a", NOW, 1);
+        assert_eq!(taken(10, 4), Taken::All { age: 1 });
+        // The first call ends: what it spent counts, and the second one's reserve stays.
+        counters.settle(vec![Settled {
+            counter: counter("a"),
+            window: NOW,
+            taken: 8,
+            age: 0,
+            spent: 5,
+        }]);
+        assert_eq!(taken(10, 1), Taken::Exhausted { place: 0, reserved: true }, "1 + 5 + 4");
     }
 
     proptest! {
@@ -224,13 +296,13 @@ mod tests {
                 let used = amount * part / 100;
                 *spent += used;
                 *reserved -= amount;
-                let settled = Settled { counter: counter("a"), window: NOW, taken: amount, spent: used };
+                let settled = Settled { counter: counter("a"), window: NOW, taken: amount, age: 0, spent: used };
                 counters.settle(vec![settled]);
             };
             for (amount, part, later) in calls {
                 let left = spent + reserved < budget;
                 let taken = now(counters.take(&[take("a", budget, amount)])).unwrap();
-                prop_assert_eq!(taken == Taken::All, left);
+                prop_assert_eq!(taken == (Taken::All { age: 0 }), left);
                 if left {
                     reserved += amount;
                     open.push((amount, part));

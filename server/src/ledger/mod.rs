@@ -33,7 +33,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::store::{Grouping, Spending, Store, StoreError, UsageFilter, UsageRow};
+use crate::store::{Grouping, OPEN, Spending, Store, StoreError, UsageFilter, UsageRow};
 use counters::{Counter, Counters, Memory, Take, Taken, Window};
 pub use money::Money;
 pub use quota::{Allowance, Every, Kind, QuotaFile, Unit};
@@ -52,13 +52,6 @@ const WAITING: usize = 65_536;
 /// How long is waited after rows could not be written.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Names of a user and a key, of which callers have the ids.
-#[derive(Clone, Debug)]
-struct Name {
-    user: Arc<str>,
-    key: Option<Arc<str>>,
-}
-
 /// The books of an installation.
 pub struct Ledger {
     store: Store,
@@ -75,6 +68,7 @@ pub struct Ledger {
     /// beginning.
     since_ms: AtomicI64,
     counters: Arc<dyn Counters>,
+    changing: tokio::sync::Mutex<()>,
     names: Mutex<HashMap<String, Arc<str>>>,
     /// Calls that go on, by the ids of their rows; `true`: the row is written.
     going: Mutex<HashMap<String, (UsageRow, bool)>>,
@@ -121,6 +115,7 @@ impl Ledger {
             file,
             since_ms: AtomicI64::new(i64::MAX),
             counters: Arc::new(Memory::default()),
+            changing: tokio::sync::Mutex::default(),
             names: Mutex::default(),
             going: Mutex::default(),
             wake: Notify::new(),
@@ -153,26 +148,34 @@ impl Ledger {
         &self.zone
     }
 
-    /// Sets a quota; `None` takes it away. `false`: there was none.
+    /// Sets a quota; `None` takes it away. `false`: there was none. A caller that leaves does not
+    /// stop it half-way, stored and not applied.
     pub async fn set_quota(
-        &self,
+        self: &Arc<Self>,
         kind: Kind,
         name: &str,
         allowance: Option<&Allowance>,
     ) -> Result<bool, StoreError> {
-        let known = match allowance {
-            Some(allowance) => {
-                let body = serde_json::to_value(allowance);
-                let body = body.map_err(|error| StoreError::unreadable("a quota", error))?;
-                self.store.put_quota(kind.as_str(), name, &body).await?;
-                true
-            }
-            None => self.store.delete_quota(kind.as_str(), name).await?,
+        let body = allowance.map(serde_json::to_value).transpose();
+        let body = body.map_err(|error| StoreError::unreadable("a quota", error))?;
+        let (ledger, name) = (self.clone(), name.to_owned());
+        let setting = async move {
+            let _one_at_a_time = ledger.changing.lock().await;
+            let known = match &body {
+                Some(body) => {
+                    ledger.store.put_quota(kind.as_str(), &name, body).await?;
+                    true
+                }
+                None => ledger.store.delete_quota(kind.as_str(), &name).await?,
+            };
+            ledger.read_quotas().await?;
+            Ok(known)
         };
-        self.read_quotas().await?;
-        Ok(known)
+        let ended = |error: tokio::task::JoinError| StoreError::Unavailable(error.to_string());
+        tokio::spawn(setting).await.map_err(ended)?
     }
 
+    /// Reads all quotas. Counters begin anew, from rows: some may not have been counted on.
     async fn read_quotas(&self) -> Result<(), StoreError> {
         let mut all = self.file.clone();
         for (kind, name, body) in self.store.quotas().await? {
@@ -183,8 +186,9 @@ impl Ledger {
                 .map_err(|error| StoreError::unreadable("a quota", error))?;
             all.of_mut(kind).entry(name).or_insert(allowance);
         }
-        *self.quotas.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
         self.since_ms.store(self.env.now().as_millisecond(), Ordering::Release);
+        *self.quotas.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
+        self.counters.forget();
         Ok(())
     }
 
@@ -201,14 +205,15 @@ impl Ledger {
             Take { limit: limit.rate.amount(counter.unit), counter, window, amount }
         };
         let takes: Vec<Take> = limits.iter().map(take).collect();
-        self.take(&takes, &limits).await
+        self.take(&takes, &limits).await?;
+        Ok(())
     }
 
     /// The limits that a call takes from.
     async fn limits(
         &self,
         payer: &Payer,
-        name: &mut Option<Name>,
+        name: &mut Option<Arc<str>>,
         model: Option<&ModelRef>,
     ) -> Result<Vec<Limit>, Refused> {
         let quotas = self.quotas();
@@ -220,53 +225,37 @@ impl Ledger {
             none => none.insert(self.name(payer).await?),
         };
         let model = model.map(ToString::to_string);
-        let key = payer.key.as_deref();
         let taker = Taker {
-            user: (payer.owner.as_str(), &name.user),
-            key: key.map(|id| (id, name.key.as_deref().unwrap_or(id))),
+            user: (payer.owner.as_str(), name),
+            key: payer.key.as_deref(),
             business: payer.business.as_deref(),
             model: model.as_deref(),
         };
         Ok(limits(&quotas, &taker))
     }
 
-    /// The names that belong to ids; they never change.
-    async fn name(&self, payer: &Payer) -> Result<Name, StoreError> {
-        let known = |id: &str| lock(&self.names).get(id).cloned();
+    /// The name of a user, which never changes.
+    async fn name(&self, payer: &Payer) -> Result<Arc<str>, StoreError> {
         let owner = payer.owner.as_str();
-        let user = if let Some(name) = known(owner) {
-            name
-        } else {
-            let user = self.store.user(&payer.owner).await?;
-            self.named(owner, user.as_ref().map_or(owner, |user| &user.name))
-        };
-        let key = match payer.key.as_deref() {
-            None => None,
-            Some(id) => Some(if let Some(name) = known(id) {
-                name
-            } else {
-                let name = self.store.key_name(id).await?;
-                self.named(id, name.as_deref().unwrap_or(id))
-            }),
-        };
-        Ok(Name { user, key })
+        let known = lock(&self.names).get(owner).cloned();
+        if let Some(name) = known {
+            return Ok(name);
+        }
+        let user = self.store.user(&payer.owner).await?;
+        let name: Arc<str> = user.as_ref().map_or(owner, |user| &user.name).into();
+        lock(&self.names).insert(owner.to_owned(), name.clone());
+        Ok(name)
     }
 
-    fn named(&self, id: &str, name: &str) -> Arc<str> {
-        let name: Arc<str> = name.into();
-        lock(&self.names).insert(id.to_owned(), name.clone());
-        name
-    }
-
-    /// Takes all or nothing of what `limits` say.
-    async fn take(&self, takes: &[Take], limits: &[Limit]) -> Result<(), Refused> {
+    /// Takes all or nothing of what `limits` say, and gives what its settlement has to tell.
+    async fn take(&self, takes: &[Take], limits: &[Limit]) -> Result<u64, Refused> {
         if self.store.waiting_usage() > WAITING {
             let why = "what calls cost cannot be written down; is the disk full?".to_owned();
             return Err(Refused::Store(StoreError::Unavailable(why)));
         }
         loop {
             match self.counters.take(takes).await? {
-                Taken::All => return Ok(()),
+                Taken::All { age } => return Ok(age),
                 Taken::Unknown(places) => {
                     for take in places.into_iter().filter_map(|place| takes.get(place)) {
                         self.begin(&take.counter, take.window).await?;
@@ -275,7 +264,7 @@ impl Ledger {
                 Taken::Exhausted { place, reserved } => {
                     let take = &takes[place];
                     let of = |limit: &&Limit| limit.counter == take.counter;
-                    let Some(limit) = limits.iter().find(of) else { return Ok(()) };
+                    let Some(limit) = limits.iter().find(of) else { return Ok(0) };
                     self.metrics.refused(limit.counter.kind.as_str(), limit.counter.unit.as_str());
                     let now_ms = self.env.now().as_millisecond();
                     let exceeded = bill::exceeded(limit, take, reserved, now_ms);
@@ -302,7 +291,10 @@ impl Ledger {
         }
         let mut spent = Spending::default();
         for slot in self.store.usage(&filter, Grouping::default()).await? {
-            spent += slot.spending;
+            // What was spent in another currency was counted in that.
+            if counter.unit != Unit::Money || slot.currency == self.money.unit() {
+                spent += slot.spending;
+            }
         }
         let spent = match (counter.unit, counter.kind) {
             (Unit::Requests, Kind::Model) => spent.calls,
@@ -319,8 +311,15 @@ impl Ledger {
         row.usage += reserve;
         row.cost = row.cost.or(Some(0)).zip(cost).map(|(spent, cost)| spent + cost);
         (row.estimated, row.last) = (true, true);
+        OPEN.clone_into(&mut row.outcome);
         lock(&self.going).insert(row.id.clone(), (row, false));
         self.wake.notify_one();
+    }
+
+    /// Another model is asked in this one's place, which may yet be asked again.
+    fn passed_over(&self, line: &UsageRow) {
+        let row = UsageRow { last: false, ..line.clone() };
+        lock(&self.going).insert(row.id.clone(), (row, false));
     }
 
     /// A call is over.
@@ -328,6 +327,19 @@ impl Ledger {
         lock(&self.going).remove(&line.id);
         self.store.note_usage(line);
         self.wake.notify_one();
+    }
+
+    /// Waits until no call goes on any more, for a moment.
+    pub async fn settled(&self) {
+        const MOMENT: Duration = Duration::from_secs(2);
+        let ended = async {
+            while !lock(&self.going).is_empty() {
+                tokio::time::sleep(FLUSH).await;
+            }
+        };
+        if tokio::time::timeout(MOMENT, ended).await.is_err() {
+            tracing::warn!("calls of models still go on; they count as what is reserved for them");
+        }
     }
 
     /// Writes every row that waits, and one for every call that goes on and has none.

@@ -22,7 +22,7 @@ use super::counters::{Counter, Window};
 pub struct QuotaFile {
     /// A user's name, or `*`: each user without an entry.
     pub user: BTreeMap<String, Allowance>,
-    /// A key's name or id, or `*`: each key without an entry.
+    /// A key's id, or `*`: each key without an entry. Names of keys are their users' to choose.
     pub key: BTreeMap<String, Allowance>,
     /// A business, or `*`: each business without an entry.
     pub business: BTreeMap<String, Allowance>,
@@ -383,8 +383,8 @@ impl Every {
 pub(super) struct Taker<'a> {
     /// The user's id and name.
     pub user: (&'a str, &'a str),
-    /// The key's id and name.
-    pub key: Option<(&'a str, &'a str)>,
+    /// The key's id.
+    pub key: Option<&'a str>,
     /// The business.
     pub business: Option<&'a str>,
     /// `provider/model`, once that is known.
@@ -413,9 +413,9 @@ pub(super) fn limits(quotas: &QuotaFile, taker: &Taker<'_>) -> Vec<Limit> {
             name: name.to_owned(),
         }));
     };
-    let business = taker.business.map(|business| (business, business));
-    let owned =
-        [(Kind::User, Some(taker.user)), (Kind::Key, taker.key), (Kind::Business, business)];
+    let same = |id| (id, id);
+    let (key, business) = (taker.key.map(same), taker.business.map(same));
+    let owned = [(Kind::User, Some(taker.user)), (Kind::Key, key), (Kind::Business, business)];
     for (kind, who) in owned {
         let Some((id, name)) = who else { continue };
         let section = quotas.of(kind);
@@ -502,7 +502,7 @@ mod tests {
         };
         let one = |kind, subject: &str, rate: &str| (kind, subject.to_owned(), rate.to_owned());
         assert_eq!(
-            of(("usr_1", "alice"), Some(("key_1", "ci")), None, None),
+            of(("usr_1", "alice"), Some("key_1"), None, None),
             [one(Kind::User, "usr_1", "9/min"), one(Kind::Key, "key_1", "5/day")]
         );
         assert_eq!(

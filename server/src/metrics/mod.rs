@@ -11,8 +11,8 @@
 //! suffixes. `http_*` is of the general conventions.
 //!
 //! Invariants:
-//! - Callers cannot make labels up without end: of models, the first [`models::MODELS`] have their
-//!   names.
+//! - Callers cannot make labels up without end: of models that nobody configured, those have their
+//!   names that answered while there were not [`models::MODELS`].
 //! - Every attempt is counted once, where it is settled.
 
 mod models;
@@ -60,6 +60,11 @@ impl Metrics {
         )?;
         let (models, runs) = (models::Models::new(&made)?, runs::Runs::new(&made)?);
         Ok(Self { registry, models, runs, http })
+    }
+
+    /// Tells which models are no invention of callers.
+    pub fn know(&self, models: impl Iterator<Item = String>) {
+        self.models.know(models);
     }
 
     /// Counts an attempt to get an answer of a model.

@@ -163,14 +163,20 @@ impl Models {
         self.refusals.with_label_values(&[kind, unit]).inc();
     }
 
-    /// The model's name, as long as there are not too many: callers make names up.
+    /// Models that have their names whatever else is asked for.
+    pub(super) fn know(&self, models: impl Iterator<Item = String>) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).extend(models);
+    }
+
+    /// The model's name, if it is known, or has answered while there were not too many: callers make
+    /// names up.
     fn name<'a>(&self, attempt: &Attempt<'a>) -> &'a str {
         // The lock guards whole names: nothing panics while it is held.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.contains(attempt.model) {
             return attempt.model;
         }
-        if known.len() >= MODELS {
+        if known.len() >= MODELS || !attempt.error.is_empty() {
             return "_OTHER";
         }
         known.insert(attempt.model.to_owned());

@@ -26,5 +26,5 @@ pub mod request;
 mod running;
 
 pub use answer::embeddings;
-pub use passing::pass;
+pub use passing::{ends, pass};
 pub use running::run;

@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! - Until the first piece of an answer nothing is sent, so that a failure has its HTTP status.
+//! - A server that has waited for a call for long enough at its end drops it, and settles its bill.
 //! - A client that leaves drops the call, which closes the connection to the model.
 //! - A stream never begins an answer anew: what `after_first_token: restart` asks for is done only
 //!   where nobody has seen the beginning.
@@ -22,6 +23,7 @@ use futures_util::stream;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Head, Piece, Said};
 use crate::app::App;
@@ -83,7 +85,11 @@ pub async fn pass(
     if !streams {
         let chain = Chain { models, ..chain };
         let client = Client { payer, pieces: None };
-        let asked = app.catalog.models.ask(&*app.env, &client, chain, request).await;
+        let asking = app.catalog.models.ask(&*app.env, &client, chain, request);
+        let asked = tokio::select! {
+            asked = asking => asked,
+            () = app.cut.cancelled() => return Err(ends()),
+        };
         let answered = asked.outcome.map_err(|failed| Problem::Model(failed.error))?;
         let (said, reply) = (Said::from(&answered.reply), &answered.reply);
         let head = named(answered.model.to_string());
@@ -97,7 +103,8 @@ pub async fn pass(
         let (app, client) = (app.clone(), Client { payer, pieces: Some(sender) });
         async move { app.catalog.models.ask(&*app.env, &client, chain, request).await }
     });
-    let mut passing = Passing { asking: Some(asking), pieces, head, usage, ready: VecDeque::new() };
+    let (ready, cut) = (VecDeque::new(), app.cut.clone());
+    let mut passing = Passing { asking: Some(asking), pieces, head, usage, ready, cut };
     match passing.next().await {
         Came::Piece(delta) => {
             passing.begins();
@@ -112,6 +119,7 @@ pub async fn pass(
             passing.begins();
             passing.ends(*asked);
         }
+        Came::Cut => return Err(ends()),
     }
     let chunks = stream::unfold(passing, |mut passing| async move {
         let chunk = passing.chunk().await?;
@@ -131,12 +139,21 @@ struct Passing {
     usage: bool,
     /// Chunks to be sent.
     ready: VecDeque<Bytes>,
+    cut: CancellationToken,
 }
 
 /// What came next.
 enum Came {
     Piece(Delta),
     End(Box<Asked>),
+    /// The server ends.
+    Cut,
+}
+
+/// What a call is told that ends with the server.
+#[must_use]
+pub fn ends() -> Problem {
+    Problem::NotReady(vec!["the server ends".to_owned()])
 }
 
 impl Passing {
@@ -147,6 +164,10 @@ impl Passing {
             biased;
             Some(delta) = self.pieces.recv() => return Came::Piece(delta),
             asked = asking => asked,
+            () = self.cut.cancelled() => {
+                self.asking = None;
+                return Came::Cut;
+            }
         };
         self.asking = None;
         while let Ok(delta) = self.pieces.try_recv() {
@@ -166,6 +187,7 @@ impl Passing {
             match tokio::time::timeout(sse::HEARTBEAT, self.next()).await {
                 Ok(Came::Piece(delta)) => self.shows(&delta),
                 Ok(Came::End(asked)) => self.ends(*asked),
+                Ok(Came::Cut) => self.ready.push_back(answer::failure(&ends())),
                 Err(_) => return Some(sse::COMMENT),
             }
         }

@@ -156,11 +156,13 @@ impl Completion {
 }
 
 /// Fields that ask for what exile's answers have no place for.
-const REFUSED: [(&str, &str); 5] = [
+const REFUSED: [(&str, &str); 7] = [
     ("functions", "write `tools`"),
     ("function_call", "write `tool_choice`"),
     ("audio", "exile has no audio"),
     ("top_logprobs", "leave it out"),
+    ("models", "an alias with a `fallback` chooses among models"),
+    ("route", "an alias with a `fallback` chooses among models"),
     ("web_search_options", "give the model a tool"),
 ];
 

@@ -69,7 +69,7 @@ async fn list(
     put, path = "/api/quotas/{kind}/{*name}", tag = "usage",
     params(
         ("kind" = String, Path, description = "`user`, `key`, `business` or `model`"),
-        ("name" = String, Path, description = "Whose: a user's name, a key's name or id, a business, \
+        ("name" = String, Path, description = "Whose: a user's name, a key's id, a business, \
             `provider/model` or the beginning of such names and a `*`. `*` alone: each one that has \
             none of its own; of models, all of them together"),
     ),

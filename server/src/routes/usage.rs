@@ -208,7 +208,8 @@ async fn usage(
         Some(text) => time("to", text, &now)?,
         None => now.timestamp(),
     };
-    let owner = match query.user.filter(|name| *name != caller.user.name) {
+    let owner = match query.user {
+        Some(name) if name == caller.user.name => Some(caller.id().clone()),
         Some(name) => {
             caller.admin()?;
             let unknown =
@@ -229,6 +230,7 @@ async fn usage(
         from_ms: from.as_millisecond(),
         // What is asked for until now includes what is of this very millisecond.
         to_ms: to.as_millisecond() + i64::from(query.to.is_none()),
+        closed: false,
     };
     app.store.flush_usage().await?;
     let slots = app.store.usage(&filter, by).await?;

@@ -100,7 +100,11 @@ async fn embed(
         let fault = ProviderFault::Incapable { detail };
         return Err(Problem::Model(ProviderError { provider, model, fault }));
     }
-    let made = models.embed(&caller.payer(business), &model, &texts, &further).await;
+    let payer = caller.payer(business);
+    let made = tokio::select! {
+        made = models.embed(&payer, &model, &texts, &further) => made,
+        () = app.cut.cancelled() => return Err(openai::ends()),
+    };
     Ok(Json(embeddings(made.map_err(Problem::Model)?, &model.to_string(), base64)))
 }
 

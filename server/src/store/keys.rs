@@ -169,12 +169,6 @@ impl Store {
         Ok(user.map(|user| (key, user)))
     }
 
-    /// What people call the key of that id.
-    pub async fn key_name(&self, id: &str) -> Result<Option<String>, StoreError> {
-        let name = sqlx::query_scalar("SELECT name FROM exile_key WHERE id = ?1");
-        Ok(name.bind(id).fetch_optional(self.readers()).await?)
-    }
-
     /// A request is not refused because its time could not be noted (a full disk can still read).
     async fn note_use(&self, id: &str, now: Timestamp) {
         let noted = async {
@@ -190,17 +184,23 @@ impl Store {
         }
     }
 
-    /// Voids a key at once and for good; `false` if there is none of that id.
+    /// Voids a key at once and for good; `false` if there is none of that id. A caller that leaves
+    /// does not stop it half-way, with the row void and the key still kept.
     pub async fn revoke_key(&self, id: &str) -> Result<bool, StoreError> {
-        let mut write = self.write().await?;
-        let done =
-            sqlx::query("UPDATE exile_key SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1")
-                .bind(id)
-                .bind(self.now().as_millisecond())
+        let (store, id) = (self.clone(), id.to_owned());
+        let revoking = async move {
+            let mut write = store.write().await?;
+            let revoke = "UPDATE exile_key SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
+            let done = sqlx::query(revoke)
+                .bind(&id)
+                .bind(store.now().as_millisecond())
                 .execute(write.connection())
                 .await?;
-        self.shared.keys.forget(id);
-        Ok(done.rows_affected() > 0)
+            store.shared.keys.forget(&id);
+            Ok(done.rows_affected() > 0)
+        };
+        let ended = |error: tokio::task::JoinError| StoreError::Unavailable(error.to_string());
+        tokio::spawn(revoking).await.map_err(ended)?
     }
 
     /// A user's keys, oldest first, void ones included.

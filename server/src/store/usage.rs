@@ -192,6 +192,8 @@ pub struct UsageFilter {
     pub from_ms: i64,
     /// Asked before that time.
     pub to_ms: i64,
+    /// Calls that go on do not count.
+    pub closed: bool,
 }
 
 /// What rows are put together by.
@@ -331,8 +333,7 @@ impl Store {
 
     /// What was spent, of all rows that are written.
     pub async fn usage(&self, filter: &UsageFilter, by: Grouping) -> Result<Vec<Slot>, StoreError> {
-        let UsageFilter { owner, key, provider, model, business, graph, run, from_ms, to_ms } =
-            filter;
+        let UsageFilter { owner, key, provider, model, business, graph, run, .. } = filter;
         let rows = sqlx::query(
             "SELECT iif(?1 > 0, u.at / max(?1, 1) * ?1, ?17) AS slot,
                     iif(?2, coalesce((SELECT name FROM exile_user WHERE id = u.owner), u.owner),
@@ -352,7 +353,7 @@ impl Store {
                     coalesce(sum(u.cost), 0) AS cost, sum(u.took_ms) AS took_ms,
                     count(u.first_ms) AS firsts, coalesce(sum(u.first_ms), 0) AS first_ms
              FROM exile_usage u
-             WHERE u.at >= ?17 AND u.at < ?18
+             WHERE u.at >= ?17 AND u.at < ?18 AND (NOT ?19 OR u.outcome <> 'open')
                AND (?9 IS NULL OR u.owner = ?9) AND (?10 IS NULL OR u.key = ?10)
                AND (?11 IS NULL OR u.provider = ?11)
                AND (?12 IS NULL OR u.provider || '/' || u.model = ?12)
@@ -378,8 +379,9 @@ impl Store {
         .bind(business)
         .bind(graph)
         .bind(run)
-        .bind(from_ms)
-        .bind(to_ms)
+        .bind(filter.from_ms)
+        .bind(filter.to_ms)
+        .bind(filter.closed)
         .fetch_all(self.readers())
         .await?;
         rows.iter().map(slot).collect()

@@ -53,7 +53,7 @@ models:
 catalogue:
   lab/*: {{ prices: [{{ currency: USD, input: 2.5, cached: 0.3, cache_write: 3.75, output: 10 }}] }}
 quotas:
-  key: {{ "*": {{ requests: 1000/day }}, limited: {{ requests: 1/day }} }}
+  key: {{ "*": {{ requests: 1000/day }} }}
   user: {{ poor: {{ tokens: 1/day }} }}
   model: {{ lab/costly: {{ money: 0.000001/day }} }}
 """

@@ -152,6 +152,7 @@ impl Exile {
             catalog,
             env: self.app.env.clone(),
             ledger: self.app.ledger.clone(),
+            cut: self.app.cut.clone(),
             metrics: self.app.metrics.clone(),
             trace: self.app.trace.clone(),
             settings: Settings {
@@ -346,7 +347,8 @@ async fn serve(
     let serving = tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
     let settings = Settings { environment, default_graph: "chat".into() };
     let trace = Arc::new(NoTrace);
-    let app = App { store, engine, library, catalog, env, ledger, metrics, trace, settings };
+    let cut = CancellationToken::new();
+    let app = App { store, engine, library, catalog, env, ledger, cut, metrics, trace, settings };
     (Arc::new(app), Arc::new(serving))
 }
 

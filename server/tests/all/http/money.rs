@@ -111,7 +111,7 @@ edges: [{ from: START, to: a }, { from: a, to: b }, { from: b, to: END }]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_calls_at_once_overshoot_a_budget_by_at_most_one_reserve() {
     let exile = std::sync::Arc::new(Exile::start().await);
-    // A reserve is the input, of at most 20 tokens here, and 100 of the answer.
+    // A reserve is the input, of 14 bytes with what stands around it, and 100 tokens of the answer.
     set(&exile, "user/alice", json!({ "tokens": "1000/day" })).await;
     let mut body = hello("mock/any");
     body["max_tokens"] = json!(100);
@@ -289,6 +289,46 @@ async fn quotas_are_set_by_administrators_alone_and_say_what_is_wrong() {
     assert_eq!(ask(&exile, &exile.bob, hello("mock/b")).await.status, 429);
     assert_eq!(put("model/mock/*", json!({})).await.status, 200);
     assert_eq!(ask(&exile, &exile.bob, hello("mock/b")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_quota_that_was_away_for_a_while_knows_what_was_spent() {
+    let exile = Exile::start().await;
+    let two = json!({ "requests": "2/day" });
+    set(&exile, "user/alice", two.clone()).await;
+    assert_eq!(ask(&exile, &exile.alice, hello("mock/any")).await.status, 200);
+    exile.call_as(&exile.admin, "DELETE", "/api/quotas/user/alice", None).await;
+    assert_eq!(ask(&exile, &exile.alice, hello("mock/any")).await.status, 200);
+    set(&exile, "user/alice", two).await;
+    assert_eq!(ask(&exile, &exile.alice, hello("mock/any")).await.status, 429);
+}
+
+#[tokio::test]
+async fn an_administrator_may_ask_for_their_own_usage_alone() {
+    let exile = Exile::start().await;
+    ask(&exile, &exile.alice, hello("mock/any")).await;
+    assert_eq!(usage(&exile, "user=admin").await, Vec::<Value>::new());
+    assert_eq!(usage(&exile, "user=alice").await[0]["requests"], 1);
+}
+
+#[tokio::test]
+async fn a_call_that_the_server_does_not_wait_for_is_settled() {
+    for streams in [false, true] {
+        let exile = std::sync::Arc::new(Exile::start().await);
+        let mut body = hello("gate/any");
+        body["stream"] = json!(streams);
+        let call = {
+            let exile = exile.clone();
+            tokio::spawn(async move { ask(&exile, &exile.alice, body).await })
+        };
+        until_a_call_is_open(&exile).await;
+        exile.app.cut.cancel();
+        let answer = call.await.unwrap();
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("not_ready")));
+        exile.app.ledger.settled().await;
+        let rows = usage(&exile, "").await;
+        assert_eq!((&rows[0]["cancelled"], &rows[0]["requests"]), (&json!(1), &json!(1)));
+    }
 }
 
 #[tokio::test]

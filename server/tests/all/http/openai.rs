@@ -95,6 +95,7 @@ async fn what_contradicts_itself_is_refused_by_name() {
     let cases = [
         ("parallel_tool_calls", json!({ "parallel_tool_calls": true })),
         ("max_tokens", json!({ "max_tokens": 1, "max_completion_tokens": 2 })),
+        ("models", json!({ "models": ["lab/a", "lab/b"] })),
     ];
     for (param, more) in cases {
         let mut body = hello("mock/any");

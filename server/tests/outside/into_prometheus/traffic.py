@@ -39,7 +39,12 @@ class Traffic:
     def make_key(self, user: str, name: str = "", scopes: tuple | list = ()) -> str:
         """A new key's secret."""
         body = {"user": user, "name": name or user, "scopes": list(scopes)}
-        return self.exile.json("/api/keys", body)["secret"]
+        made = self.exile.json("/api/keys", body)
+        if user == "limited":
+            # A key is known by its id, which there is no telling before.
+            quota = f"{self.exile.url}/api/quotas/key/{made['id']}"
+            equal(fetch(quota, self.admin, {"requests": "1/day"}, "PUT").status, 200)
+        return made["secret"]
 
     def round(self) -> None:
         """Everything once, one after the other."""

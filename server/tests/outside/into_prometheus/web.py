@@ -18,13 +18,15 @@ class Answer:
     text: str
 
 
-def fetch(url: str, key: str | None = None, body: dict | bytes | None = None) -> Answer:
+def fetch(
+    url: str, key: str | None = None, body: dict | bytes | None = None, method: str | None = None
+) -> Answer:
     """POSTs `body`, or GETs without one; a status of failure is an answer too."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     if isinstance(body, dict):
         headers["Content-Type"] = "application/json"
         body = json.dumps(body).encode()
-    request = urllib.request.Request(url, body, headers)
+    request = urllib.request.Request(url, body, headers, method=method)
     try:
         with OPENER.open(request, timeout=60) as answer:
             return read(answer)
