@@ -52,6 +52,7 @@ models:
   default: lab/steady
 catalogue:
   lab/*: {{ prices: [{{ currency: USD, input: 2.5, cached: 0.3, cache_write: 3.75, output: 10 }}] }}
+  lab/down: {{ context: 1000 }}
 quotas:
   key: {{ "*": {{ requests: 1000/day }} }}
   user: {{ poor: {{ tokens: 1/day }} }}
