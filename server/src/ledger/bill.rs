@@ -14,7 +14,7 @@ use exile_engine::model::price::{Micros, Price};
 use exile_engine::model::{Delta, ModelRef, ProviderFault, Usage};
 
 use super::counters::{Settled, Take};
-use super::quota::{Limit, Unit};
+use super::quota::{Kind, Limit, Unit};
 use super::{BUDGETED, Ledger};
 use crate::metrics::Attempt;
 use crate::store::{CANCELLED, OK, OPEN, UsageRow};
@@ -61,11 +61,15 @@ impl Open {
         Self { ledger, payer, name: None, lines: Vec::new(), going: None, last: 0 }
     }
 
+    /// The place of a model's line, if it was asked before.
+    fn place(&self, model: &ModelRef) -> Option<usize> {
+        let of = |line: &UsageRow| *line.provider == *model.provider && *line.model == *model.model;
+        self.lines.iter().position(of)
+    }
+
     /// The line of a model, which is made if it is new.
     fn line(&mut self, model: &ModelRef) -> usize {
-        let known =
-            |line: &UsageRow| *line.provider == *model.provider && *line.model == *model.model;
-        if let Some(place) = self.lines.iter().position(known) {
+        if let Some(place) = self.place(model) {
             return place;
         }
         let Payer { owner, key, business, graph, run } = self.payer.clone();
@@ -96,24 +100,20 @@ impl Open {
     /// What has to be taken for an attempt that may come to `usage` and `cost`.
     fn takes(&self, limits: &[Limit], model: &ModelRef, usage: Usage, cost: Micros) -> Vec<Take> {
         let now = self.ledger.env.now();
-        let asked =
-            |line: &UsageRow| *line.provider == *model.provider && *line.model == *model.model;
-        let again = self.lines.iter().any(asked);
+        let again = self.place(model).is_some();
         let take = |limit: &Limit| {
-            let counter = limit.counter.clone();
-            let counted = match counter.kind {
+            let counted = match limit.counter.kind {
                 // A call is one request of whoever makes it, and one of each model that it asks.
-                super::quota::Kind::Model => again,
-                _ => !self.lines.is_empty(),
+                Kind::Model => again,
+                Kind::User | Kind::Key | Kind::Business => !self.lines.is_empty(),
             };
-            let amount = match counter.unit {
+            let amount = match limit.counter.unit {
                 Unit::Requests if counted => return None,
                 Unit::Requests => 1,
                 Unit::Tokens => usage.input.saturating_add(usage.output),
                 Unit::Money => cost,
             };
-            let window = counter.per.window(now, &self.ledger.zone);
-            Some(Take { limit: limit.rate.amount(counter.unit), counter, window, amount })
+            Some(limit.take(amount, now, &self.ledger.zone))
         };
         limits.iter().filter_map(take).collect()
     }

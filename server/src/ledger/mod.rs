@@ -199,12 +199,7 @@ impl Ledger {
     pub async fn check(&self, payer: &Payer) -> Result<(), Refused> {
         let limits = self.limits(payer, &mut None, None).await?;
         let now = self.env.now();
-        let take = |limit: &Limit| {
-            let (counter, amount) = (limit.counter.clone(), 0);
-            let window = counter.per.window(now, &self.zone);
-            Take { limit: limit.rate.amount(counter.unit), counter, window, amount }
-        };
-        let takes: Vec<Take> = limits.iter().map(take).collect();
+        let takes: Vec<Take> = limits.iter().map(|limit| limit.take(0, now, &self.zone)).collect();
         self.take(&takes, &limits).await?;
         Ok(())
     }
@@ -280,8 +275,13 @@ impl Ledger {
             return self.counters.begin(counter, window, 0).await;
         }
         self.store.flush_usage().await?;
-        let mut filter =
-            UsageFilter { from_ms: window.from_ms, to_ms: window.to_ms, ..UsageFilter::default() };
+        let mut filter = UsageFilter {
+            from_ms: window.from_ms,
+            to_ms: window.to_ms,
+            // What goes on settles by itself.
+            closed: true,
+            ..UsageFilter::default()
+        };
         let subject = Some(counter.subject.to_string());
         match counter.kind {
             Kind::User => filter.owner = Some(counter.subject.as_ref().into()),

@@ -14,7 +14,7 @@ use jiff::{Timestamp, ToSpan as _, Zoned};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::counters::{Counter, Window};
+use super::counters::{Counter, Take, Window};
 
 /// Quotas as written, by the name of whom they are of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -400,6 +400,15 @@ pub(super) struct Limit {
     pub rate: Rate,
     /// The name that people know its owner by.
     pub name: String,
+}
+
+impl Limit {
+    /// So much of it, in the window of `now`.
+    pub(super) fn take(&self, amount: u64, now: Timestamp, zone: &TimeZone) -> Take {
+        let counter = self.counter.clone();
+        let (window, limit) = (counter.per.window(now, zone), self.rate.amount(counter.unit));
+        Take { counter, window, limit, amount }
+    }
 }
 
 /// The limits that somebody takes from.

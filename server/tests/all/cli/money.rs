@@ -6,19 +6,9 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use super::installation::Installation;
+use super::installation::{Installation, Serving};
+use super::openai::{PATH, lab};
 use super::upstream::{Say, Upstream};
-
-const PATH: &str = "/v1/chat/completions";
-
-fn lab(upstream: &Upstream, more: &str) -> Installation {
-    let config = format!(
-        "models:\n  default: {{ development: lab/m }}\n\
-         providers:\n  lab: {{ base_url: {}/v1, retries: 0 }}\n{more}",
-        upstream.url
-    );
-    Installation::bare().with("exile.yaml", &config)
-}
 
 fn hello(model: &str) -> String {
     json!({ "model": model, "messages": [{ "role": "user", "content": "hi" }] }).to_string()
@@ -115,9 +105,7 @@ fn a_call_that_was_going_on_when_the_server_was_killed_counts_as_its_reserve() {
     client.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
     upstream.wait_for("hi");
     // A call that goes on for longer than a moment has a row by itself.
-    let rows = |server: &super::installation::Serving| {
-        server.ask("GET", "/api/usage", "").json()["items"].clone()
-    };
+    let rows = |server: &Serving| server.ask("GET", "/api/usage", "").json()["items"].clone();
     while rows(&server) == json!([]) {}
     server.kill();
     let server = place.serve();

@@ -6,9 +6,9 @@ use super::cancels::leave;
 use super::installation::Installation;
 use super::upstream::{Say, Upstream};
 
-const PATH: &str = "/v1/chat/completions";
+pub(super) const PATH: &str = "/v1/chat/completions";
 
-fn lab(upstream: &Upstream, more: &str) -> Installation {
+pub(super) fn lab(upstream: &Upstream, more: &str) -> Installation {
     let config = format!(
         "models:\n  default: {{ development: lab/m }}\n\
          providers:\n  lab: {{ base_url: {}/v1, retries: 0 }}\n{more}",

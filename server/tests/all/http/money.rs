@@ -304,6 +304,21 @@ async fn a_quota_that_was_away_for_a_while_knows_what_was_spent() {
 }
 
 #[tokio::test]
+async fn a_quota_that_is_set_while_a_call_goes_on_does_not_count_its_reserve() {
+    let exile = std::sync::Arc::new(Exile::start().await);
+    set(&exile, "key/*", json!({ "tokens": "100000/day" })).await;
+    let call = {
+        let exile = exile.clone();
+        tokio::spawn(async move { ask(&exile, &exile.alice, hello("gate/any")).await.status })
+    };
+    until_a_call_is_open(&exile).await;
+    set(&exile, "user/alice", json!({ "tokens": "4000/day" })).await;
+    assert_eq!(ask(&exile, &exile.alice, hello("mock/any")).await.status, 200);
+    exile.gate.add_permits(1);
+    assert_eq!(call.await.unwrap(), 200);
+}
+
+#[tokio::test]
 async fn an_administrator_may_ask_for_their_own_usage_alone() {
     let exile = Exile::start().await;
     ask(&exile, &exile.alice, hello("mock/any")).await;
