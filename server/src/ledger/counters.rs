@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::quota::{Kind, Per, Unit};
+use super::calendar::{Per, Window};
+use super::quota::{Kind, Unit};
 use crate::store::StoreError;
 
 /// What is counted on.
@@ -25,15 +26,6 @@ pub(super) struct Counter {
     pub unit: Unit,
     /// In how much time.
     pub per: Per,
-}
-
-/// From when to when, in milliseconds since 1970; the end is not within.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Window {
-    /// Its beginning.
-    pub from_ms: i64,
-    /// Its end.
-    pub to_ms: i64,
 }
 
 /// What is to be taken.

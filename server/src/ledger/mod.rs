@@ -6,6 +6,7 @@
 //! | `quota.rs` | quotas as written, and which of them somebody takes from |
 //! | `counters.rs` | what is counted on, and the trait that replicas will share |
 //! | `bill.rs` | one call, from its reserve to its row |
+//! | `calendar.rs` | minutes, days and months of the configured zone |
 //! | `money.rs` | currencies |
 //!
 //! Invariants:
@@ -14,6 +15,7 @@
 //!   process is killed, that is what it counts as.
 
 mod bill;
+mod calendar;
 mod counters;
 mod money;
 mod quota;
@@ -34,9 +36,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::store::{Grouping, OPEN, Spending, Store, StoreError, UsageFilter, UsageRow};
-use counters::{Counter, Counters, Memory, Take, Taken, Window};
+pub use calendar::Every;
+use calendar::Window;
+use counters::{Counter, Counters, Memory, Take, Taken};
 pub use money::Money;
-pub use quota::{Allowance, Every, Kind, QuotaFile, Unit};
+pub use quota::{Allowance, Kind, QuotaFile, Unit};
 use quota::{Limit, Taker, limits};
 
 /// Most tokens of an answer of a budgeted call that does not say how many it wants.
@@ -134,12 +138,6 @@ impl Ledger {
     #[must_use]
     pub fn is_in_file(&self, kind: Kind, name: &str) -> bool {
         self.file.of(kind).contains_key(name)
-    }
-
-    /// What is counted in.
-    #[must_use]
-    pub fn currency(&self) -> &str {
-        self.money.unit()
     }
 
     /// The zone of days and months.

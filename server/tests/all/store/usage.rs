@@ -73,3 +73,15 @@ async fn what_could_not_be_written_waits_and_what_is_beyond_belief_is_bounded() 
     let found = read(&store).await;
     assert_eq!((found.calls, found.usage.input), (201, 1_000_000_000_200));
 }
+
+#[tokio::test]
+async fn usage_is_removed_when_it_is_old() {
+    let Home { store, folder: _folder, .. } = Home::new().await;
+    store.note_usage(row("old", 7));
+    store.note_usage(UsageRow { at_ms: 9_000, ..row("new", 1) });
+    store.flush_usage().await.unwrap();
+    let before = jiff::Timestamp::from_millisecond(9_000).unwrap();
+    assert_eq!(store.purge_usage(before).await.unwrap(), 1);
+    let found = read(&store).await;
+    assert_eq!((found.calls, found.usage.input), (1, 1));
+}
