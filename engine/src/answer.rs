@@ -5,24 +5,25 @@
 
 use serde_json::Value;
 
-/// Longest list of violations that a model is told.
-const VIOLATIONS: usize = 10;
+use crate::json::{self, Bounds};
+use crate::tool::violations;
 
 /// A JSON Schema, ready to read answers with.
 #[derive(Debug)]
 pub struct AnswerSchema {
     schema: Value,
     validator: jsonschema::Validator,
+    bounds: Bounds,
 }
 
 impl AnswerSchema {
-    /// Compiles a schema.
+    /// Compiles a schema. `bounds`: of the values that are read with it.
     ///
     /// # Errors
     /// The validator's words, if it is none.
-    pub fn new(schema: Value) -> Result<Self, String> {
+    pub fn new(schema: Value, bounds: Bounds) -> Result<Self, String> {
         let validator = jsonschema::validator_for(&schema).map_err(|e| e.to_string())?;
-        Ok(Self { schema, validator })
+        Ok(Self { schema, validator, bounds })
     }
 
     /// The schema itself.
@@ -40,7 +41,7 @@ impl AnswerSchema {
         if text.is_empty() {
             return Err("the answer is empty".into());
         }
-        let value = serde_json::from_str(text).map_err(|e| format!("it is not JSON: {e}"))?;
+        let value = json::parse(text, self.bounds).map_err(|why| why.to_string())?;
         self.check(&value)?;
         Ok(value)
     }
@@ -50,16 +51,7 @@ impl AnswerSchema {
     /// # Errors
     /// What does not.
     pub fn check(&self, value: &Value) -> Result<(), String> {
-        let wrong: Vec<String> = self
-            .validator
-            .iter_errors(value)
-            .take(VIOLATIONS)
-            .map(|e| match e.instance_path().as_str() {
-                "" => e.to_string(),
-                path => format!("{path}: {e}"),
-            })
-            .collect();
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+        violations(&self.validator, value)
     }
 }
 
@@ -81,7 +73,7 @@ mod tests {
     fn a_fence_is_taken_off_and_violations_are_named() {
         let schema = json!({ "type": "object", "required": ["n"],
             "properties": { "n": { "type": "integer" } } });
-        let schema = AnswerSchema::new(schema).unwrap();
+        let schema = AnswerSchema::new(schema, Bounds::DEFAULT).unwrap();
         assert_eq!(schema.read(" {\"n\": 1} "), Ok(json!({ "n": 1 })));
         assert_eq!(schema.read("Here:\n```json\n{\"n\": 2}\n```\n"), Ok(json!({ "n": 2 })));
         assert_eq!(schema.read("  \n "), Err("the answer is empty".into()));

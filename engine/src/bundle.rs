@@ -17,6 +17,7 @@ use crate::graph::build::{Known, Names};
 use crate::graph::compile::Compiled;
 use crate::graph::nesting::{self, Graphs, Member};
 use crate::journal::BlobId;
+use crate::limits::Limits;
 use crate::model::{Aliases, Models};
 use crate::node::NodeKinds;
 use crate::skill::{self, Skill};
@@ -32,6 +33,8 @@ pub struct Catalog {
     pub tools: Arc<ToolRegistry>,
     /// Models and aliases.
     pub models: Arc<Models>,
+    /// How much is admitted.
+    pub limits: Arc<Limits>,
 }
 
 /// One YAML file.

@@ -6,7 +6,8 @@
 //! Invariants:
 //! - Arguments are checked against the schema before a tool sees them; a wrong one is a
 //!   [`ToolError`] that the model reads, never a failed run.
-//! - A result is bounded: text above [`RESULT_LIMIT`] bytes is cut at a character and says so.
+//! - A result is bounded: text above [`Limits::tool_result`] bytes is cut at a character and says
+//!   so, and JSON that nests deeper than [`Limits::json`] admits is an error.
 //! - Names are unique, at most 64 characters of `[A-Za-z0-9_-]`, the same in YAML, API and model.
 
 use std::sync::Arc;
@@ -21,9 +22,12 @@ use sha2::{Digest, Sha256};
 
 use crate::env::Env;
 use crate::id::{RunId, UserId};
+use crate::json;
+use crate::limits::Limits;
 
-/// Longest result that reaches a model or a record, in bytes.
-pub const RESULT_LIMIT: usize = 64 * 1024;
+/// Violations of a schema that are told at most, and characters of each: a violation quotes what it
+/// is about, which may be long.
+const VIOLATIONS: (usize, usize) = (10, 300);
 
 /// What calling a tool does to the world, and so what may happen to an open call after a crash.
 /// Later ones are stronger.
@@ -92,6 +96,8 @@ pub struct ToolCx {
     pub env: Arc<dyn Env>,
     /// The answer to what this call asked before.
     pub resumed: Option<Resumed>,
+    /// How long the answer may be, and how deep.
+    pub limits: Arc<Limits>,
 }
 
 /// What a tool answers.
@@ -138,28 +144,35 @@ impl ToolAnswer {
         }
     }
 
-    /// Cuts what is longer than [`RESULT_LIMIT`].
+    /// Cuts what is longer than a tool's answer may be, and refuses what nests too deep to be
+    /// stored.
     #[must_use]
-    pub fn bounded(self) -> Self {
+    pub fn bounded(self, limits: &Limits) -> Self {
+        let most = limits.tool_result;
         let text = match &self {
+            Self::Done(value) if !json::is_within(value, limits.json.depth) => {
+                let depth = limits.json.depth;
+                let message = format!("the tool's answer nests deeper than {depth} levels");
+                return Self::Failed(ToolError::new(ToolErrorKind::Internal, message));
+            }
             Self::Done(Value::String(text)) => text.clone(),
             Self::Done(value) => value.to_string(),
             Self::Ask(_) => return self,
             Self::Failed(error) => {
-                let message = cut(&error.message).unwrap_or_else(|| error.message.clone());
+                let message = cut(&error.message, most).unwrap_or_else(|| error.message.clone());
                 return Self::Failed(ToolError { kind: error.kind, message });
             }
         };
-        match cut(&text) {
+        match cut(&text, most) {
             Some(short) => Self::Done(Value::String(short)),
             None => self,
         }
     }
 }
 
-fn cut(text: &str) -> Option<String> {
-    (text.len() > RESULT_LIMIT).then(|| {
-        let end = text.floor_char_boundary(RESULT_LIMIT);
+fn cut(text: &str, most: usize) -> Option<String> {
+    (text.len() > most).then(|| {
+        let end = text.floor_char_boundary(most);
         format!("{}\n[cut: {} of {} bytes shown]", &text[..end], end, text.len())
     })
 }
@@ -312,6 +325,7 @@ impl<T: Tool> DynTool for Typed<T> {
 #[derive(Clone, Default)]
 pub struct ToolRegistry {
     tools: IndexMap<String, Entry>,
+    limits: Arc<Limits>,
 }
 
 #[derive(Clone)]
@@ -357,7 +371,19 @@ impl ToolRegistry {
                 return Err(RegisterError::Duplicate(name));
             }
         }
-        Ok(Self { tools })
+        Ok(Self { tools, limits: Arc::default() })
+    }
+
+    /// The same tools, whose arguments and answers may hold so much.
+    #[must_use]
+    pub fn with_limits(self, limits: Arc<Limits>) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// How much arguments and answers may hold.
+    #[must_use]
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
     }
 
     /// Every tool's description, in order of registration.
@@ -379,35 +405,23 @@ impl ToolRegistry {
     }
 
     /// Reads a model's argument text: empty stands for `{}` (wire fact 8).
-    pub fn parse_arguments(text: &str) -> Result<Value, ToolError> {
+    pub fn parse_arguments(&self, text: &str) -> Result<Value, ToolError> {
         if text.trim().is_empty() {
             return Ok(json!({}));
         }
-        serde_json::from_str(text).map_err(|e| {
-            ToolError::new(ToolErrorKind::InvalidArgs, format!("arguments are not JSON: {e}"))
-        })
+        json::parse(text, self.limits.json)
+            .map_err(|why| ToolError::new(ToolErrorKind::InvalidArgs, format!("arguments: {why}")))
     }
 
-    /// Checks arguments against the tool's schema; every violation is named.
+    /// Checks arguments against the tool's schema; the first violations are named.
     pub fn validate(&self, name: &str, args: &Value) -> Result<(), ToolError> {
         let entry = self.tools.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.tools.keys().map(String::as_str).collect();
             let message = format!("no tool is named `{name}`; there are: {}", known.join(", "));
             ToolError::new(ToolErrorKind::NotFound, message)
         })?;
-        let wrong: Vec<String> = entry
-            .arguments
-            .iter_errors(args)
-            .map(|e| match e.instance_path().as_str() {
-                "" => e.to_string(),
-                path => format!("{path}: {e}"),
-            })
-            .collect();
-        if wrong.is_empty() {
-            Ok(())
-        } else {
-            Err(ToolError::new(ToolErrorKind::InvalidArgs, wrong.join("; ")))
-        }
+        violations(&entry.arguments, args)
+            .map_err(|wrong| ToolError::new(ToolErrorKind::InvalidArgs, wrong))
     }
 
     /// Validates, calls and bounds.
@@ -415,8 +429,28 @@ impl ToolRegistry {
         if let Err(error) = self.validate(name, &args) {
             return ToolAnswer::Failed(error);
         }
-        self.tools[name].tool.call(cx, args).await.bounded()
+        self.tools[name].tool.call(cx, args).await.bounded(&self.limits)
     }
+}
+
+/// What of a value does not meet a schema, in words that a model or a person can act on.
+///
+/// # Errors
+/// The first violations, each cut short.
+pub(crate) fn violations(schema: &jsonschema::Validator, value: &Value) -> Result<(), String> {
+    let (most, longest) = VIOLATIONS;
+    let told = |error: jsonschema::ValidationError<'_>| {
+        let text = match error.instance_path().as_str() {
+            "" => error.to_string(),
+            path => format!("{path}: {error}"),
+        };
+        match text.char_indices().nth(longest) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
+    };
+    let wrong: Vec<String> = schema.iter_errors(value).take(most).map(told).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 
 /// Whether `pattern` (a name, or a prefix before `*`) covers `name`.

@@ -131,7 +131,7 @@ fn admits(asked: &Asked, value: &Value, tools: &ToolRegistry) -> Result<(), Stri
         return if chosen { Ok(()) } else { Err(one_of(&question.choices)) };
     }
     match &question.schema {
-        Some(schema) => AnswerSchema::new(schema.clone())?.check(value),
+        Some(schema) => AnswerSchema::new(schema.clone(), tools.limits().json)?.check(value),
         None if value.is_string() => Ok(()),
         None => Err("expected a text".into()),
     }

@@ -97,10 +97,12 @@ pub fn catalog(
     let allow = config.outbound_allow.iter().map(|host| Allow::parse(host)).collect();
     let http = Client::new(Outbound { allow, proxy: None }, trace.clone())?;
     let native = exile_plugins::native::all(http, config.timezone.clone());
+    let limits = Arc::new(config.limits.engine.clone());
     Ok(Catalog {
         kinds: exile_nodes::kinds::all(),
-        tools: Arc::new(ToolRegistry::new(&[&native])?),
+        tools: Arc::new(ToolRegistry::new(&[&native])?.with_limits(limits.clone())),
         models: Arc::new(Models::new(models, config.aliases.clone()).with_catalogue(known)),
+        limits,
     })
 }
 

@@ -16,6 +16,7 @@ use crate::expr::{Expression, Template, ValueTemplate};
 use crate::graph::inside::Brings;
 use crate::graph::nesting::Graphs;
 use crate::graph::text::Texts;
+use crate::limits::Limits;
 use crate::shape;
 use crate::skill::Skill;
 use crate::state::{Channels, Reducer, short};
@@ -82,6 +83,12 @@ pub struct Build<'a> {
 }
 
 impl Build<'_> {
+    /// How much the installation admits.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.known.catalog.limits
+    }
+
     /// The node's name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {

@@ -13,7 +13,7 @@ use crate::run::fold::call_text;
 use crate::run::marks::Marks;
 use crate::run::record::{Called, Callee, Reply};
 use crate::span;
-use crate::tool::{Effect, Resumed, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolRegistry};
+use crate::tool::{Effect, Resumed, ToolAnswer, ToolCx, ToolError, ToolErrorKind};
 
 impl Cx {
     /// Makes a call that a model asked for and gives the message that answers it. Whatever goes
@@ -27,7 +27,7 @@ impl Cx {
         }
         let effect = self.effect(&wanted.name);
         let approve = approve || (effect == Effect::Unsafe && self.tainted);
-        let made = match ToolRegistry::parse_arguments(&wanted.arguments) {
+        let made = match self.services.tools.parse_arguments(&wanted.arguments) {
             Ok(args) => self.make_call(&call, &wanted.name, Some(&wanted.id), args, approve).await,
             Err(error) => {
                 let args = Value::String(wanted.arguments.clone());
@@ -222,6 +222,7 @@ impl Cx {
             run: Some(self.started.run.clone()),
             env: self.services.env.clone(),
             resumed,
+            limits: tools.limits().clone(),
         };
         let began = self.services.env.monotonic();
         let answer = tools.call(&cx, tool, args).instrument(span.clone()).await;

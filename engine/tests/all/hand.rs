@@ -267,7 +267,8 @@ impl Bench {
             trace: Arc::new(NoTrace),
             observer: Arc::new(exile_engine::observer::Unobserved),
         });
-        let catalog = Catalog { kinds: NodeKinds::default(), tools, models };
+        let catalog =
+            Catalog { kinds: NodeKinds::default(), tools, models, limits: Arc::default() };
         let engine = Engine::new(journal.clone(), live::memory(), services, catalog);
         let stop = CancellationToken::new();
         tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));

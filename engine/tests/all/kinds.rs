@@ -23,6 +23,7 @@ pub fn catalog() -> Catalog {
         kinds: NodeKinds(vec![Arc::new(SetKind), Arc::new(ProbeKind)]),
         tools: Arc::new(ToolRegistry::new(&[&Tools]).unwrap()),
         models: Arc::new(Models::new(Vec::new(), [("fast".to_owned(), alias)].into())),
+        limits: Arc::default(),
     }
 }
 

@@ -116,7 +116,7 @@ impl NodeKind for Kind {
 /// The schema of `output`, compiled.
 fn schema(build: &mut Build<'_>) -> Option<AnswerSchema> {
     let schema = build.json_schema(&["output"])?;
-    match AnswerSchema::new(schema) {
+    match AnswerSchema::new(schema, build.limits().json) {
         Ok(schema) => Some(schema),
         Err(why) => {
             build.report(&["output"], why, "write a JSON Schema");

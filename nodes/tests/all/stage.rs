@@ -221,6 +221,7 @@ fn catalog(
         kinds: kinds::all(),
         tools: Arc::new(tools),
         models: Arc::new(Models::new(vec![Arc::new(model)], aliases)),
+        limits: Arc::default(),
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! Invariants:
 //! - The outbound guard behind [`Http`] decides what may be reached, redirects included.
-//! - At most [`TEXT_LIMIT`] bytes of text are handed on and at most that many are read; the rest
-//!   is never downloaded.
+//! - No more text is read than a tool's answer may hold; the rest is never downloaded.
 //! - The answer comes within [`TOTAL_TIMEOUT`], however slowly the other side sends.
 
 use std::sync::Arc;
@@ -11,13 +10,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use exile_engine::http::{Http, HttpError, HttpRequest, HttpResponse};
-use exile_engine::tool::{Effect, RESULT_LIMIT, Tool, ToolCx, ToolError, ToolErrorKind};
+use exile_engine::tool::{Effect, Tool, ToolCx, ToolError, ToolErrorKind};
 use futures_util::StreamExt as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Longest text, in bytes of its JSON form: leaves room for the other fields of the result.
-const TEXT_LIMIT: usize = RESULT_LIMIT - 8 * 1024;
+/// Bytes of the result, in its JSON form, that are left to its other fields.
+const OTHER_FIELDS: usize = 8 * 1024;
 
 /// Longest URL, in bytes: it comes back in the result.
 const URL_LIMIT: usize = 2048;
@@ -67,17 +66,17 @@ impl Tool for HttpGet {
     type Output = Output;
     const NAME: &'static str = "http_get";
     const DESCRIPTION: &'static str = "Reads a web page or API by HTTP GET and gives its status, \
-        content type and text (the first 56 KB). Addresses of local networks are refused.";
+        content type and text (a long one is cut). Addresses of local networks are refused.";
     const EFFECT: Effect = Effect::Pure;
 
-    async fn call(&self, _: &ToolCx, args: Args) -> Result<Output, ToolError> {
+    async fn call(&self, cx: &ToolCx, args: Args) -> Result<Output, ToolError> {
         if args.url.len() > URL_LIMIT {
             let message = format!("the URL is longer than {URL_LIMIT} bytes");
             return Err(ToolError::new(ToolErrorKind::InvalidArgs, message));
         }
         let answer = async {
             let response = self.http.send(request(args.url)).await.map_err(|e| failed(&e))?;
-            read(response).await
+            read(response, cx.limits.tool_result.saturating_sub(OTHER_FIELDS)).await
         };
         tokio::time::timeout(TOTAL_TIMEOUT, answer).await.unwrap_or_else(|_| {
             let message = format!("the answer took longer than {TOTAL_TIMEOUT:?}");
@@ -98,10 +97,11 @@ fn request(url: String) -> HttpRequest {
     }
 }
 
-async fn read(mut response: HttpResponse) -> Result<Output, ToolError> {
+/// Reads at most `limit` bytes of text.
+async fn read(mut response: HttpResponse, limit: usize) -> Result<Output, ToolError> {
     let content_type = response.header("content-type").map(|t| t.chars().take(200).collect());
     let mut bytes = Vec::new();
-    while bytes.len() <= TEXT_LIMIT
+    while bytes.len() <= limit
         && let Some(piece) = response.body.next().await
     {
         bytes.extend_from_slice(&piece.map_err(|e| failed(&e))?);
@@ -111,8 +111,8 @@ async fn read(mut response: HttpResponse) -> Result<Output, ToolError> {
         let message = format!("{} sent no text ({kind})", response.url);
         return Err(ToolError::new(ToolErrorKind::Upstream, message));
     }
-    let longer = bytes.len() > TEXT_LIMIT;
-    bytes.truncate(TEXT_LIMIT);
+    let longer = bytes.len() > limit;
+    bytes.truncate(limit);
     // A character that the cut went through is not the sender's mistake.
     if longer
         && let Err(error) = std::str::from_utf8(&bytes)
@@ -121,7 +121,7 @@ async fn read(mut response: HttpResponse) -> Result<Output, ToolError> {
         bytes.truncate(error.valid_up_to());
     }
     let mut text = String::from_utf8_lossy(&bytes).into_owned();
-    let fits = fitting(&text, TEXT_LIMIT);
+    let fits = fitting(&text, limit);
     let truncated = longer || fits < text.len();
     text.truncate(fits);
     Ok(Output { status: response.status, url: response.url, content_type, text, truncated })

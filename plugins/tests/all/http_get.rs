@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use exile_engine::http::{Http, HttpError, HttpRequest, HttpResponse};
-use exile_engine::tool::{RESULT_LIMIT, ToolAnswer, ToolErrorKind};
+use exile_engine::limits::Limits;
+use exile_engine::tool::{ToolAnswer, ToolErrorKind};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
@@ -109,7 +110,7 @@ async fn a_long_page_is_cut_and_still_an_object_within_the_result_limit() {
         assert_eq!(value["truncated"], true);
         let text = value["text"].as_str().unwrap();
         assert!(page.starts_with(text) && text.len() > 5000, "{} bytes", text.len());
-        assert!(value.to_string().len() <= RESULT_LIMIT);
+        assert!(value.to_string().len() <= Limits::default().tool_result);
     }
 }
 

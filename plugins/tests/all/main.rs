@@ -19,7 +19,14 @@ async fn call(http: impl Http + 'static, tool: &str, args: Value) -> ToolAnswer 
     let timezone = TimeZone::get("Asia/Shanghai").unwrap();
     let registry = ToolRegistry::new(&[&native::all(Arc::new(http), timezone)]).unwrap();
     let env = Arc::new(StepEnv::new());
-    let cx = ToolCx { key: "call".into(), user: "user_1".into(), run: None, env, resumed: None };
+    let cx = ToolCx {
+        key: "call".into(),
+        user: "user_1".into(),
+        run: None,
+        env,
+        resumed: None,
+        limits: registry.limits().clone(),
+    };
     registry.call(&cx, tool, args).await
 }
 

@@ -195,6 +195,7 @@ fn catalog() -> Catalog {
         kinds: exile_nodes::kinds::all(),
         tools: Arc::new(ToolRegistry::default()),
         models: Arc::new(Models::new(providers, aliases)),
+        limits: Arc::default(),
     }
 }
 

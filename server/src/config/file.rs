@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::limits::LimitsFile;
 use crate::ledger::QuotaFile;
 
 /// `exile.yaml`.
@@ -50,6 +51,8 @@ pub struct ConfigFile {
     pub traces: Traces,
     /// How much users, keys, businesses and models may take, in which time.
     pub quotas: QuotaFile,
+    /// How much one request, run or connection may take of this machine.
+    pub limits: LimitsFile,
     /// Operations of HTTP services as tools. Not supported by this version.
     pub http_tools: Option<Value>,
     /// MCP servers whose tools are bridged in. Not supported by this version.

@@ -5,6 +5,7 @@
 //! | `file.rs` | the shape of `exile.yaml` |
 //! | `variables.rs` | the environment, `.env` and `${…}` |
 //! | `models.rs` | providers, aliases, and when the mock stands in |
+//! | `limits.rs` | how much is admitted |
 //! | `unsupported.rs` | what the shape has and this version has not |
 //! | `find.rs` | where `exile.yaml`, home and graphs are |
 //!
@@ -16,6 +17,7 @@
 mod complaint;
 mod file;
 mod find;
+mod limits;
 mod models;
 mod unsupported;
 mod variables;
@@ -38,6 +40,7 @@ use crate::ledger::QuotaFile;
 pub use complaint::Complaint;
 pub use file::{ConfigFile, Currency, Environment};
 pub use find::Places;
+pub use limits::Limits;
 pub use variables::Variables;
 
 /// Where exile listens unless told otherwise.
@@ -85,6 +88,8 @@ pub struct Config {
     pub currency: Currency,
     /// How much may be taken.
     pub quotas: QuotaFile,
+    /// How much one request, run or connection may take of this machine.
+    pub limits: Limits,
     /// The graph of a conversation that names none.
     pub default_graph: String,
     /// How long records stay after their run has ended; `None`: forever.
@@ -174,6 +179,7 @@ pub fn load(surroundings: &Surroundings) -> Result<Config, ConfigError> {
         timezone: zone(timezone.as_deref())?,
         currency: read.file.currency.unwrap_or_default(),
         quotas: read.file.quotas,
+        limits: Limits::of(&read.file.limits),
         default_graph: default_graph.unwrap_or_else(|| DEFAULT_GRAPH.to_owned()),
         keep_records: read.file.retention.records.map(|period| period.0),
         keep_usage: read.file.retention.usage.map(|period| period.0),

@@ -21,6 +21,7 @@ fn catalog() -> Catalog {
         kinds: exile_nodes::kinds::all(),
         tools: Arc::new(ToolRegistry::default()),
         models: Arc::new(Models::default()),
+        limits: Arc::default(),
     }
 }
 

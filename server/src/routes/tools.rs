@@ -106,6 +106,7 @@ async fn call(
         run: None,
         env: app.env.clone(),
         resumed: None,
+        limits: app.catalog.limits.clone(),
     };
     let began = app.env.monotonic();
     match app.catalog.tools.call(&cx, &name, Value::Object(body.arguments)).await {

@@ -158,6 +158,7 @@ fn catalog(worker: &Worker, env: &Arc<dyn Env>) -> Catalog {
         kinds: exile_nodes::kinds::all(),
         tools: Arc::new(ToolRegistry::new(&[&tools]).unwrap()),
         models: Arc::new(Models::new(vec![Arc::new(Signed(provider))], aliases)),
+        limits: Arc::default(),
     }
 }
 

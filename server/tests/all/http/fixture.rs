@@ -388,6 +388,7 @@ fn catalog(gate: Arc<Semaphore>, paid: Paid) -> Catalog {
         kinds: exile_nodes::kinds::all(),
         tools: Arc::new(ToolRegistry::new(&[&Tools { gate, paid }]).unwrap()),
         models: Arc::new(Models::new(providers, aliases)),
+        limits: Arc::default(),
     }
 }
 

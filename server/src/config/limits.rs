@@ -1,0 +1,49 @@
+//! `limits` in `exile.yaml`: how much one request, run or connection may take of this machine.
+//!
+//! Every bound has a name and a default that real documents fit into; what is not written keeps its
+//! default.
+
+use exile_engine::limits::Limits as EngineLimits;
+use exile_engine::size::Size;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// How much one request, run or connection may take of this machine.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsFile {
+    /// Deepest nesting of JSON in requests, tool arguments, tool answers, model answers and
+    /// channels; 64 by default.
+    #[schemars(range(min = 8, max = 96))]
+    pub nesting: Option<u8>,
+    /// Most values in one JSON text, lists and objects among them; 1,000,000 by default.
+    #[schemars(range(min = 1000))]
+    pub values: Option<u32>,
+    /// Longest answer of a tool, what is longer is cut; 64KiB by default.
+    pub tool_result: Option<Size>,
+}
+
+/// The bounds that apply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Of what graphs, tools and models hand to the engine.
+    pub engine: EngineLimits,
+}
+
+impl Limits {
+    /// What is written, else the default.
+    #[must_use]
+    pub(super) fn of(file: &LimitsFile) -> Self {
+        let mut engine = EngineLimits::default();
+        if let Some(depth) = file.nesting {
+            engine.json.depth = depth.into();
+        }
+        if let Some(values) = file.values {
+            engine.json.values = usize::try_from(values).unwrap_or(usize::MAX);
+        }
+        if let Some(Size(bytes)) = file.tool_result {
+            engine.tool_result = bytes;
+        }
+        Self { engine }
+    }
+}
