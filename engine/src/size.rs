@@ -72,7 +72,7 @@ impl std::fmt::Display for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let units = [(1 << 30, "GiB"), (1_000_000_000, "GB"), (1 << 20, "MiB"), (1_000_000, "MB")];
         let small = [(1 << 10, "KiB"), (1_000, "KB")];
-        let fits = |(bytes, _): &(usize, &str)| self.0 >= *bytes && self.0 % bytes == 0;
+        let fits = |(bytes, _): &(usize, &str)| self.0 >= *bytes && self.0.is_multiple_of(*bytes);
         match units.into_iter().chain(small).find(fits) {
             Some((bytes, unit)) => write!(f, "{}{unit}", self.0 / bytes),
             None => write!(f, "{} bytes", self.0),
