@@ -286,9 +286,8 @@ impl Asking<'_> {
             let fault = ProviderFault::CircuitOpen { retry_after_ms: millis(rest) };
             return Err(self.note(model, Duration::ZERO, fault, Partial::default()));
         }
-        // Out here, so that whoever leaves from now on leaves a bill that is settled.
-        let mut bill = self.bill.take();
-        if let Some(bill) = &mut bill {
+        // The bill stays where it is: an early return must leave it to the attempts that follow.
+        if let Some(bill) = &mut self.bill {
             match bill.reserve(model, self.size).await {
                 Ok(most) => self.request.max_tokens = most.or(self.size.output),
                 Err(fault) => {
@@ -302,16 +301,16 @@ impl Asking<'_> {
         }
         self.request.model = model.model.clone();
         let span = span::chat(model, &self.request, self.asker.conversation());
-        let streaming = self.stream(model, bill.as_deref_mut(), others);
-        let outcome = streaming.instrument(span.clone()).await;
+        let streaming = Streaming { models: self.models, env: self.env, asker: self.asker, others };
+        let answer = streaming.answer(model, &self.request, self.bill.as_deref_mut());
+        let outcome = answer.instrument(span.clone()).await;
         let now = self.env.monotonic();
-        if let Some(bill) = &mut bill {
+        if let Some(bill) = &mut self.bill {
             match &outcome {
                 Ok((reply, _)) => bill.answered(reply.usage, &reply.tool_calls),
                 Err((fault, _)) => bill.failed(fault),
             }
         }
-        self.bill = bill;
         let (fault, partial) = match outcome {
             Ok((reply, partial)) if others && refused(&reply) && partial.first_ms.is_none() => {
                 breakers.succeeded(model);
@@ -339,51 +338,6 @@ impl Asking<'_> {
         Err(failed)
     }
 
-    /// Streams one answer, handing deltas on as they come; a refusal only if nobody else is asked.
-    async fn stream(
-        &self,
-        model: &ModelRef,
-        mut bill: Option<&mut (dyn Bill + 'static)>,
-        others: bool,
-    ) -> Result<(ModelReply, Partial), (ProviderFault, Partial)> {
-        let mut partial = Partial::default();
-        let Some(provider) = self.models.provider(&model.provider) else {
-            return Err((ProviderFault::ProviderUnknown, partial));
-        };
-        let began = self.env.monotonic();
-        let (sender, mut deltas) = mpsc::channel(PIECES);
-        let answer = async {
-            let reply = provider.stream(&self.request, &sender).await;
-            drop(sender);
-            reply
-        };
-        let pump = async {
-            while let Some(delta) = deltas.recv().await {
-                if let Some(bill) = &mut bill {
-                    bill.piece(&delta);
-                }
-                if others && matches!(delta, Delta::Refusal(_)) && partial.first_ms.is_none() {
-                    continue;
-                }
-                if partial.first_ms.is_none() {
-                    let first = self.env.monotonic().saturating_sub(began);
-                    span::first_chunk(first);
-                    partial.first_ms = Some(millis(first));
-                }
-                match &delta {
-                    Delta::Text(text) | Delta::Refusal(text) => partial.text.push_str(text),
-                    Delta::Reasoning(text) => partial.reasoning.push_str(text),
-                }
-                self.asker.piece(delta).await;
-            }
-        };
-        let (reply, ()) = futures_util::future::join(answer, pump).await;
-        match reply {
-            Ok(reply) => Ok((reply, partial)),
-            Err(error) => Err((error.fault, partial)),
-        }
-    }
-
     /// Notes an attempt that failed.
     fn note(
         &mut self,
@@ -409,6 +363,62 @@ impl Asking<'_> {
 
     fn has_time(&self, pause: Duration) -> bool {
         self.asker.has_time(self.env.monotonic(), pause)
+    }
+}
+
+/// One attempt, apart from the chain, so that it can borrow the chain's bill.
+struct Streaming<'a> {
+    models: &'a Models,
+    env: &'a dyn Env,
+    asker: &'a dyn Asker,
+    /// More models follow at once, so that a refusal need not be the last word.
+    others: bool,
+}
+
+impl Streaming<'_> {
+    /// Streams one answer, handing deltas on as they come; a refusal only if nobody else is asked.
+    async fn answer(
+        &self,
+        model: &ModelRef,
+        request: &ModelRequest,
+        mut bill: Option<&mut (dyn Bill + 'static)>,
+    ) -> Result<(ModelReply, Partial), (ProviderFault, Partial)> {
+        let mut partial = Partial::default();
+        let Some(provider) = self.models.provider(&model.provider) else {
+            return Err((ProviderFault::ProviderUnknown, partial));
+        };
+        let began = self.env.monotonic();
+        let (sender, mut deltas) = mpsc::channel(PIECES);
+        let answer = async {
+            let reply = provider.stream(request, &sender).await;
+            drop(sender);
+            reply
+        };
+        let pump = async {
+            while let Some(delta) = deltas.recv().await {
+                if let Some(bill) = &mut bill {
+                    bill.piece(&delta);
+                }
+                if self.others && matches!(delta, Delta::Refusal(_)) && partial.first_ms.is_none() {
+                    continue;
+                }
+                if partial.first_ms.is_none() {
+                    let first = self.env.monotonic().saturating_sub(began);
+                    span::first_chunk(first);
+                    partial.first_ms = Some(millis(first));
+                }
+                match &delta {
+                    Delta::Text(text) | Delta::Refusal(text) => partial.text.push_str(text),
+                    Delta::Reasoning(text) => partial.reasoning.push_str(text),
+                }
+                self.asker.piece(delta).await;
+            }
+        };
+        let (reply, ()) = futures_util::future::join(answer, pump).await;
+        match reply {
+            Ok(reply) => Ok((reply, partial)),
+            Err(error) => Err((error.fault, partial)),
+        }
     }
 }
 
