@@ -20,7 +20,7 @@ mod view;
 mod words;
 
 use std::io;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
@@ -42,6 +42,9 @@ const FUEL: u64 = 500_000;
 /// Names that every expression may read besides the channels.
 pub const SCOPE_NAMES: [&str; 4] = ["conversation", "now", "run", "user"];
 
+/// The name under which a node reads the failure that it handles ([`Scope::error`]).
+pub const ERROR_NAME: &str = "error";
+
 /// What may be read besides the state.
 #[derive(Clone, Debug)]
 pub struct Scope {
@@ -50,11 +53,30 @@ pub struct Scope {
     /// `run.id`.
     pub run: RunId,
     /// `run.graph`.
-    pub graph: std::sync::Arc<str>,
+    pub graph: Arc<str>,
     /// `conversation.id`; null without one.
     pub conversation: Option<ConversationId>,
     /// `now`: ISO 8601 in UTC; the moment the step began, so that recovery reads the same.
     pub now: jiff::Timestamp,
+    /// `error`: the failure that the node handles. `None` in every task that no `on_error` fired:
+    /// there `error` is undefined. A channel of that name comes first.
+    pub error: Option<Arc<NodeFailure>>,
+}
+
+/// Why a node failed for good, as the node that its `on_error` names reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFailure {
+    /// `error.code`: the stable code, e.g. `tool_failed` ([`NodeError::code`]).
+    ///
+    /// [`NodeError::code`]: crate::node::NodeError::code
+    pub code: Arc<str>,
+    /// `error.message`: the error's own words.
+    pub message: Arc<str>,
+    /// `error.node`: the name of the node that failed.
+    pub node: Arc<str>,
+    /// `error.item`: the number of the item that failed, counted from 1 as in the paths of tasks,
+    /// where the node is a `map`; null elsewhere.
+    pub item: Option<usize>,
 }
 
 /// A compiled expression.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use minijinja::value::{Enumerator, Object, ObjectExt, ObjectRepr};
 use serde_json::Value;
 
-use crate::expr::Scope;
+use crate::expr::{ERROR_NAME, NodeFailure, Scope};
 use crate::state::State;
 
 /// All that an evaluation can read.
@@ -39,9 +39,24 @@ impl Object for Root {
                 None => minijinja::Value::from(()),
             }),
             "now" => Some(scope.now.to_string().into()),
-            channel => self.state.get(channel).map(|value| View::at(value, Vec::new())),
+            name => match (self.state.get(name), &scope.error) {
+                (Some(channel), _) => Some(View::at(channel, Vec::new())),
+                (None, Some(error)) if name == ERROR_NAME => Some(failure(error)),
+                (None, _) => None,
+            },
         }
     }
+}
+
+fn failure(error: &NodeFailure) -> minijinja::Value {
+    let NodeFailure { code, message, node, item } = error;
+    let text = |text: &str| minijinja::Value::from(text);
+    minijinja::Value::from_pairs([
+        ("code", text(code)),
+        ("message", text(message)),
+        ("node", text(node)),
+        ("item", (*item).into()),
+    ])
 }
 
 /// One list or map inside a shared JSON value.

@@ -71,6 +71,8 @@ pub struct Build<'a> {
     pub(super) graph: &'a str,
     pub(super) channels: &'a Arc<Channels>,
     pub(super) shown: bool,
+    /// Whether it handles another's failure and may read `error`.
+    pub(super) handles_error: bool,
     pub(super) name: Arc<str>,
     /// A JSON pointer to the node.
     pub(super) pointer: String,
@@ -117,7 +119,7 @@ impl Build<'_> {
     }
 
     /// Compiles the text at `place` as an expression; names it reads must be channels, `user`,
-    /// `run`, `conversation` or `now`. Reports braces and undeclared names. `None` without a
+    /// `run`, `conversation`, `now`, or `error` in a node that handles another's failure. Reports braces and undeclared names. `None` without a
     /// finding if there is no text.
     pub fn expression(&mut self, place: &[&str]) -> Option<Expression> {
         let source = self.text_at(place)?;
@@ -382,8 +384,13 @@ impl Build<'_> {
     }
 
     fn texts(&mut self) -> Texts<'_> {
-        let (document, channels) = (self.document, self.channels);
-        Texts { document, channels, reads: &mut self.reads, findings: &mut self.findings }
+        Texts {
+            document: self.document,
+            channels: self.channels,
+            handles_error: self.handles_error,
+            reads: &mut self.reads,
+            findings: &mut self.findings,
+        }
     }
 }
 

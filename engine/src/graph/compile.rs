@@ -102,7 +102,14 @@ fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
             fix,
         ));
     }
-    let scene = Scene { document, graph: &spec.graph, channels: &channels, shown, known };
+    let scene = Scene {
+        document,
+        graph: &spec.graph,
+        channels: &channels,
+        shown,
+        handles_error: false,
+        known,
+    };
     let nodes = build_nodes(scene, &spec, &broken_nodes, &mut findings);
     let names: Vec<Arc<str>> = nodes.iter().map(|node| node.name.clone()).collect();
     let policies = nodes.iter().map(|node| &node.policy);
@@ -196,6 +203,8 @@ pub(super) struct Scene<'a> {
     pub(super) channels: &'a Arc<Channels>,
     /// Whether messages written here are the conversation's.
     pub(super) shown: bool,
+    /// Whether all of them stand in a node that handles another's failure.
+    pub(super) handles_error: bool,
     pub(super) known: Known<'a>,
 }
 
@@ -203,6 +212,8 @@ pub(super) struct Scene<'a> {
 struct Builder<'a> {
     scene: Scene<'a>,
     places: HashMap<&'a str, NodeIndex>,
+    /// Nodes that some `on_error` names.
+    handlers: BTreeSet<&'a str>,
     /// By kind, each compiled once.
     shapes: BTreeMap<&'static str, Option<Shape>>,
     findings: &'a mut Vec<Finding>,
@@ -215,7 +226,8 @@ fn build_nodes(
     findings: &mut Vec<Finding>,
 ) -> Vec<Built> {
     let places = spec.nodes.keys().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
-    let mut builder = Builder { scene, places, shapes: BTreeMap::new(), findings };
+    let handlers = spec.nodes.values().filter_map(|yaml| yaml.get("on_error")?.as_str()).collect();
+    let mut builder = Builder { scene, places, handlers, shapes: BTreeMap::new(), findings };
     let mut nodes = Vec::with_capacity(spec.nodes.len());
     for (name, yaml) in &spec.nodes {
         builder.check_name(name);
@@ -237,9 +249,9 @@ pub(super) fn nested(
     yaml: &Map<String, Value>,
     findings: &mut Vec<Finding>,
 ) -> Option<(Nested, Brings)> {
-    let (places, shapes) = (HashMap::new(), BTreeMap::new());
+    let (places, handlers, shapes) = (HashMap::new(), BTreeSet::new(), BTreeMap::new());
     let mut built = Built { name: name.into(), ..Built::default() };
-    Builder { scene, places, shapes, findings }.build(&mut built, pointer, yaml);
+    Builder { scene, places, handlers, shapes, findings }.build(&mut built, pointer, yaml);
     let Built { name, kind, branch, work, policy, writes, reads, brings, .. } = built;
     let lines = vec![Line { guard: Guard::Always, to: Target::End }];
     let node = GraphNode { name, kind, work: work?, branch, lines, policy };
@@ -310,6 +322,7 @@ impl Builder<'_> {
                 graph: scene.graph,
                 channels: scene.channels,
                 shown: scene.shown,
+                handles_error: scene.handles_error || self.handlers.contains(&*built.name),
                 name: built.name.clone(),
                 pointer: pointer.to_owned(),
                 own: own.clone(),

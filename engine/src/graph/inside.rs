@@ -129,6 +129,7 @@ impl<'a> Build<'a> {
             graph: self.graph,
             channels,
             shown: false,
+            handles_error: self.handles_error,
             known: self.known,
         };
         let (nested, brings) =

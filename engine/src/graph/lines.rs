@@ -221,7 +221,8 @@ impl Reader<'_> {
             Some(Point::Node(node)) => &mut self.lines.reads[node],
             _ => &mut ignored,
         };
-        let mut texts = Texts { document, channels, reads, findings: self.findings };
+        let findings = &mut *self.findings;
+        let mut texts = Texts { document, channels, handles_error: false, reads, findings };
         texts.expression(&format!("/edges/{i}/when"), source).map(Guard::When)
     }
 

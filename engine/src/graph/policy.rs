@@ -149,7 +149,7 @@ impl Common<'_> {
         let pointer = format!("{}/goto/to", self.pointer);
         let (document, channels) = (self.document, self.channels);
         let (reads, findings) = (&mut self.reads, &mut *self.findings);
-        let mut texts = Texts { document, channels, reads, findings };
+        let mut texts = Texts { document, channels, handles_error: false, reads, findings };
         let Some(to) = texts.expression(&pointer, &spec.to) else {
             self.complete = false;
             return None;

@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use crate::diagnostic::{Finding, code, suggest};
 use crate::document::{Document, child};
-use crate::expr::{self, ExprError, Expression, Read, SCOPE_NAMES, Template, ValueTemplate};
+use crate::expr::{
+    self, ERROR_NAME, ExprError, Expression, Read, SCOPE_NAMES, Template, ValueTemplate,
+};
 use crate::graph::build::Access;
 use crate::state::Channels;
 
@@ -13,6 +15,8 @@ use crate::state::Channels;
 pub(super) struct Texts<'a> {
     pub(super) document: &'a Document,
     pub(super) channels: &'a Channels,
+    /// Whether they belong to a node that handles another's failure and may read `error`.
+    pub(super) handles_error: bool,
     pub(super) reads: &'a mut Vec<Access>,
     pub(super) findings: &'a mut Vec<Finding>,
 }
@@ -35,7 +39,7 @@ impl Texts<'_> {
         if unknown.is_empty() {
             return Some(expression);
         }
-        if expr::is_bare_name(source) {
+        if expr::is_bare_name(source) && source.trim() != ERROR_NAME {
             let word = source.trim();
             let message = format!("`{word}` is no channel");
             let known = self.known();
@@ -113,7 +117,7 @@ impl Texts<'_> {
             if let Some(channel) = self.channels.get(&read.name) {
                 let (channel, pointer) = (channel.name.clone(), pointer.to_owned());
                 self.reads.push(Access { channel, pointer, at: Some(read.at) });
-            } else if !SCOPE_NAMES.contains(&read.name.as_str()) {
+            } else if !self.in_scope(&read.name) {
                 unknown.push(read);
             }
         }
@@ -124,14 +128,26 @@ impl Texts<'_> {
         for Read { name, at } in unknown {
             let message =
                 format!("`{name}` is no channel, and none of user, run, conversation, now");
-            let fix = suggest(&name, self.known().iter().map(String::as_str));
+            let fix = if name == ERROR_NAME {
+                "`error` is there in a node that another node's `on_error` names, and in what \
+                 stands inside it: write it to a channel there, and read that"
+                    .to_owned()
+            } else {
+                suggest(&name, self.known().iter().map(String::as_str))
+            };
             self.report(code::UNKNOWN_VARIABLE, pointer, at, message, fix);
         }
     }
 
+    /// Whether a name that is no channel can be read all the same.
+    fn in_scope(&self, name: &str) -> bool {
+        SCOPE_NAMES.contains(&name) || self.handles_error && name == ERROR_NAME
+    }
+
     fn known(&self) -> Vec<String> {
-        let scope = SCOPE_NAMES.iter().map(|name| (*name).to_owned());
-        self.channels.iter().map(|channel| channel.name.to_string()).chain(scope).collect()
+        let scope = SCOPE_NAMES.iter().chain(self.handles_error.then_some(&ERROR_NAME));
+        let channels = self.channels.iter().map(|channel| channel.name.to_string());
+        channels.chain(scope.map(|name| (*name).to_owned())).collect()
     }
 
     fn syntax<T>(&mut self, pointer: &str, error: &ExprError) -> Option<T> {

@@ -424,6 +424,7 @@ pub fn scope_of(started: &Started, now_ms: i64) -> Scope {
         graph: started.graph.clone(),
         conversation: started.conversation.clone(),
         now: Timestamp::from_millisecond(now_ms).unwrap_or_default(),
+        error: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use exile_engine::expr::{Expression, RESULT_LIMIT, Scope, Template, ValueTemplate};
+use exile_engine::expr::{Expression, NodeFailure, RESULT_LIMIT, Scope, Template, ValueTemplate};
 use exile_engine::id::{ConversationId, RunId, UserId};
 use exile_engine::state::{Channel, ChannelType, Channels, Reducer, State};
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ fn scope() -> Scope {
         graph: "desk".into(),
         conversation: Some(ConversationId::from("conv_1")),
         now: "2026-11-22T08:00:00Z".parse().unwrap(),
+        error: None,
     }
 }
 
@@ -208,4 +209,33 @@ fn reading_one_message_of_many_copies_only_that_message() {
     assert_eq!(last.eval(&state, &scope()).unwrap(), json!("last"));
     let before = Arc::strong_count(state.get("messages").unwrap());
     assert_eq!(before, 2, "the state is shared again once the evaluation has ended");
+}
+
+#[test]
+fn a_failure_is_read_where_one_is_handled_and_a_channel_of_its_name_comes_first() {
+    let failure = NodeFailure {
+        code: "tool_failed".into(),
+        message: "the shop is shut".into(),
+        node: "lookup".into(),
+        item: Some(14),
+    };
+    let handled =
+        |item| Scope { error: Some(Arc::new(NodeFailure { item, ..failure.clone() })), ..scope() };
+    let source = "[error.code, error.message, error.node, error.item]";
+    let read = Expression::compile(source).unwrap();
+    let names: Vec<String> = read.reads().into_iter().map(|read| read.name).collect();
+    assert_eq!(names, ["error"]);
+    assert_eq!(
+        read.eval(&sample(), &handled(Some(14))).unwrap(),
+        json!(["tool_failed", "the shop is shut", "lookup", 14])
+    );
+    let item = Expression::compile("error.item is none").unwrap();
+    assert_eq!(item.eval(&sample(), &handled(None)).unwrap(), json!(true));
+    assert!(read.eval(&sample(), &scope()).unwrap_err().message.contains("undefined"));
+    let there = Expression::compile("error is defined").unwrap();
+    assert_eq!(there.eval(&sample(), &scope()).unwrap(), json!(false));
+    assert_eq!(there.eval(&sample(), &handled(None)).unwrap(), json!(true));
+    let channel = state(&json!({ "error": "a channel" }));
+    let whole = Expression::compile("error").unwrap();
+    assert_eq!(whole.eval(&channel, &handled(None)).unwrap(), json!("a channel"));
 }

@@ -110,3 +110,32 @@ order: [a, b, c]
         7: unknown_channel
         8: unknown_channel"#]].assert_eq(&findings(graph, &[]).join("\n"));
 }
+
+#[test]
+fn a_node_that_handles_a_failure_may_read_it_wherever_it_reads() {
+    let graph = |mend: &str| {
+        format!(
+            "graph: test\nstate:\n  messages: {{ reduce: messages }}\n  out: {{ type: number }}\n  \
+             list: {{ type: array, default: [] }}\nnodes:\n  \
+             a: {{ kind: tool, tool: double, args: {{ x: 1 }}, into: out, on_error: mend }}\n  \
+             mend: {mend}\nedges:\n  - {{ from: START, to: a }}\n  - {{ from: a, to: END }}\n  \
+             - {{ from: mend, to: END }}\n"
+        )
+    };
+    for mend in [
+        "{ kind: llm, model: fast, prompt: \"{{ error.message }}\" }",
+        "{ kind: agent, skill: desk, system: \"{{ error.node }}\" }",
+        "{ kind: tool, tool: double, args: { x: \"{{ error.item }}\" } }",
+        "{ kind: set, set: { out: error.item } }",
+        "{ kind: human, ask: \"{{ error.code }}: go on?\" }",
+        "{ kind: map, over: \"[error.code]\", as: code, into: list, \
+         node: { kind: set, set: { result: \"code ~ error.message\" } } }",
+    ] {
+        assert_eq!(findings(&graph(mend), &[SKILL]), Vec::<String>::new(), "{mend}");
+    }
+    let misspelt = "{ kind: set, set: { out: eror.item } }";
+    assert_eq!(findings(&graph(misspelt), &[SKILL]), ["8: unknown_variable"]);
+    let shadowed = "{ kind: map, over: list, as: error, into: list, \
+                    node: { kind: set, set: { result: error } } }";
+    assert_eq!(findings(&graph(shadowed), &[SKILL]), Vec::<String>::new());
+}
