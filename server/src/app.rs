@@ -11,7 +11,7 @@ use exile_engine::run::engine::Engine;
 use exile_engine::span::TraceLink;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::config::Environment;
+pub use crate::config::{Environment, Limits};
 use crate::ledger::Ledger;
 use crate::library::Current;
 use crate::metrics::Metrics;
@@ -49,4 +49,6 @@ pub struct Settings {
     pub environment: Environment,
     /// For conversations and runs that name none.
     pub default_graph: String,
+    /// How much is admitted.
+    pub limits: Limits,
 }

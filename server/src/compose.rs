@@ -259,8 +259,11 @@ async fn app(
     };
     let journal = Arc::new(store.clone());
     let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
-    let settings =
-        Settings { environment: config.environment, default_graph: config.default_graph.clone() };
+    let settings = Settings {
+        environment: config.environment,
+        default_graph: config.default_graph.clone(),
+        limits: config.limits.clone(),
+    };
     let cut = CancellationToken::new();
     Ok(App { store, engine, library, catalog, env, ledger, cut, metrics, trace, settings })
 }

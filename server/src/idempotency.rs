@@ -2,12 +2,19 @@
 //!
 //! Invariants:
 //! - The same owner, key and path is answered once; later requests get that answer again, 409
-//!   while it is being made, 422 if their body differs.
+//!   while it is being made, 422 if their body differs. This lasts for 24 hours
+//!   (`store/idempotency.rs`); a key that is used after that begins something new.
 //! - A request with a key is answered to its end even if its caller leaves.
-//! - The run that such a request begins takes its id from the key ([`Once::run_id`]), so that a
-//!   process that dies before the answer is kept begins no second run.
-//! - Refusals that began nothing are not kept: the corrected request may use the key again.
-//! - A secret is never kept: see [`Problem::SecretShown`].
+//! - What such a request begins takes its ids from the key, from this use of it and from the body
+//!   ([`Once`]), so that a process that dies before the answer is kept begins no second run, and no
+//!   other body and no later use of the key is ever taken for this one.
+//! - Refusals that began nothing are not kept: the corrected request may use the key again. What
+//!   failed for exile's own reasons may have begun something: the same body goes on from there.
+//! - An answer is repeated as it was: byte for byte if it was kept (`kept.rs`), from the run's
+//!   records if it was a stream of a run's events, and else refused by name
+//!   ([`Problem::AnswerNotKept`], [`Problem::SecretShown`]).
+
+mod kept;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,7 +22,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::env::Env;
@@ -30,17 +37,26 @@ use crate::body;
 use crate::leaving::Leaving;
 use crate::problem::{Problem, RUN_HEADER};
 use crate::sse;
-use crate::store::{Idempotent, StoredAnswer};
+use crate::store::{Idempotent, KeyUse, StoredAnswer};
 
 const HEADER: &str = "idempotency-key";
-/// Longest answer that is kept, in bytes; far above any that a POST gives.
-const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+/// A header that decides what a request does, as its body does.
+const BUSINESS: &str = "x-exile-business";
 
 /// What makes a request the same as an earlier one; empty without a key.
 #[derive(Clone, Debug, Default)]
 pub struct Once(Option<Arc<str>>);
 
 impl Once {
+    /// Of one use of a key: whoever sends that request again under the same generation gets the
+    /// same ids, and nobody else does.
+    fn of(used: &KeyUse, generation: &str) -> Self {
+        let KeyUse { owner, key, route, body } = used;
+        let text = format!("{owner}\0{route}\0{key}\0{generation}\0{body}");
+        let digest = BlobId::of(text.as_bytes()).0;
+        Self(Some(digest.trim_start_matches("sha256:").into()))
+    }
+
     /// A new run's id: derived from the key, if there is one.
     #[must_use]
     pub fn run_id(&self, env: &dyn Env) -> RunId {
@@ -83,13 +99,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Once {
     }
 }
 
-/// One request's place among the kept answers.
+/// One use of a key that is being answered.
 #[derive(Clone)]
 struct Slot {
     app: Arc<App>,
-    owner: UserId,
-    key: String,
-    route: String,
+    used: KeyUse,
+    generation: String,
 }
 
 /// Answers a POST with a key once.
@@ -115,15 +130,14 @@ async fn answer(
     let route = format!("{} {}", request.method(), request.uri().path());
     let (mut parts, body) = request.into_parts();
     let bytes = body::read(body::limit(parts.uri.path()), &parts.headers, body).await?;
-    let slot = Slot { app, owner, key, route };
-    let store = &slot.app.store;
-    let digest = BlobId::of(&bytes).0;
-    match store.begin_idempotent(&slot.owner, &slot.key, &slot.route, &digest).await? {
-        Idempotent::Replay(answer) => replay(&slot, answer).await,
+    let used = KeyUse { owner, key, route, body: digest(&parts, &BlobId::of(&bytes)) };
+    match app.store.begin_idempotent(&used).await? {
+        Idempotent::Replay(answer) => repeat(&app, &used.owner, answer).await,
         Idempotent::InFlight => Err(Problem::InFlight),
         Idempotent::Mismatch => Err(Problem::KeyReused),
-        Idempotent::Fresh => {
-            parts.extensions.insert(slot.once());
+        Idempotent::Fresh { generation } => {
+            parts.extensions.insert(Once::of(&used, &generation));
+            let slot = Slot { app, used, generation };
             let request = Request::from_parts(parts, Body::from(bytes));
             let work = async move {
                 let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
@@ -141,6 +155,17 @@ async fn answer(
     }
 }
 
+/// The digest of all that decides what a request does: its body, and what may stand beside it.
+fn digest(parts: &Parts, body: &BlobId) -> String {
+    let business = parts.headers.get(BUSINESS).map(axum::http::HeaderValue::as_bytes);
+    let (query, business) = (parts.uri.query().unwrap_or_default(), business.unwrap_or_default());
+    if query.is_empty() && business.is_empty() {
+        return body.0.to_string();
+    }
+    let all = [query.as_bytes(), business, body.0.as_bytes()].join(&0);
+    BlobId::of(&all).0.to_string()
+}
+
 fn key(headers: &HeaderMap) -> Result<String, Problem> {
     let mut values = headers.get_all(HEADER).iter();
     let value = values.next().and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -152,93 +177,56 @@ fn key(headers: &HeaderMap) -> Result<String, Problem> {
 }
 
 impl Slot {
-    fn once(&self) -> Once {
-        let text = format!("{}\0{}\0{}", self.owner, self.route, self.key);
-        let digest = BlobId::of(text.as_bytes()).0;
-        Once(Some(digest.trim_start_matches("sha256:").into()))
-    }
-
-    /// Keeps the answer, or gives the key free.
-    async fn settle(&self, response: Response) -> Response {
-        let kept = match split(response).await {
-            Ok((Some(answer), response)) => (self.keep(answer).await, response),
-            Ok((None, response)) => (self.abandon().await, response),
-            Err(problem) => (self.abandon().await, problem.into_response()),
+    /// Keeps the answer, or gives the key free. What is refused for the caller's reasons before a
+    /// run has begun has begun nothing.
+    async fn settle(self, response: Response) -> Response {
+        let about_run = response.headers().contains_key(RUN_HEADER);
+        if response.status().is_success() || about_run {
+            return kept::keep(self, response).await;
+        }
+        let Self { app, used, generation } = &self;
+        let given = if response.status().is_server_error() {
+            app.store.release_idempotent(used, generation).await
+        } else {
+            app.store.abandon_idempotent(used, generation).await
         };
-        match kept {
-            (Ok(()), response) => response,
-            (Err(problem), _) => problem.into_response(),
+        match given {
+            Ok(()) => response,
+            Err(error) => Problem::from(error).into_response(),
         }
     }
 
     async fn keep(&self, answer: StoredAnswer) -> Result<(), Problem> {
-        let Self { app, owner, key, route } = self;
-        Ok(app.store.finish_idempotent(owner, key, route, answer).await?)
+        let Self { app, used, generation } = self;
+        Ok(app.store.finish_idempotent(used, generation, answer).await?)
     }
 
-    async fn abandon(&self) -> Result<(), Problem> {
-        let Self { app, owner, key, route } = self;
-        Ok(app.store.abandon_idempotent(owner, key, route).await?)
+    /// The answer broke off: the same request may be sent again.
+    async fn release(&self) -> Result<(), Problem> {
+        let Self { app, used, generation } = self;
+        Ok(app.store.release_idempotent(used, generation).await?)
     }
 }
 
-/// What of a response is kept, and the response itself.
-async fn split(response: Response) -> Result<(Option<StoredAnswer>, Response), Problem> {
-    let (parts, body) = response.into_parts();
-    let status = parts.status.as_u16();
-    if !parts.status.is_success() && !parts.headers.contains_key(RUN_HEADER) {
-        return Ok((None, Response::from_parts(parts, body)));
+/// Gives an answer again.
+async fn repeat(app: &App, owner: &UserId, answer: StoredAnswer) -> Result<Response, Problem> {
+    let run = kept::header(&answer, &RUN_HEADER).map(RunId::from);
+    match kept::Kind::of(&answer.headers) {
+        kept::Kind::Secret => return Err(Problem::SecretShown),
+        kept::Kind::Events => {
+            let run = run.ok_or(Problem::NotFound)?;
+            let after = kept::header(&answer, &sse::AFTER_HEADER).and_then(|n| n.parse().ok());
+            let row = app.store.run(owner, &run).await?.ok_or(Problem::NotFound)?;
+            return Ok(sse::stream(app, row.id, after.unwrap_or(0), Leaving::free()));
+        }
+        kept::Kind::Bytes => {}
     }
-    let kept = [
-        header::CONTENT_TYPE,
-        header::LOCATION,
-        RUN_HEADER,
-        sse::AFTER_HEADER,
-        header::CACHE_CONTROL,
-    ];
-    let text = |name: &header::HeaderName| {
-        let value = parts.headers.get(name)?.to_str().ok()?;
-        Some((name.to_string(), value.to_owned()))
-    };
-    let headers: Vec<(String, String)> = kept.iter().filter_map(text).collect();
-    if is_stream(&headers) || is_secret(&headers) {
-        // A stream is made again from its run; a secret is not made again.
-        let answer = StoredAnswer { status, headers, body: Vec::new() };
-        return Ok((Some(answer), Response::from_parts(parts, body)));
-    }
-    let bytes = axum::body::to_bytes(body, ANSWER_LIMIT)
-        .await
-        .map_err(|e| Problem::Internal(format!("an answer cannot be kept: {e}")))?;
-    let answer = StoredAnswer { status, headers, body: bytes.to_vec() };
-    Ok((Some(answer), Response::from_parts(parts, Body::from(bytes))))
-}
-
-fn is_stream(headers: &[(String, String)]) -> bool {
-    headers.iter().any(|(n, v)| n == "content-type" && v.starts_with("text/event-stream"))
-}
-
-fn is_secret(headers: &[(String, String)]) -> bool {
-    headers.iter().any(|(n, v)| n == "cache-control" && v == "no-store")
-}
-
-async fn replay(slot: &Slot, answer: StoredAnswer) -> Result<Response, Problem> {
-    if is_secret(&answer.headers) {
-        return Err(Problem::SecretShown);
-    }
-    if is_stream(&answer.headers) {
-        let header = |name: &header::HeaderName| {
-            answer.headers.iter().find(|(n, _)| *n == name.as_str()).map(|(_, v)| v.as_str())
-        };
-        let run = header(&RUN_HEADER).map(RunId::from).ok_or(Problem::NotFound)?;
-        let after = header(&sse::AFTER_HEADER).and_then(|after| after.parse().ok()).unwrap_or(0);
-        let row = slot.app.store.run(&slot.owner, &run).await?.ok_or(Problem::NotFound)?;
-        return Ok(sse::stream(&slot.app, row.id, after, Leaving::free()));
-    }
+    let body = answer.body.ok_or(Problem::AnswerNotKept { run })?;
     let mut response = Response::builder().status(answer.status);
     for (name, value) in &answer.headers {
         response = response.header(name, value);
     }
     response
-        .body(Body::from(answer.body))
+        .body(Body::from(body))
         .map_err(|e| Problem::Internal(format!("a kept answer cannot be read: {e}")))
 }

@@ -149,6 +149,12 @@ pub enum Problem {
     /// A repeated request whose first answer held a secret.
     #[error("the first answer to this Idempotency-Key held a secret, which is shown once")]
     SecretShown,
+    /// A repeated request whose first answer was too long to be kept.
+    #[error("the first answer to this Idempotency-Key was too long to be kept")]
+    AnswerNotKept {
+        /// The run that it was about.
+        run: Option<RunId>,
+    },
     /// The run that was waited for did not finish.
     #[error("{}", .error.message)]
     RunFailed {
@@ -248,6 +254,7 @@ impl Problem {
             | Self::Run(_)
             | Self::InFlight
             | Self::SecretShown
+            | Self::AnswerNotKept { .. }
             | Self::InFile(_)
             | Self::RunWaits(_)
             | Self::RunCancelled(_) => StatusCode::CONFLICT,
@@ -298,6 +305,7 @@ impl Problem {
             Self::InFlight => "idempotency_in_flight",
             Self::KeyReused => "idempotency_key_reused",
             Self::SecretShown => "secret_shown_once",
+            Self::AnswerNotKept { .. } => "idempotency_answer_not_kept",
             Self::RunFailed { error, .. } => &error.code,
             Self::RunCancelled(_) => "run_cancelled",
             Self::Tool(error) => tool(error.kind).1,
@@ -355,6 +363,13 @@ impl Problem {
             Self::InFlight => "wait, then send the same request again to get its answer",
             Self::KeyReused => "use a new Idempotency-Key for a new request",
             Self::SecretShown => "if it is lost, revoke it and create another under a new key",
+            Self::AnswerNotKept { run: Some(run) } => {
+                return format!("GET /api/runs/{run}/state has what the run came to").into();
+            }
+            Self::AnswerNotKept { run: None } => {
+                "what it asked for was done; use a new key to ask once more, or have an \
+                 administrator raise `limits.kept_answer` in exile.yaml"
+            }
             Self::RunFailed { run, .. } | Self::RunCancelled(run) => {
                 return format!("GET /api/runs/{run}/events shows what happened").into();
             }
@@ -456,7 +471,8 @@ impl Problem {
             Self::RunFailed { run, .. }
             | Self::RunCancelled(run)
             | Self::RunWaits(run)
-            | Self::TakenBack(run) => Some(run),
+            | Self::TakenBack(run)
+            | Self::AnswerNotKept { run: Some(run) } => Some(run),
             _ => None,
         }
     }

@@ -21,20 +21,31 @@ pub struct LimitsFile {
     pub values: Option<u32>,
     /// Longest answer of a tool, what is longer is cut; 64KiB by default.
     pub tool_result: Option<Size>,
+    /// Longest answer to a request with an `Idempotency-Key` that is kept to be repeated; a request
+    /// whose answer was longer is not repeated. 16MiB by default.
+    pub kept_answer: Option<Size>,
 }
 
 /// The bounds that apply.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Of what graphs, tools and models hand to the engine.
     pub engine: EngineLimits,
+    /// Bytes of an answer that is kept for those who send the same request again.
+    pub kept_answer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { engine: EngineLimits::default(), kept_answer: 16 * 1024 * 1024 }
+    }
 }
 
 impl Limits {
     /// What is written, else the default.
     #[must_use]
     pub(super) fn of(file: &LimitsFile) -> Self {
-        let mut engine = EngineLimits::default();
+        let Self { mut engine, mut kept_answer } = Self::default();
         if let Some(depth) = file.nesting {
             engine.json.depth = depth.into();
         }
@@ -44,6 +55,9 @@ impl Limits {
         if let Some(Size(bytes)) = file.tool_result {
             engine.tool_result = bytes;
         }
-        Self { engine }
+        if let Some(Size(bytes)) = file.kept_answer {
+            kept_answer = bytes;
+        }
+        Self { engine, kept_answer }
     }
 }

@@ -100,7 +100,10 @@ fn idempotency_key() -> Parameter {
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
-        .description(Some("The same key and body again get the first answer, for a day"))
+        .description(Some(
+            "The same key and body again get the first answer, as it was, for 24 hours; 409 while it \
+             is made; 422 with another body. After 24 hours the key begins something new",
+        ))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String).max_length(Some(255))))
         .build()
 }

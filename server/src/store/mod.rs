@@ -58,7 +58,7 @@ use sqlx::{ConnectOptions as _, SqliteConnection};
 
 pub use conversations::{Conversation, Deletion, NewConversation};
 pub use error::StoreError;
-pub use idempotency::{Idempotent, StoredAnswer};
+pub use idempotency::{Idempotent, KeyUse, StoredAnswer};
 pub use keys::ApiKey;
 pub use messages::MessageRow;
 pub use page::{Listed, Page};
@@ -122,7 +122,7 @@ impl Store {
         let store = Self { shared: Arc::new(Shared { writer, queue, usage, keys, readers, env }) };
         store.clear_leases().await?;
         store.lose_open_usage().await?;
-        store.clear_in_flight().await?;
+        store.release_all_idempotent().await?;
         Ok(store)
     }
 

@@ -10,7 +10,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, header};
 use exile_engine::bundle::Catalog;
-use exile_engine::env::SystemEnv;
 use exile_engine::library::Library;
 use exile_engine::model::{
     Aliases, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply, ModelRequest, Models,
@@ -23,7 +22,7 @@ use exile_engine::span::NoTrace;
 use exile_engine::tool::ToolRegistry;
 use exile_nodes::providers::mock::{Mock, Script};
 use exile_server::app::{App, Settings};
-use exile_server::config::{Currency, Environment};
+use exile_server::config::{Currency, Environment, Limits};
 use exile_server::ledger::{Ledger, Money, QuotaFile, Rules, Shared};
 use exile_server::library::Current;
 use exile_server::metrics::Metrics;
@@ -36,6 +35,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::clock::Clock;
 use super::tools::{Paid, Tools};
 
 const CHAT: &str = "
@@ -83,6 +83,8 @@ pub(super) struct Exile {
     pub(super) gate: Arc<Semaphore>,
     /// The keys under which `pay` was called.
     pub(super) paid: Paid,
+    /// What the server takes for the time.
+    pub(super) clock: Arc<Clock>,
     serving: Arc<JoinHandle<()>>,
     stop: CancellationToken,
     home: Arc<TempDir>,
@@ -112,15 +114,16 @@ impl Exile {
     async fn in_home(home: TempDir, environment: Environment) -> Self {
         let (gate, paid) = (Arc::new(Semaphore::new(0)), Paid::default());
         let (stop, home) = (CancellationToken::new(), Arc::new(home));
+        let clock = Arc::new(Clock::default());
         let catalog = catalog(gate.clone(), paid.clone());
-        let (app, serving) = serve(&home, catalog, environment, &stop).await;
+        let (app, serving) = serve(&home, catalog, environment, &clock, &stop).await;
         let [admin, alice, bob] = [
             key(&app.store, "admin", Role::Admin).await,
             key(&app.store, "alice", Role::User).await,
             key(&app.store, "bob", Role::User).await,
         ];
         let router = routes::router(app.clone());
-        Self { app, router, admin, alice, bob, gate, paid, serving, stop, home }
+        Self { app, router, admin, alice, bob, gate, paid, clock, serving, stop, home }
     }
 
     /// The next process: what this one was doing ends in the middle, and the file is opened again.
@@ -133,11 +136,12 @@ impl Exile {
     pub(super) async fn next_process(&self) -> Self {
         let (environment, catalog) = (self.app.settings.environment, self.app.catalog.clone());
         let stop = CancellationToken::new();
-        let (app, serving) = serve(&self.home, catalog, environment, &stop).await;
+        let clock = self.clock.clone();
+        let (app, serving) = serve(&self.home, catalog, environment, &clock, &stop).await;
         let router = routes::router(app.clone());
         let [admin, alice, bob] = [&self.admin, &self.alice, &self.bob].map(Clone::clone);
         let (gate, paid, home) = (self.gate.clone(), self.paid.clone(), self.home.clone());
-        Self { app, router, admin, alice, bob, gate, paid, serving, stop, home }
+        Self { app, router, admin, alice, bob, gate, paid, clock, serving, stop, home }
     }
 
     /// The same rows, served by another process with another text of a graph.
@@ -155,16 +159,24 @@ impl Exile {
             cut: self.app.cut.clone(),
             metrics: self.app.metrics.clone(),
             trace: self.app.trace.clone(),
-            settings: Settings {
-                environment: Environment::Development,
-                default_graph: "chat".into(),
-            },
+            settings: self.app.settings.clone(),
         });
+        self.around(app)
+    }
+
+    /// The same server, which admits something else.
+    pub(super) fn with_limits(&self, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut app = App::clone(&self.app);
+        change(&mut app.settings.limits);
+        self.around(Arc::new(app))
+    }
+
+    fn around(&self, app: Arc<App>) -> Self {
         let router = routes::router(app.clone());
         let [admin, alice, bob] = [&self.admin, &self.alice, &self.bob].map(Clone::clone);
         let (gate, paid, home) = (self.gate.clone(), self.paid.clone(), self.home.clone());
-        let (serving, stop) = (self.serving.clone(), self.stop.clone());
-        Self { app, router, admin, alice, bob, gate, paid, serving, stop, home }
+        let (clock, serving, stop) = (self.clock.clone(), self.serving.clone(), self.stop.clone());
+        Self { app, router, admin, alice, bob, gate, paid, clock, serving, stop, home }
     }
 
     /// Sends a request of Alice's.
@@ -320,9 +332,10 @@ async fn serve(
     home: &TempDir,
     catalog: Catalog,
     environment: Environment,
+    clock: &Arc<Clock>,
     stop: &CancellationToken,
 ) -> (Arc<App>, Arc<JoinHandle<()>>) {
-    let env = Arc::new(SystemEnv::new());
+    let env = clock.clone();
     let store = Store::open(&home.path().join("exile.db"), env.clone()).await.unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
     let rules = Rules {
@@ -345,7 +358,8 @@ async fn serve(
     let journal = Arc::new(store.clone());
     let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
     let serving = tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
-    let settings = Settings { environment, default_graph: "chat".into() };
+    let limits = Limits::default();
+    let settings = Settings { environment, default_graph: "chat".into(), limits };
     let trace = Arc::new(NoTrace);
     let cut = CancellationToken::new();
     let app = App { store, engine, library, catalog, env, ledger, cut, metrics, trace, settings };

@@ -182,18 +182,139 @@ async fn a_caller_who_leaves_finds_the_answer_later() {
 #[tokio::test]
 async fn a_key_whose_answer_was_lost_leads_to_the_same_run() {
     let exile = Exile::start().await;
-    let body = json!({ "graph": "add", "input": { "n": 1 } });
-    let first = send(&exile, "/api/runs/wait", "k", body.clone()).await;
-    // What opening the store does to keys that a dead process was answering.
-    let owner = exile.app.store.user_by_name("alice").await.unwrap().unwrap().id;
-    exile.app.store.abandon_idempotent(&owner, "k", "POST /api/runs/wait").await.unwrap();
-    let after = {
-        let database = exile.database();
-        assert!(database.exists());
-        send(&exile, "/api/runs/wait", "k", body).await
+    let conversation = exile.conversation("gate/any").await;
+    let path = format!("{conversation}/messages");
+    let body = json!({ "content": "hi" });
+    let first = send(&exile, &path, "k", body.clone());
+    let begun = async {
+        while count(&exile, "/api/runs").await == 0 {
+            tokio::task::yield_now().await;
+        }
     };
-    assert_eq!(after.json()["run"]["id"], first.json()["run"]["id"]);
-    assert_eq!(after.json()["output"], json!({ "total": 1 }), "it was not run again");
+    tokio::select! {
+        _ = first => panic!("nothing has let it through"),
+        () = begun => {}
+    }
+    let run = exile.call("GET", "/api/runs", None).await.json()["items"][0]["id"].clone();
+    let exile = exile.after_death().await;
+    let other = send(&exile, &path, "k", json!({ "content": "something else" })).await;
+    assert_eq!((other.status, other.code().as_str()), (422, "idempotency_key_reused"));
+    exile.gate.add_permits(1);
+    let after = send(&exile, &path, "k", body).await;
+    assert_eq!((after.status, &after.json()["run"]["id"]), (200, &run), "{}", after.text);
+    assert_eq!(count(&exile, "/api/runs").await, 1, "it was not run again");
+}
+
+/// Two days later, an hour ago, after a restart: nothing of an earlier use is taken for this one.
+#[tokio::test]
+async fn a_key_that_is_used_on_another_day_begins_something_new() {
+    let exile = Exile::start().await;
+    let conversation = exile.conversation("mock/any").await;
+    let say = format!("{conversation}/messages");
+    let monday = json!({ "content": "report for monday" });
+    let tuesday = json!({ "content": "report for tuesday" });
+    let first = send(&exile, &say, "report", monday.clone()).await;
+    assert_eq!(first.json()["message"]["content"], "[mock] you said: report for monday");
+    let too_early = send(&exile, &say, "report", tuesday.clone()).await;
+    assert_eq!((too_early.status, too_early.code().as_str()), (422, "idempotency_key_reused"));
+    exile.clock.shift(jiff::SignedDuration::from_hours(25));
+    let second = send(&exile, &say, "report", tuesday.clone()).await;
+    assert_eq!(second.json()["message"]["content"], "[mock] you said: report for tuesday");
+    assert_ne!(second.json()["run"]["id"], first.json()["run"]["id"]);
+    exile.clock.shift(jiff::SignedDuration::from_hours(25));
+    let exile = exile.after_death().await;
+    let again = send(&exile, &say, "report", tuesday.clone()).await;
+    assert_ne!(again.json()["run"]["id"], second.json()["run"]["id"], "the same words, anew");
+    exile.clock.shift(jiff::SignedDuration::from_hours(-60));
+    let back = send(&exile, &say, "report", monday).await;
+    assert_eq!((back.status, back.code().as_str()), (422, "idempotency_key_reused"));
+    assert_eq!(count(&exile, &say).await, 6, "three questions, three answers");
+    for path in ["/api/runs", "/api/runs/wait", "/api/runs/stream"] {
+        let body = json!({ "graph": "add" });
+        send(&exile, path, "k", body.clone()).await;
+        let before = count(&exile, "/api/runs").await;
+        exile.clock.shift(jiff::SignedDuration::from_hours(25));
+        send(&exile, path, "k", body).await;
+        assert_eq!(count(&exile, "/api/runs").await, before + 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_completion_is_repeated_as_it_was_streamed() {
+    let exile = Exile::serving(&[("asks", ASKS)]).await;
+    let path = "/v1/chat/completions";
+    for model in ["mock/any", "chat"] {
+        let said = json!([{ "role": "user", "content": "hello there" }]);
+        let body = json!({ "model": model, "messages": said, "stream": true });
+        let first = send(&exile, path, model, body.clone()).await;
+        assert!(first.text.ends_with("data: [DONE]\n\n"), "{}", first.text);
+        let again = send(&exile, path, model, body.clone()).await;
+        assert_eq!((again.status, &again.text), (200, &first.text), "{model}");
+        for name in ["content-type", "x-exile-run", "cache-control", "x-accel-buffering"] {
+            assert_eq!(again.header(name), first.header(name), "{model}: {name}");
+        }
+        let after = exile.next_process().await;
+        assert_eq!(send(&after, path, model, body).await.text, first.text, "{model}");
+    }
+    assert_eq!(count(&exile, "/api/runs").await, 1, "of the graph");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_to_be_kept_is_given_once_and_then_refused_by_name() {
+    let usual = Exile::start().await;
+    let exile = usual.with_limits(|limits| limits.kept_answer = 256);
+    let said = json!([{ "role": "user", "content": "word ".repeat(100) }]);
+    for (key, model, stream) in [
+        ("1", "mock/any", true),
+        ("2", "mock/any", false),
+        ("3", "chat", true),
+        ("4", "chat", false),
+    ] {
+        let body = json!({ "model": model, "messages": said, "stream": stream });
+        let first = send(&exile, "/v1/chat/completions", key, body.clone()).await;
+        assert_eq!(first.status, 200, "{}", first.text);
+        assert!(first.text.len() > 500 && first.text.contains("word"), "it is given whole");
+        let again = send(&exile, "/v1/chat/completions", key, body).await;
+        let code = "idempotency_answer_not_kept";
+        assert_eq!((again.status, again.code().as_str()), (409, code), "{model}");
+        assert_eq!(again.header("x-exile-run"), first.header("x-exile-run"));
+    }
+    let body = json!({ "graph": "chat", "input": { "messages": "word ".repeat(100) } });
+    let first = send(&exile, "/api/runs/wait", "k", body.clone()).await;
+    assert_eq!(first.status, 200, "{}", first.text);
+    let again = send(&exile, "/api/runs/wait", "k", body).await;
+    assert_eq!((again.status, again.code().as_str()), (409, "idempotency_answer_not_kept"));
+}
+
+#[tokio::test]
+async fn a_stream_with_a_key_is_answered_to_its_end_when_its_reader_leaves() {
+    let exile = Exile::start().await;
+    let path = "/v1/chat/completions";
+    let body = json!({ "model": "gate/any", "stream": true,
+        "messages": [{ "role": "user", "content": "hi" }] });
+    {
+        let mut first = Box::pin(send(&exile, path, "k", body.clone()));
+        let waits = async {
+            while count(&exile, "/api/usage?by=model").await == 0 {
+                exile.app.ledger.flush().await.unwrap();
+            }
+        };
+        tokio::select! {
+            _ = &mut first => panic!("nothing has let it through"),
+            () = waits => {}
+        }
+    }
+    let during = send(&exile, path, "k", body.clone()).await;
+    assert_eq!((during.status, during.code().as_str()), (409, "idempotency_in_flight"));
+    exile.gate.add_permits(1);
+    let answer = loop {
+        let answer = send(&exile, path, "k", body.clone()).await;
+        if answer.status != 409 {
+            break answer;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(answer.text.contains("through") && answer.text.ends_with("data: [DONE]\n\n"));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod access;
 mod attention;
 mod bodies;
 mod checkpoints;
+mod clock;
 mod conversations;
 mod document;
 mod fixture;
