@@ -414,6 +414,9 @@ pub enum JournalError {
     /// Records that the answer needs were removed, as the retention says.
     #[error("records of log {0} that this needs were removed, because they were old")]
     Purged(LogId),
+    /// What this is about was deleted, perhaps between the look that found it and this call.
+    #[error("there is no {0} any more")]
+    Gone(String),
 }
 
 impl JournalError {
@@ -422,9 +425,11 @@ impl JournalError {
     pub fn retry(&self) -> crate::model::Retry {
         match self {
             Self::Full(_) | Self::Unavailable(_) => crate::model::Retry::Backoff,
-            Self::Fenced(_) | Self::Conflict { .. } | Self::Corrupt(_) | Self::Purged(_) => {
-                crate::model::Retry::Never
-            }
+            Self::Fenced(_)
+            | Self::Conflict { .. }
+            | Self::Corrupt(_)
+            | Self::Purged(_)
+            | Self::Gone(_) => crate::model::Retry::Never,
         }
     }
 }

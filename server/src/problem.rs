@@ -202,7 +202,7 @@ pub enum Problem {
     TakenBack(RunId),
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] JournalError),
+    Store(JournalError),
     /// A defect of exile.
     #[error("{0}")]
     Internal(String),
@@ -230,7 +230,17 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Taken(name) => Self::NameTaken(name),
             StoreError::Cursor => Self::Unreadable(error.to_string()),
-            error => Self::Store(error.into()),
+            error => JournalError::from(error).into(),
+        }
+    }
+}
+
+impl From<JournalError> for Problem {
+    fn from(error: JournalError) -> Self {
+        match error {
+            // To whoever comes too late it is as if it had never been.
+            JournalError::Gone(_) => Self::NotFound,
+            error => Self::Store(error),
         }
     }
 }
@@ -499,6 +509,9 @@ fn store(error: &JournalError) -> (StatusCode, &'static str, &'static str) {
             "what remains is GET /api/runs/{id} and the messages of its conversation; \
              `retention.records` in exile.yaml says how long records stay",
         ),
+        JournalError::Gone(_) => {
+            (StatusCode::NOT_FOUND, "not_found", "it was deleted in the meantime")
+        }
         JournalError::Fenced(_) | JournalError::Conflict { .. } | JournalError::Corrupt(_) => {
             (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL, REPORT)
         }

@@ -174,6 +174,8 @@ impl Logs {
             && fork.log != *id
         {
             self.fork(id, fork)?;
+        } else if log.is_none() && !matches!(input, Input::Start(_)) {
+            return Err(JournalError::Gone(format!("log {id}")));
         }
         self.sent += 1;
         let log = self.by_id.entry(id.clone()).or_default();
@@ -199,7 +201,7 @@ impl Logs {
             return Err(JournalError::Conflict { log: id.clone(), expected: 0, found: log.head });
         }
         let Some(parent) = self.by_id.get(&fork.log) else {
-            return Err(JournalError::Corrupt(format!("there is no log {} to fork", fork.log)));
+            return Err(JournalError::Gone(format!("log {} to fork", fork.log)));
         };
         let reserved = parent.reserved;
         let history = self.load(&fork.log, fork.at);

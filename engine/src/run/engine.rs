@@ -175,7 +175,7 @@ impl Engine {
 
     /// How the run ended, or what it waits for; `None` while it goes on.
     pub async fn stopped(&self, run: &RunId) -> Result<Option<Stopped>, JournalError> {
-        let unknown = || JournalError::Corrupt(format!("run {run} is not known"));
+        let unknown = || JournalError::Gone(format!("run {run}"));
         let place = self.shared.journal.find(run).await?.ok_or_else(unknown)?;
         let Some(last) = place.last else { return Ok(None) };
         let history = self.shared.journal.read(&place.log, last, 1).await?;

@@ -38,6 +38,9 @@ pub enum StoreError {
     /// Records that the answer needs were removed, as the retention says.
     #[error("records of {0} that this needs were removed, because they were old")]
     Purged(LogId),
+    /// What this is about was deleted in the meantime.
+    #[error("there is no {0} any more")]
+    Gone(String),
     /// A cursor that no list gave out.
     #[error("the cursor is not one that a list gave out")]
     Cursor,
@@ -54,6 +57,7 @@ impl StoreError {
             | Self::TooOld { .. }
             | Self::Taken(_)
             | Self::Purged(_)
+            | Self::Gone(_)
             | Self::Cursor => Retry::Never,
         }
     }
@@ -87,6 +91,10 @@ impl From<sqlx::Error> for StoreError {
 
 /// Sorts SQLite's result codes (<https://www.sqlite.org/rescode.html>); the low byte is the class.
 pub(super) fn from_code(code: Option<i32>, message: String) -> StoreError {
+    // CONSTRAINT_FOREIGNKEY: the row that this one belongs to was deleted.
+    if code == Some(787) {
+        return StoreError::Gone("row that this belongs to".to_owned());
+    }
     match code.map(|c| c & 0xff) {
         // READONLY, IOERR, FULL
         Some(8 | 10 | 13) => StoreError::Full(message),
@@ -115,6 +123,7 @@ impl From<StoreError> for JournalError {
             StoreError::Unavailable(why) => Self::Unavailable(why),
             StoreError::Corrupt(why) => Self::Corrupt(why),
             StoreError::Purged(log) => Self::Purged(log),
+            StoreError::Gone(what) => Self::Gone(what),
             StoreError::Foreign { .. }
             | StoreError::TooOld { .. }
             | StoreError::Taken(_)

@@ -44,6 +44,7 @@ impl Journal for Store {
         points::hit(Point::SendBefore);
         let sent = self.send_input(log, id, input).await?;
         points::hit(Point::SendAfter);
+        points::between().await;
         Ok(sent)
     }
 
@@ -135,7 +136,9 @@ impl Store {
             (Found { log: Some((_, head)), .. }, Input::Fork(fork)) if fork.log != *log => {
                 Some(Err(JournalError::Conflict { log: log.clone(), expected: 0, found: *head }))
             }
-            _ => None,
+            (Found { log: Some(_), .. }, _) | (_, Input::Start(_)) => None,
+            (_, Input::Fork(fork)) if fork.log != *log => None,
+            _ => Some(Err(JournalError::Gone(format!("log {log}")))),
         };
         if let Some(refused) = refused {
             write.rollback().await?;
@@ -310,9 +313,9 @@ async fn begin_fork(
     log: &LogId,
     fork: &ForkRun,
 ) -> Result<i64, StoreError> {
-    let parent = Lineage::of(connection, &fork.log).await?.ok_or_else(|| {
-        StoreError::Corrupt(format!("there is no log {} for {log} to be a fork of", fork.log))
-    })?;
+    let parent = Lineage::of(connection, &fork.log)
+        .await?
+        .ok_or_else(|| StoreError::Gone(format!("log {} for {log} to be a fork of", fork.log)))?;
     let (records, _) = parent.records(connection, fork.at).await?;
     let head = records.last().map_or(0, |record| record.number);
     let key = sqlx::query_scalar(

@@ -62,6 +62,8 @@ pub use idempotency::{Idempotent, KeyUse, StoredAnswer};
 pub use keys::ApiKey;
 pub use messages::MessageRow;
 pub use page::{Listed, Page};
+#[cfg(feature = "failpoints")]
+pub use points::with_rival;
 pub use retention::Purged;
 pub use runs::{RunFilter, RunRow, RunStatus};
 pub use skills::SkillRow;

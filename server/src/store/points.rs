@@ -4,6 +4,8 @@
 //! variable `FAILPOINTS`, read when a store is first opened, says what happens where, in the
 //! syntax of the crate `fail`: `append.head=5*off->return` ends the process (as a crash does, by
 //! a signal) when the sixth append gets there; `pause` and `sleep(ms)` leave the ending to others.
+//!
+//! A test may also let another request come in between two steps of one ([`with_rival`]).
 
 /// Where.
 #[derive(Clone, Copy, Debug)]
@@ -84,3 +86,73 @@ pub(super) fn hit(point: Point) {
 /// Does nothing: there are no points.
 #[cfg(not(feature = "failpoints"))]
 pub(super) fn hit(_: Point) {}
+
+#[cfg(feature = "failpoints")]
+pub use rival::with_rival;
+
+/// Comes by a place at which another request may come in between: before a task writes, and after
+/// it has sent an input.
+#[cfg(feature = "failpoints")]
+pub(super) async fn between() {
+    rival::between().await;
+}
+
+/// Does nothing: nobody comes in between.
+#[cfg(not(feature = "failpoints"))]
+pub(super) fn between() -> std::future::Ready<()> {
+    std::future::ready(())
+}
+
+#[cfg(feature = "failpoints")]
+mod rival {
+    use std::sync::{Mutex, PoisonError};
+
+    use futures_util::future::BoxFuture;
+
+    tokio::task_local! {
+        static RIVAL: Mutex<Rival>;
+    }
+
+    struct Rival {
+        /// Places that are passed before it acts.
+        left: usize,
+        act: Option<BoxFuture<'static, ()>>,
+    }
+
+    /// Runs `work`; when it comes by its place number `nth` (from 0), `rival` runs from its
+    /// beginning to its end before `work` goes on. Gives what `work` gave, and whether it came by so
+    /// many places.
+    pub async fn with_rival<F: Future>(
+        nth: usize,
+        rival: BoxFuture<'static, ()>,
+        work: F,
+    ) -> (F::Output, bool) {
+        let rival = Mutex::new(Rival { left: nth, act: Some(rival) });
+        let work = async {
+            let output = work.await;
+            (output, RIVAL.with(|rival| lock(rival).act.is_none()))
+        };
+        RIVAL.scope(rival, work).await
+    }
+
+    pub(super) async fn between() {
+        let turn = RIVAL.try_with(|rival| {
+            let mut rival = lock(rival);
+            match rival.left.checked_sub(1) {
+                Some(left) => {
+                    rival.left = left;
+                    None
+                }
+                None => rival.act.take(),
+            }
+        });
+        if let Ok(Some(act)) = turn {
+            act.await;
+        }
+    }
+
+    /// The lock guards whole values: nothing panics while it is held.
+    fn lock(rival: &Mutex<Rival>) -> std::sync::MutexGuard<'_, Rival> {
+        rival.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -62,7 +62,7 @@ impl<'i> Queued<'i> {
         at_ms: i64,
     ) -> Result<(), StoreError> {
         if let Some(conversation) = self.conversation {
-            touch(connection, self.run, conversation, at_ms).await?;
+            touch(connection, conversation, at_ms).await?;
         }
         sqlx::query(
             "INSERT INTO exile_run
@@ -103,7 +103,6 @@ fn without_messages(input: &Map<String, Value>) -> Map<String, Value> {
 /// Notes when a conversation was last used. One that was deleted in the meantime takes no run.
 async fn touch(
     connection: &mut SqliteConnection,
-    run: &RunId,
     conversation: &ConversationId,
     at_ms: i64,
 ) -> Result<(), StoreError> {
@@ -113,8 +112,7 @@ async fn touch(
         .execute(connection)
         .await?;
     if done.rows_affected() == 0 {
-        let why = format!("run {run} is a turn of {conversation}, which does not exist");
-        return Err(StoreError::Corrupt(why));
+        return Err(StoreError::Gone(format!("conversation {conversation}")));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
-use super::StoreError;
+use super::{StoreError, points};
 
 /// Hands out the writing connection.
 pub(super) struct Writer {
@@ -43,6 +43,7 @@ impl Writer {
 
     /// Waits for its turn; opens the connection if there is none to be trusted.
     pub(super) async fn lock(&self) -> Result<Write<'_>, StoreError> {
+        points::between().await;
         let mut slot = self.slot.lock().await;
         if self.doubtful.load(Ordering::Acquire) {
             *slot = None;

@@ -195,7 +195,7 @@ async fn no_fork(journal: &dyn Journal) -> Held {
     five(journal).await?;
     let nothing = fork("run_2", "nobody", "nobody", 3);
     let refused = journal.send(&log("run_2"), &input("in_2"), &nothing).await;
-    ensure(matches!(refused, Err(JournalError::Corrupt(_))), || format!("got {refused:?}"))?;
+    ensure(matches!(refused, Err(JournalError::Gone(_))), || format!("got {refused:?}"))?;
     send_start(journal, "run_3").await?;
     let taken = fork("run_2", "run_1", "run_1", 3);
     let refused = journal.send(&log("run_3"), &input("in_2"), &taken).await;

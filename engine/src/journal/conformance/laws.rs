@@ -23,6 +23,7 @@ pub(super) const LAPSED: Duration = Duration::ZERO;
 /// Every law.
 pub(super) const ALL: &[(&str, Law)] = &[
     ("what is unknown is empty", |j| Box::pin(unknown_is_empty(j))),
+    ("only a start and a fork begin a log", |j| Box::pin(begun_by_start(j))),
     ("an id sent twice is sent once, even after it was consumed", |j| Box::pin(sent_once(j))),
     ("a run is sent once, under whatever input id", |j| Box::pin(run_sent_once(j))),
     ("the inbox keeps the order of sending", |j| Box::pin(inbox_order(j))),
@@ -55,6 +56,13 @@ async fn unknown_is_empty(journal: &dyn Journal) -> Held {
     let lease = Lease { log: log("nobody"), epoch: 0 };
     fenced(&journal.append(&lease, &batch(0, vec![started(1, "nobody")])).await)?;
     fenced(&journal.renew(&lease, LONG).await)
+}
+
+async fn begun_by_start(journal: &dyn Journal) -> Held {
+    let sent = journal.send(&log("nobody"), &input("in_1"), &cancel("run_1")).await;
+    ensure(matches!(sent, Err(JournalError::Gone(_))), || format!("got {sent:?}"))?;
+    same(&journal.inbox(&log("nobody")).await?, &Vec::new())?;
+    same(&journal.claim(&worker(), LONG).await?, &None)
 }
 
 async fn sent_once(journal: &dyn Journal) -> Held {

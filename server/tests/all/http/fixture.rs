@@ -29,6 +29,8 @@ use exile_server::metrics::Metrics;
 use exile_server::routes;
 use exile_server::store::{Role, Store};
 use serde_json::{Value, json};
+#[cfg(feature = "failpoints")]
+use sqlx::ConnectOptions as _;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -239,6 +241,14 @@ impl Exile {
         let answer = self.call("GET", path, None).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.events()
+    }
+
+    /// What a query that counts comes to.
+    #[cfg(feature = "failpoints")]
+    pub(super) async fn rows(&self, query: &'static str) -> i64 {
+        let options = exile_server::store::options(&self.database());
+        let mut connection = options.connect().await.unwrap();
+        sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
     }
 
     pub(super) fn database(&self) -> std::path::PathBuf {

@@ -13,6 +13,7 @@ mod health;
 mod idempotency;
 mod money;
 mod openai;
+mod races;
 mod runs;
 mod second;
 mod socket;
