@@ -47,6 +47,8 @@ pub struct App {
 pub struct Settings {
     /// `production` is held to more by `/readyz`.
     pub environment: Environment,
+    /// Where people reach the server, without a slash at its end.
+    pub url: String,
     /// For conversations and runs that name none.
     pub default_graph: String,
     /// How much is admitted.

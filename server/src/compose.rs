@@ -36,7 +36,7 @@ use crate::home::{Held, HomeError};
 use crate::ledger::{Ledger, Money, Rules, Shared};
 use crate::library::{self, Current};
 use crate::metrics::Metrics;
-use crate::store::{Role, Store, StoreError};
+use crate::store::{Role, Store, StoreError, User};
 use crate::{serve, shipped, upkeep};
 
 /// How long runs and requests in flight may go on once the server is told to stop.
@@ -137,11 +137,11 @@ impl Server {
         address: SocketAddr,
     ) -> Result<Self, ComposeError> {
         let env: Arc<dyn Env> = Arc::new(SystemEnv::new());
-        let app = Arc::new(app(config, &held, trace, env).await?);
-        let admin = admin(&app.store, &held).await?;
         let unable = |source| ComposeError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(unable)?;
         let url = url(listener.local_addr().map_err(unable)?);
+        let app = Arc::new(app(config, &held, trace, env, url.clone()).await?);
+        let admin = admin(&app.store, &held).await?;
         held.announce(&url)?;
         let stop = CancellationToken::new();
         let mut parts = Vec::new();
@@ -169,7 +169,7 @@ impl Server {
 
     /// A link that signs an administrator in, once.
     pub async fn sign_in_link(&self) -> Result<String, StoreError> {
-        let token = self.app.store.create_sign_in(&self.admin).await?;
+        let (token, _) = self.app.store.create_sign_in(&self.admin, None).await?;
         Ok(format!("{}/sign-in?token={token}", self.url))
     }
 
@@ -231,6 +231,7 @@ async fn app(
     held: &Held,
     trace: Arc<dyn TraceLink>,
     env: Arc<dyn Env>,
+    url: String,
 ) -> Result<App, ComposeError> {
     let mut catalog = catalog(config, &trace, &env)?;
     let store = Store::open(&held.home().database(), env.clone()).await?;
@@ -261,6 +262,7 @@ async fn app(
     let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
     let settings = Settings {
         environment: config.environment,
+        url,
         default_graph: config.default_graph.clone(),
         limits: config.limits.clone(),
     };
@@ -268,16 +270,22 @@ async fn app(
     Ok(App { store, engine, library, catalog, env, ledger, cut, metrics, trace, settings })
 }
 
-/// The administrator of this home. Makes them, and the local key, if either is missing.
+/// An administrator of this home, to whom the local key belongs. Makes them, and the key, if either
+/// is missing: whoever holds the home administers it.
 async fn admin(store: &Store, held: &Held) -> Result<UserId, ComposeError> {
     if let Some(key) = held.home().local_key()?
-        && let Some((_, user)) = store.key_owner(key.expose()).await?
+        && let Some(owner) = store.key_owner(key.expose()).await?
+        && owner.role == Role::Admin
     {
-        return Ok(user.id);
+        return Ok(owner.user.id);
     }
-    let user = match store.user_by_name(ADMIN).await? {
+    let user = match store.user_by_name(ADMIN).await?.filter(User::administers) {
         Some(user) => user,
-        None => store.create_user(ADMIN, Role::Admin).await?,
+        // Nobody who was removed or disabled comes back: another administrator is always there.
+        None => match store.first_admin().await? {
+            Some(user) => user,
+            None => store.create_user(ADMIN, Role::Admin).await?,
+        },
     };
     let (_, secret) = store.create_key(&user.id, "local.key", &[], None).await?;
     held.store_local_key(&Secret::new(secret))?;

@@ -137,6 +137,15 @@ pub enum Problem {
     /// A run stands in the way.
     #[error("a run of this conversation has not ended")]
     RunActive,
+    /// Runs of a user who is to be removed stand in the way.
+    #[error("a run of this user has not ended; the user is disabled now, so that no other begins")]
+    RunsActive,
+    /// Nobody would be left to administer the installation.
+    #[error("this is the last administrator who is not disabled")]
+    LastAdmin,
+    /// A disabled user is not let in.
+    #[error("the user `{0}` is disabled")]
+    UserDisabled(String),
     /// The run stands where this cannot be done.
     #[error(transparent)]
     Run(#[from] RunConflict),
@@ -261,6 +270,9 @@ impl Problem {
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::NameTaken(_)
             | Self::RunActive
+            | Self::RunsActive
+            | Self::LastAdmin
+            | Self::UserDisabled(_)
             | Self::Run(_)
             | Self::InFlight
             | Self::SecretShown
@@ -311,6 +323,9 @@ impl Problem {
             Self::Method => "method_not_allowed",
             Self::NameTaken(_) => "name_taken",
             Self::RunActive => "run_active",
+            Self::RunsActive => "runs_active",
+            Self::LastAdmin => "last_admin",
+            Self::UserDisabled(_) => "user_disabled",
             Self::Run(conflict) => conflict.code(),
             Self::InFlight => "idempotency_in_flight",
             Self::KeyReused => "idempotency_key_reused",
@@ -369,6 +384,11 @@ impl Problem {
             Self::Method => "the Allow header and /api/docs list the methods of this path",
             Self::NameTaken(_) => "choose another name",
             Self::RunActive => "wait for it, or POST /api/runs/{id}/cancel first",
+            Self::RunsActive => {
+                "wait for it, or cancel it: GET /api/runs?owner=NAME lists the user's runs"
+            }
+            Self::LastAdmin => "give another user the role admin first",
+            Self::UserDisabled(_) => "enable the user first: PATCH /api/users/{id}",
             Self::Run(conflict) => return conflict.remedy(),
             Self::InFlight => "wait, then send the same request again to get its answer",
             Self::KeyReused => "use a new Idempotency-Key for a new request",

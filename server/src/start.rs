@@ -48,7 +48,7 @@ pub async fn start(
     names(app, &library, &wish.options)?;
     let input = input::check(&graph, wish.input, &*app.env)?;
     app.ledger.check(&caller.payer(wish.options.business.clone())).await?;
-    wish.options.key.clone_from(&caller.key);
+    wish.options.key = caller.quota_key();
     let (_, bundle) = pinned(app, &library, &wish.graph, wish.options.skill.as_deref()).await?;
     let run = once.run_id(&*app.env);
     let log = wish.conversation.as_ref().map_or_else(|| LogId::from(&run), LogId::from);

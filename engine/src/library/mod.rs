@@ -6,13 +6,14 @@
 //!   served does, if the library was reloaded (`reload.rs`).
 //! - What a link leads to outside the folder is not read.
 
+mod approvals;
 mod files;
 mod reload;
 mod validate;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use self::files::Files;
 pub use self::validate::{Validation, validate};
@@ -65,6 +66,8 @@ pub struct Library {
     skills: Vec<LibrarySkill>,
     files: Files,
     aliases: crate::model::Aliases,
+    /// What `approvals.rs` read, once somebody asked.
+    approvals: OnceLock<Vec<String>>,
 }
 
 impl LibraryGraph {

@@ -177,6 +177,17 @@ fn a_graph_whose_skill_is_removed_keeps_what_it_was_pinned_to() {
 }
 
 #[test]
+fn a_broken_file_takes_no_approval_away() {
+    let asks = "skill: support\nsystem: Be brief.\ntools: [echo]\napprove: [echo]\n";
+    let graph = "graph: one\nmode: linear\nnodes:\n  a: { kind: tool, tool: other, approve: true }\norder: [a]\n";
+    let first: &[(&str, &str)] = &[("a.yaml", DESK), ("b.yaml", graph), ("skills/s.yaml", asks)];
+    assert_eq!(after(&[first]).approvals(), ["echo", "other"]);
+    let broken: &[(&str, &str)] = &[("a.yaml", DESK), ("skills/s.yaml", NO_YAML)];
+    assert_eq!(after(&[first, broken]).approvals(), ["echo"], "as it serves");
+    assert_eq!(after(&[first, &[]]).approvals(), [""; 0]);
+}
+
+#[test]
 fn what_cannot_be_read_is_not_removed() {
     let temp = tempfile::tempdir().unwrap();
     let graphs = temp.path().join("graphs");

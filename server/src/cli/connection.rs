@@ -88,6 +88,23 @@ impl Connection {
         json(self.send("GET", path, None, JSON, HEAD).await?).await
     }
 
+    /// Every item of a list, page by page. `query`: empty, or what follows the path from `?` on.
+    pub(super) async fn all(&self, path: &str, query: &str) -> Result<Vec<Value>, CliError> {
+        let joint = if query.is_empty() { '?' } else { '&' };
+        let whole = format!("{path}{query}{joint}limit=200");
+        let mut items = Vec::new();
+        let mut page = self.get(&whole).await?;
+        loop {
+            items.append(page["items"].as_array_mut().unwrap_or(&mut Vec::new()));
+            let Some(next) = page["next"].as_str() else { return Ok(items) };
+            page = self.get(&format!("{whole}&after={}", part(next))).await?;
+        }
+    }
+
+    pub(super) async fn patch(&self, path: &str, body: &Value) -> Result<Value, CliError> {
+        json(self.send("PATCH", path, Some(body), JSON, HEAD).await?).await
+    }
+
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, CliError> {
         json(self.send("POST", path, Some(body), JSON, HEAD).await?).await
     }

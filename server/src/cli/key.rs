@@ -1,42 +1,57 @@
 //! `exile key`: keys for programs, each of one user.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use exile_engine::env::{Env as _, SystemEnv};
+use exile_engine::period::Period;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::connection::{Connection, part};
 use super::error::CliError;
 use super::terminal::Terminal;
-use crate::access::{ACT_AS, METRICS};
+use crate::access::Scope;
 
 /// Manage keys.
 #[derive(Subcommand)]
 pub(super) enum Key {
     /// Make a key; it is shown once and stored hashed
-    Create {
-        /// The user's name
-        #[arg(long)]
-        user: String,
-        /// What it is for
-        #[arg(long, default_value = "cli")]
-        name: String,
-        /// It may name the user it acts for (the header X-Exile-User)
-        #[arg(long)]
-        act_as: bool,
-        /// It may read /metrics
-        #[arg(long)]
-        metrics: bool,
-    },
-    /// End a key at once
+    Create(Create),
+    /// End a key, and every key that it made, at once
     Revoke {
         /// The key's id
         id: String,
     },
-    /// Print a user's keys, without their secrets
+    /// Print a user's keys, void ones included, without their secrets
     List {
         /// Whose [default: your own]
         #[arg(long)]
         user: Option<String>,
     },
+}
+
+/// A key to make.
+#[derive(Args)]
+pub(super) struct Create {
+    /// The user's name
+    #[arg(long)]
+    user: String,
+    /// What it is for
+    #[arg(long, default_value = "cli")]
+    name: String,
+    /// What it may do, several times for more [default: whatever its user may]. metrics: read
+    /// /metrics and nothing else. read: what its user may read. run: runs, conversations and /v1.
+    /// `act_as`: name the user of a request in X-Exile-User
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = Scope::ALL.map(Scope::as_str))]
+    scopes: Vec<String>,
+    /// The same as `--scope act_as`
+    #[arg(long)]
+    act_as: bool,
+    /// The same as `--scope metrics`
+    #[arg(long)]
+    metrics: bool,
+    /// After how long it stops working, e.g. 30d or 12h [default: never]
+    #[arg(long, value_name = "PERIOD")]
+    expires: Option<String>,
 }
 
 impl Key {
@@ -46,19 +61,7 @@ impl Key {
         terminal: &mut Terminal,
     ) -> Result<(), CliError> {
         match self {
-            Self::Create { user, name, act_as, metrics } => {
-                let scopes = [(ACT_AS, act_as), (METRICS, metrics)];
-                let scopes = scopes.into_iter().filter(|(_, given)| *given);
-                let scopes: Vec<&str> = scopes.map(|(scope, _)| scope).collect();
-                let body = json!({ "user": user, "name": name, "scopes": scopes });
-                let made = connection.post("/api/keys", &body).await?;
-                if terminal.json() {
-                    return terminal.value(&made);
-                }
-                terminal.line(made["secret"].as_str().unwrap_or_default())?;
-                let id = made["id"].as_str().unwrap_or_default();
-                terminal.aside(&format!("shown once; to end it: exile key revoke {id}"))
-            }
+            Self::Create(create) => create.run(connection, terminal).await,
             Self::Revoke { id } => {
                 connection.delete(&format!("/api/keys/{}", part(&id))).await?;
                 if terminal.json() {
@@ -68,17 +71,59 @@ impl Key {
             }
             Self::List { user } => {
                 let query = user.map(|name| format!("?user={}", part(&name)));
-                let path = format!("/api/keys{}", query.unwrap_or_default());
-                let answer = connection.get(&path).await?;
-                let keys = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let row = |k: &Value| {
-                    let state = if k["revoked_at"].is_null() { "active" } else { "revoked" };
-                    vec![text(&k["id"]), text(&k["name"]), text(&k["prefix"]), state.to_owned()]
-                };
+                let keys = connection.all("/api/keys", &query.unwrap_or_default()).await?;
                 let rows = keys.iter().map(row).collect();
-                terminal.table(&["ID", "NAME", "BEGINS", "STATE"], rows, &answer)
+                let head = ["ID", "NAME", "BEGINS", "SCOPES", "STATE", "EXPIRES", "MADE BY"];
+                terminal.table(&head, rows, &json!({ "items": keys, "next": null }))
             }
         }
     }
+}
+
+fn row(key: &Value) -> Vec<String> {
+    let text = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
+    let scopes = key["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let scopes = scopes.collect::<Vec<_>>().join(" ");
+    vec![
+        text("id"),
+        text("name"),
+        text("prefix"),
+        scopes,
+        text("state"),
+        text("expires_at"),
+        text("parent"),
+    ]
+}
+
+impl Create {
+    async fn run(self, connection: &Connection, terminal: &mut Terminal) -> Result<(), CliError> {
+        let short = [(Scope::ActAs, self.act_as), (Scope::Metrics, self.metrics)];
+        let short = short.into_iter().filter(|(_, given)| *given);
+        let mut scopes = self.scopes;
+        scopes.extend(short.map(|(scope, _)| scope.as_str().to_owned()));
+        scopes.sort();
+        scopes.dedup();
+        let mut body = json!({ "user": self.user, "name": self.name, "scopes": scopes });
+        if let Some(period) = &self.expires {
+            body["expires_at"] = json!(after(period)?);
+        }
+        let made = connection.post("/api/keys", &body).await?;
+        if terminal.json() {
+            return terminal.value(&made);
+        }
+        terminal.line(made["secret"].as_str().unwrap_or_default())?;
+        let id = made["id"].as_str().unwrap_or_default();
+        terminal.aside(&format!("shown once; to end it: exile key revoke {id}"))
+    }
+}
+
+/// When a period from now is over.
+fn after(period: &str) -> Result<Timestamp, CliError> {
+    let wrong = |why: String| CliError::Usage(format!("--expires {period}: {why}"));
+    let length = period.parse::<Period>().map_err(|error| wrong(error.to_string()))?;
+    let end = SignedDuration::try_from(length.0).ok();
+    let end = end.and_then(|length| SystemEnv::new().now().checked_add(length).ok());
+    end.ok_or_else(|| {
+        wrong("is longer than time is counted; leave it out for a key without end".into())
+    })
 }

@@ -3,7 +3,7 @@
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::connection::Connection;
+use super::connection::{Connection, part};
 use super::error::CliError;
 use super::terminal::Terminal;
 
@@ -20,6 +20,29 @@ pub(super) enum User {
     },
     /// Print every user
     List,
+    /// Give a user another role
+    Role {
+        /// The user's name
+        name: String,
+        /// What they may do from now on
+        #[arg(value_enum)]
+        role: Role,
+    },
+    /// Stop a user's keys and sessions at once; their runs go on
+    Disable {
+        /// The user's name
+        name: String,
+    },
+    /// Let a disabled user's keys work again
+    Enable {
+        /// The user's name
+        name: String,
+    },
+    /// Remove a user with their keys, conversations and runs
+    Remove {
+        /// The user's name
+        name: String,
+    },
 }
 
 /// What a user may do.
@@ -27,10 +50,20 @@ pub(super) enum User {
 pub(super) enum Role {
     /// Everything
     Admin,
-    /// Graphs, skills and documents
+    /// Reads the sources of graphs and skills too, and calls tools that need care
     Author,
-    /// Conversations of their own
+    /// Conversations and runs of their own
     User,
+}
+
+impl Role {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Author => "author",
+            Self::User => "user",
+        }
+    }
 }
 
 impl User {
@@ -41,41 +74,70 @@ impl User {
     ) -> Result<(), CliError> {
         match self {
             Self::Add { name, role } => {
-                let role = match role {
-                    Role::Admin => "admin",
-                    Role::Author => "author",
-                    Role::User => "user",
-                };
-                let body = json!({ "name": name, "role": role });
+                let body = json!({ "name": name, "role": role.as_str() });
                 let user = connection.post("/api/users", &body).await?;
-                let id = user["id"].as_str().unwrap_or_default();
                 if terminal.json() {
                     return terminal.value(&user);
                 }
-                terminal.line(&format!("{id} {name} ({role})"))?;
+                terminal.line(&summary(&user))?;
                 terminal.aside(&format!("a key for them: exile key create --user {name}"))
             }
             Self::List => {
-                let users = all(connection).await?;
+                let users = connection.all("/api/users", "").await?;
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let row = |u: &Value| vec![text(&u["id"]), text(&u["name"]), text(&u["role"])];
+                let row = |u: &Value| {
+                    let state = if u["disabled"] == true { "disabled" } else { "active" };
+                    vec![text(&u["id"]), text(&u["name"]), text(&u["role"]), state.to_owned()]
+                };
                 let rows = users.iter().map(row).collect();
-                terminal.table(&["ID", "NAME", "ROLE"], rows, &json!({ "items": users }))
+                let json = json!({ "items": users, "next": null });
+                terminal.table(&["ID", "NAME", "ROLE", "STATE"], rows, &json)
+            }
+            Self::Role { name, role } => {
+                change(connection, terminal, &name, &json!({ "role": role.as_str() })).await
+            }
+            Self::Disable { name } => {
+                change(connection, terminal, &name, &json!({ "disabled": true })).await
+            }
+            Self::Enable { name } => {
+                change(connection, terminal, &name, &json!({ "disabled": false })).await
+            }
+            Self::Remove { name } => {
+                let id = id(connection, &name).await?;
+                connection.delete(&format!("/api/users/{}", part(&id))).await?;
+                if terminal.json() {
+                    return terminal.value(&json!({ "removed": id }));
+                }
+                terminal.line(&format!("removed {id} {name}"))
             }
         }
     }
 }
 
-/// Every user, page by page.
-async fn all(connection: &Connection) -> Result<Vec<Value>, CliError> {
-    let mut users = Vec::new();
-    let mut path = "/api/users?limit=100".to_owned();
-    loop {
-        let page = connection.get(&path).await?;
-        users.extend(page["items"].as_array().into_iter().flatten().cloned());
-        match page["next"].as_str() {
-            Some(next) => path = format!("/api/users?limit=100&after={next}"),
-            None => return Ok(users),
-        }
-    }
+async fn change(
+    connection: &Connection,
+    terminal: &mut Terminal,
+    name: &str,
+    body: &Value,
+) -> Result<(), CliError> {
+    let id = id(connection, name).await?;
+    let user = connection.patch(&format!("/api/users/{}", part(&id)), body).await?;
+    if terminal.json() { terminal.value(&user) } else { terminal.line(&summary(&user)) }
+}
+
+fn summary(user: &Value) -> String {
+    let text = |key: &str| user[key].as_str().unwrap_or_default();
+    let disabled = if user["disabled"] == true { ", disabled" } else { "" };
+    format!("{} {} ({}{disabled})", text("id"), text("name"), text("role"))
+}
+
+/// The id of the user of that name.
+pub(super) async fn id(connection: &Connection, name: &str) -> Result<String, CliError> {
+    let found = connection.get(&format!("/api/users?name={}", part(name))).await?;
+    let id = found["items"][0]["id"].as_str().map(str::to_owned);
+    id.ok_or_else(|| CliError::Refused {
+        code: "unknown_user".to_owned(),
+        detail: format!("no user is named `{name}`"),
+        remedy: "`exile user list` shows all".to_owned(),
+    })
 }

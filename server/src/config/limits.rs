@@ -24,6 +24,9 @@ pub struct LimitsFile {
     /// Longest answer to a request with an `Idempotency-Key` that is kept to be repeated; a request
     /// whose answer was longer is not repeated. 16MiB by default.
     pub kept_answer: Option<Size>,
+    /// Most keys that a user who is no administrator may have at a time; 1000 by default.
+    #[schemars(range(min = 1))]
+    pub keys: Option<u32>,
 }
 
 /// The bounds that apply.
@@ -33,11 +36,14 @@ pub struct Limits {
     pub engine: EngineLimits,
     /// Bytes of an answer that is kept for those who send the same request again.
     pub kept_answer: usize,
+    /// Keys that work, of one user who is no administrator.
+    pub keys: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { engine: EngineLimits::default(), kept_answer: 16 * 1024 * 1024 }
+        let (kept_answer, keys) = (16 * 1024 * 1024, 1000);
+        Self { engine: EngineLimits::default(), kept_answer, keys }
     }
 }
 
@@ -45,7 +51,7 @@ impl Limits {
     /// What is written, else the default.
     #[must_use]
     pub(super) fn of(file: &LimitsFile) -> Self {
-        let Self { mut engine, mut kept_answer } = Self::default();
+        let Self { mut engine, mut kept_answer, keys } = Self::default();
         if let Some(depth) = file.nesting {
             engine.json.depth = depth.into();
         }
@@ -58,6 +64,6 @@ impl Limits {
         if let Some(Size(bytes)) = file.kept_answer {
             kept_answer = bytes;
         }
-        Self { engine, kept_answer }
+        Self { engine, kept_answer, keys: file.keys.map_or(keys, u64::from) }
     }
 }

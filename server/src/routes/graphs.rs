@@ -1,4 +1,8 @@
 //! `/api/graphs`: what can be run, what is wrong with it, and its picture.
+//!
+//! Invariant: how a graph is made is its author's. Whoever is neither author nor administrator sees
+//! what it is called, what it is for, its channels and the names of its nodes, which the events of a
+//! run name too; neither its YAML, nor findings, nor the picture, whose lines hold conditions.
 
 use std::sync::Arc;
 
@@ -14,6 +18,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::access::Caller;
 use crate::app::App;
 use crate::page::List;
 use crate::problem::Problem;
@@ -48,9 +53,11 @@ struct GraphView {
 struct WholeGraphView {
     #[serde(flatten)]
     graph: GraphView,
-    /// The YAML of its newest file, which the findings are about.
-    source: String,
-    /// Everything found in the newest file, and in that of a skill which is older as it serves.
+    /// The YAML of its newest file, which the findings are about. For authors and administrators;
+    /// null for others.
+    source: Option<String>,
+    /// Everything found in the newest file, and in that of a skill which is older as it serves. For
+    /// authors and administrators; empty for others.
     findings: Vec<FindingView>,
     /// What its state holds, as it serves; empty if it does not.
     channels: Vec<ChannelView>,
@@ -60,7 +67,8 @@ struct WholeGraphView {
     output: Vec<String>,
     /// The names and kinds of its nodes.
     nodes: Vec<NodeView>,
-    /// A Mermaid flowchart of what serves; null if nothing does.
+    /// A Mermaid flowchart of what serves; null if nothing does. For authors and administrators;
+    /// null for others.
     mermaid: Option<String>,
 }
 
@@ -173,22 +181,25 @@ async fn list(State(app): State<Arc<App>>) -> Json<List<GraphView>> {
 )]
 async fn read(
     State(app): State<Arc<App>>,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<WholeGraphView>, Problem> {
+    let whole = caller.is_author();
     let library = app.library.now();
     let graph = library.graph(&name).ok_or(Problem::NotFound)?;
     let compiled: Option<&Graph> = graph.program.as_deref().map(|program| &*program.graph);
     let names = |list: &[Arc<str>]| list.iter().map(ToString::to_string).collect();
     let node =
         |n: &exile_engine::graph::GraphNode| NodeView { name: n.name.to_string(), kind: n.kind };
+    let found = findings(&library, graph).into_iter().filter(|_| whole);
     Ok(Json(WholeGraphView {
         graph: GraphView::of(&library, graph),
-        source: graph.source.text.clone(),
-        findings: findings(&library, graph).into_iter().map(Into::into).collect(),
+        source: whole.then(|| graph.source.text.clone()),
+        findings: found.map(Into::into).collect(),
         channels: compiled.map(|g| g.channels.iter().map(Into::into).collect()).unwrap_or_default(),
         input: compiled.map(|g| names(&g.input)).unwrap_or_default(),
         output: compiled.map(|g| names(&g.output)).unwrap_or_default(),
         nodes: compiled.map(|g| g.nodes.iter().map(node).collect()).unwrap_or_default(),
-        mermaid: compiled.map(picture::mermaid),
+        mermaid: compiled.filter(|_| whole).map(picture::mermaid),
     }))
 }

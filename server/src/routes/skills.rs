@@ -1,4 +1,8 @@
 //! `/api/skills`: prompts, tools and models under one name. Read only: they come from files.
+//!
+//! Invariant: a prompt is its author's. Whoever is neither author nor administrator sees what a
+//! skill is called, what it is for and what it uses, and neither its prompt nor anything of its
+//! file.
 
 use std::sync::Arc;
 
@@ -11,6 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::graphs::FindingView;
+use crate::access::Caller;
 use crate::app::App;
 use crate::page::List;
 use crate::problem::Problem;
@@ -32,34 +37,36 @@ struct SkillView {
     stale: bool,
     /// What it is for.
     description: String,
-    /// Goes before a node's own system text.
-    system: String,
+    /// Goes before a node's own system text. For authors and administrators; null for others.
+    system: Option<String>,
     /// Alias or `provider/model`.
     model: Option<String>,
     /// 0.0 to 2.0.
     temperature: Option<f64>,
     /// Names and patterns of tools.
     tools: Vec<String>,
-    /// The file.
-    source: String,
-    /// Everything found in the newest file.
+    /// The file. For authors and administrators; null for others.
+    source: Option<String>,
+    /// Everything found in the newest file. For authors and administrators; empty for others.
     findings: Vec<FindingView>,
 }
 
-impl From<&LibrarySkill> for SkillView {
-    fn from(file: &LibrarySkill) -> Self {
+impl SkillView {
+    fn new(file: &LibrarySkill, caller: &Caller) -> Self {
         let skill = file.skill.as_deref();
+        let whole = caller.is_author();
+        let findings = file.findings.iter().filter(|_| whole);
         Self {
             name: file.name.clone(),
             serves: skill.is_some(),
             stale: file.is_stale(),
             description: skill.map(|s| s.description.clone()).unwrap_or_default(),
-            system: skill.map(|s| s.system.clone()).unwrap_or_default(),
+            system: whole.then(|| skill.map(|s| s.system.clone()).unwrap_or_default()),
             model: skill.and_then(|s| s.model.as_ref()).map(ToString::to_string),
             temperature: skill.and_then(|s| s.temperature),
             tools: skill.map(|s| s.tools.clone()).unwrap_or_default(),
-            source: file.source.path.clone(),
-            findings: file.findings.iter().map(Into::into).collect(),
+            source: whole.then(|| file.source.path.clone()),
+            findings: findings.map(Into::into).collect(),
         }
     }
 }
@@ -69,8 +76,10 @@ impl From<&LibrarySkill> for SkillView {
     get, path = "/api/skills", tag = "skills",
     responses((status = 200, body = List<SkillView>)),
 )]
-async fn list(State(app): State<Arc<App>>) -> Json<List<SkillView>> {
-    Json(List::whole(app.library.now().skills().iter().map(Into::into).collect()))
+async fn list(State(app): State<Arc<App>>, caller: Caller) -> Json<List<SkillView>> {
+    let library = app.library.now();
+    let view = |skill| SkillView::new(skill, &caller);
+    Json(List::whole(library.skills().iter().map(view).collect()))
 }
 
 /// One skill.
@@ -81,7 +90,9 @@ async fn list(State(app): State<Arc<App>>) -> Json<List<SkillView>> {
 )]
 async fn read(
     State(app): State<Arc<App>>,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<SkillView>, Problem> {
-    Ok(Json(app.library.now().skill(&name).ok_or(Problem::NotFound)?.into()))
+    let library = app.library.now();
+    Ok(Json(SkillView::new(library.skill(&name).ok_or(Problem::NotFound)?, &caller)))
 }

@@ -1,10 +1,16 @@
 //! `/api/tools`: what models and graphs can call, and calling it directly.
+//!
+//! Invariants:
+//! - A tool that may do harm (`unsafe`), and one that any graph or skill lets nobody call before a
+//!   person agreed, is called directly by authors and administrators alone: they are the person who
+//!   agrees.
+//! - Every direct call is in the log, without its arguments.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use exile_engine::tool::{Effect, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolSpec};
+use exile_engine::tool::{self, Effect, ToolAnswer, ToolCx, ToolError, ToolErrorKind, ToolSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -43,14 +49,25 @@ struct ToolView {
 
 impl From<&ToolSpec> for ToolView {
     fn from(spec: &ToolSpec) -> Self {
-        let effect = match spec.effect {
-            Effect::Pure => "pure",
-            Effect::Idempotent => "idempotent",
-            Effect::Unsafe => "unsafe",
-        };
+        let effect = effect(spec);
         let ToolSpec { name, description, parameters, source, hash, .. } = spec.clone();
         Self { name, description, parameters, effect, source, hash }
     }
+}
+
+fn effect(spec: &ToolSpec) -> &'static str {
+    match spec.effect {
+        Effect::Pure => "pure",
+        Effect::Idempotent => "idempotent",
+        Effect::Unsafe => "unsafe",
+    }
+}
+
+/// Whether not everybody may call it.
+fn needs_care(app: &App, spec: &ToolSpec) -> bool {
+    let library = app.library.now();
+    let approved = library.approvals().iter().any(|pattern| tool::matches(pattern, &spec.name));
+    spec.effect == Effect::Unsafe || approved
 }
 
 /// A call.
@@ -85,6 +102,9 @@ async fn list(State(app): State<Arc<App>>) -> Json<List<ToolView>> {
 }
 
 /// Calls a tool outside any run. The arguments are checked against its schema.
+///
+/// A tool whose effect is `unsafe`, or that some graph or skill lists under `approve`, is for authors
+/// and administrators to call. Keys with scopes call none.
 #[utoipa::path(
     post, path = "/api/tools/{name}/call", tag = "tools",
     params(("name" = String, Path)),
@@ -97,9 +117,14 @@ async fn call(
     Path(name): Path<String>,
     JsonBody(body): JsonBody<CallBody>,
 ) -> Result<Json<ResultView>, Problem> {
-    if app.catalog.tools.spec(&name).is_none() {
-        return Err(Problem::NotFound);
+    let spec = app.catalog.tools.spec(&name).ok_or(Problem::NotFound)?;
+    if !caller.is_author() && needs_care(&app, spec) {
+        return Err(Problem::Forbidden(
+            "the role author or admin: the tool is unsafe, or asks for approval in a graph or skill",
+        ));
     }
+    let (user, key) = (&caller.user.name, caller.key.as_ref().map(|key| key.id.as_str()));
+    tracing::info!(tool = name, effect = effect(spec), user, key, "a tool is called directly");
     let cx = ToolCx {
         key: format!("call_{}", app.env.uuid().simple()),
         user: caller.user.id,

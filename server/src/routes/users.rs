@@ -1,27 +1,39 @@
 //! `/api/users`: who may use the installation.
+//!
+//! Invariants:
+//! - There is always an administrator who is not disabled.
+//! - What a change takes away is taken away at once, from requests on their way here too.
+//! - Runs of a user who is disabled go on: work is not lost by a change that can be taken back.
+//!   Administrators see and cancel them (`GET /api/runs?owner=`).
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, NoContent};
 use exile_engine::id::UserId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::Caller;
 use crate::app::App;
 use crate::body::JsonBody;
-use crate::page::{List, PageQuery};
+use crate::page::{self, List};
 use crate::problem::{Created, Problem};
-use crate::store::{Role, User};
-use crate::url::Query;
+use crate::store::{Changed, Removal, Role, User, UserChange};
+use crate::url::{Path, Query};
 
 /// This file's routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(me))
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(me))
+        .routes(routes!(change, remove))
+        .routes(routes!(sign_in_link))
 }
 
 /// A new user.
@@ -36,13 +48,23 @@ struct NewUserBody {
     role: RoleName,
 }
 
+/// What is to change of a user; what is left out stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct UserChangeBody {
+    /// What the user may do.
+    role: Option<RoleName>,
+    /// Whether the user's keys and sessions let nobody in.
+    disabled: Option<bool>,
+}
+
 /// What a user may do.
 #[derive(Clone, Copy, Default, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum RoleName {
     /// Everything, users and keys included.
     Admin,
-    /// Graphs, skills and documents too.
+    /// Reads the sources of graphs and the prompts of skills, and calls tools that need care.
     Author,
     /// Conversations and runs.
     #[default]
@@ -79,31 +101,65 @@ struct UserView {
     name: String,
     /// What the user may do.
     role: RoleName,
+    /// Whether the user's keys and sessions let nobody in.
+    disabled: bool,
     /// When the user was added.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    /// Since when the user is disabled.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    disabled_at: Option<Timestamp>,
 }
 
 impl From<User> for UserView {
     fn from(user: User) -> Self {
-        let User { id, name, role, created_at } = user;
-        Self { id, name, role: role.into(), created_at }
+        let User { id, name, role, created_at, disabled_at, .. } = user;
+        let (role, disabled) = (role.into(), disabled_at.is_some());
+        Self { id, name, role, disabled, created_at, disabled_at }
     }
+}
+
+/// A link that signs a user in.
+#[derive(Serialize, ToSchema)]
+struct SignInLinkView {
+    /// The page that it leads to; it works once.
+    link: String,
+    /// Until when it works.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+}
+
+/// Which users.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct UsersQuery {
+    /// The one of this name alone.
+    name: Option<String>,
+    /// `next` of the page before.
+    after: Option<String>,
+    /// Items, 1 to 200; 50 if nothing is said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
 }
 
 /// Everybody; for administrators.
 #[utoipa::path(
     get, path = "/api/users", tag = "access",
-    params(PageQuery),
+    params(UsersQuery),
     responses((status = 200, body = List<UserView>)),
 )]
 async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<UsersQuery>,
 ) -> Result<Json<List<UserView>>, Problem> {
     caller.admin()?;
-    Ok(Json(List::of(app.store.list_users(query.page()).await?)))
+    if let Some(name) = query.name {
+        let user = app.store.user_by_name(&name).await?;
+        return Ok(Json(List::whole(user.into_iter().map(Into::into).collect())));
+    }
+    Ok(Json(List::of(app.store.list_users(page::page(query.after, query.limit)).await?)))
 }
 
 /// Adds a user; for administrators.
@@ -133,4 +189,87 @@ async fn create(
 )]
 async fn me(caller: Caller) -> Json<UserView> {
     Json(caller.user.into())
+}
+
+/// Changes what a user may do, or whether they may do anything; for administrators.
+///
+/// It holds at once: keys and sessions of a disabled user let nobody in, and neither do the keys
+/// that theirs made. Their runs go on; `GET /api/runs?owner=` lists them.
+#[utoipa::path(
+    patch, path = "/api/users/{id}", tag = "access",
+    params(("id" = String, Path)),
+    request_body = UserChangeBody,
+    responses((status = 200, body = UserView)),
+)]
+async fn change(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<UserId>,
+    JsonBody(body): JsonBody<UserChangeBody>,
+) -> Result<Json<UserView>, Problem> {
+    caller.admin()?;
+    let UserChangeBody { role, disabled } = body;
+    let change = UserChange { role: role.map(Into::into), disabled, businesses: None };
+    match app.store.change_user(&id, change).await? {
+        Changed::Done(user) => {
+            let (by, role) = (&caller.user.name, user.role.as_str());
+            let disabled = user.disabled_at.is_some();
+            tracing::info!(%by, user = user.name, role, disabled, "a user was changed");
+            Ok(Json(user.into()))
+        }
+        Changed::LastAdmin => Err(Problem::LastAdmin),
+        Changed::Unknown => Err(Problem::NotFound),
+    }
+}
+
+/// Removes a user with their keys, sessions, conversations and runs; for administrators.
+///
+/// 409 while a run of theirs has not ended; they are disabled then. What their calls cost stays in
+/// the usage, under their id.
+#[utoipa::path(
+    delete, path = "/api/users/{id}", tag = "access",
+    params(("id" = String, Path)),
+    responses((status = 204)),
+)]
+async fn remove(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<UserId>,
+) -> Result<NoContent, Problem> {
+    caller.admin()?;
+    match app.store.remove_user(&id).await? {
+        Removal::Removed => {
+            tracing::info!(by = caller.user.name, user = %id, "a user was removed");
+            Ok(NoContent)
+        }
+        Removal::Active => Err(Problem::RunsActive),
+        Removal::LastAdmin => Err(Problem::LastAdmin),
+        Removal::Unknown => Err(Problem::NotFound),
+    }
+}
+
+/// Makes a link that signs a user in, once, within ten minutes; for administrators.
+#[utoipa::path(
+    post, path = "/api/users/{id}/sign-in-link", tag = "access",
+    params(("id" = String, Path)),
+    responses((status = 201, body = SignInLinkView)),
+)]
+async fn sign_in_link(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<UserId>,
+) -> Result<impl IntoResponse, Problem> {
+    caller.admin()?;
+    let user = app.store.user(&id).await?.ok_or(Problem::NotFound)?;
+    if user.disabled_at.is_some() {
+        return Err(Problem::UserDisabled(user.name));
+    }
+    let maker = caller.maker().map(|maker| maker.key.as_str());
+    let (token, expires_at) = app.store.create_sign_in(&user.id, maker).await?;
+    tracing::info!(by = caller.user.name, user = user.name, "a sign-in link was made");
+    // Headers may be kept and logged on the way: the token is in the body alone.
+    let location = "/sign-in".to_owned();
+    let link = format!("{}{location}?token={token}", app.settings.url);
+    let created = Created { location, body: SignInLinkView { link, expires_at } };
+    Ok(([(header::CACHE_CONTROL, "no-store")], created))
 }

@@ -2,17 +2,18 @@
 //!
 //! Invariants:
 //! - The secret is shown once; its row holds the digest and the first characters.
-//! - Unknown, revoked, expired and empty secrets all get the same answer: none.
-
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+//! - Unknown, revoked, expired and empty secrets, and those of disabled users, all get the same
+//!   answer: none.
+//! - A key that a key made works as long as that one does (`standing.rs`).
 
 use exile_engine::id::UserId;
 use jiff::{SignedDuration, Timestamp};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::users::User;
+use super::page::{Listed, Page};
+use super::standing::earlier;
+use super::users::{Role, User};
 use super::{Store, StoreError, column, secret};
 
 /// What every secret begins with.
@@ -35,8 +36,14 @@ pub struct ApiKey {
     pub name: String,
     /// First characters of the secret.
     pub prefix: String,
-    /// What it may do besides what its user may, e.g. `act_as`.
+    /// What it may do; empty: whatever its user may.
     pub scopes: Vec<String>,
+    /// The businesses that its requests may belong to; empty: those of its user.
+    pub businesses: Vec<String>,
+    /// The key that made it.
+    pub parent: Option<String>,
+    /// The key whose quota it takes from; `None`: it has one of its own.
+    pub counts_as: Option<String>,
     /// Since when.
     pub created_at: Timestamp,
     /// To within a minute.
@@ -47,54 +54,43 @@ pub struct ApiKey {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Keys that were shown lately, by the digests of their secrets: a request need not wait for a row.
-/// They change in this process alone, by being revoked.
-#[derive(Default)]
-pub(super) struct Keys(Mutex<Known>);
-
-#[derive(Default)]
-struct Known {
-    /// How often a key was revoked: what was read before that is not kept after it.
-    revoked: u64,
-    keys: HashMap<Vec<u8>, (ApiKey, User)>,
+/// What a new key is made of.
+#[derive(Clone, Debug)]
+pub struct NewKey<'a> {
+    /// Whose it is.
+    pub user: &'a UserId,
+    /// What people call it.
+    pub name: &'a str,
+    /// What it may do; empty: whatever its user may.
+    pub scopes: &'a [String],
+    /// The businesses that its requests may belong to; empty: those of its user.
+    pub businesses: &'a [String],
+    /// From when on it will be void.
+    pub expires_at: Option<Timestamp>,
+    /// The key that makes it.
+    pub parent: Option<&'a str>,
+    /// The key whose quota it takes from.
+    pub counts_as: Option<&'a str>,
 }
 
-/// As many keys as are kept; of more, all are looked up again.
-const KEPT: usize = 4096;
-
-impl Keys {
-    /// The lock guards whole keys: nothing panics while it is held.
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The key, if it is kept, and how often one was revoked.
-    fn get(&self, digest: &[u8]) -> (Option<(ApiKey, User)>, u64) {
-        let known = self.lock();
-        (known.keys.get(digest).cloned(), known.revoked)
-    }
-
-    /// Keeps a key that was read when one had been revoked so often.
-    fn keep(&self, revoked: u64, digest: Vec<u8>, key: ApiKey, user: User) {
-        let mut known = self.lock();
-        if known.revoked != revoked {
-            return;
-        }
-        if known.keys.len() >= KEPT {
-            known.keys.clear();
-        }
-        known.keys.insert(digest, (key, user));
-    }
-
-    fn forget(&self, id: &str) {
-        let mut known = self.lock();
-        known.revoked += 1;
-        known.keys.retain(|_, (key, _)| key.id != id);
-    }
+/// Who a secret belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyOwner {
+    /// The key.
+    pub key: ApiKey,
+    /// Its user.
+    pub user: User,
+    /// What it may do at most: its user's role, or less if the user of a key that it comes from has
+    /// less.
+    pub role: Role,
+    /// When it, or a key that it comes from, expires.
+    pub void_at: Option<Timestamp>,
+    /// How many keys it comes from.
+    pub generation: u32,
 }
 
 impl Store {
-    /// Makes a key and its secret, which is not to be had again.
+    /// Makes a key that comes from no other one, and its secret, which is not to be had again.
     pub async fn create_key(
         &self,
         user: &UserId,
@@ -102,61 +98,76 @@ impl Store {
         scopes: &[String],
         expires_at: Option<Timestamp>,
     ) -> Result<(ApiKey, String), StoreError> {
+        let (parent, counts_as, businesses) = (None, None, &[]);
+        self.make_key(NewKey { user, name, scopes, businesses, expires_at, parent, counts_as })
+            .await
+    }
+
+    /// Makes a key and its secret, which is not to be had again.
+    pub async fn make_key(&self, new: NewKey<'_>) -> Result<(ApiKey, String), StoreError> {
         let secret = secret::token(PREFIX, self.env());
         let key = ApiKey {
             id: format!("key_{}", self.env().uuid().simple()),
-            user: user.clone(),
-            name: name.to_owned(),
+            user: new.user.clone(),
+            name: new.name.to_owned(),
             prefix: secret.chars().take(SHOWN).collect(),
-            scopes: scopes.to_vec(),
+            scopes: new.scopes.to_vec(),
+            businesses: new.businesses.to_vec(),
+            parent: new.parent.map(str::to_owned),
+            counts_as: new.counts_as.map(str::to_owned),
             created_at: self.now(),
             last_used_at: None,
             revoked_at: None,
-            expires_at,
+            expires_at: new.expires_at,
         };
         sqlx::query(
-            "INSERT INTO exile_key (id, user, name, prefix, digest, scopes, created_at, expires_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO exile_key (id, user, name, prefix, digest, scopes, created_at, expires_at,
+                                    businesses, parent, counts_as)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )
         .bind(&key.id)
-        .bind(user.as_str())
-        .bind(name)
+        .bind(key.user.as_str())
+        .bind(&key.name)
         .bind(&key.prefix)
         .bind(secret::digest(&secret))
         .bind(column::json(&key.scopes)?)
         .bind(key.created_at.as_millisecond())
-        .bind(expires_at.map(Timestamp::as_millisecond))
+        .bind(key.expires_at.map(Timestamp::as_millisecond))
+        .bind(column::json(&key.businesses)?)
+        .bind(&key.parent)
+        .bind(&key.counts_as)
         .execute(self.write().await?.connection())
         .await?;
         Ok((key, secret))
     }
 
-    /// The key that has this secret, and its user; notes that it was used.
-    pub async fn key_owner(&self, secret: &str) -> Result<Option<(ApiKey, User)>, StoreError> {
+    /// Who has this secret; notes that it was used. `None` if it is good for nothing.
+    pub async fn key_owner(&self, secret: &str) -> Result<Option<KeyOwner>, StoreError> {
         let digest = secret::digest(secret);
-        let (kept, revoked) = self.shared.keys.get(&digest);
+        let (kept, changes) = self.shared.keys.get(&digest);
         let is_kept = kept.is_some();
-        let found = if is_kept { kept } else { self.key_of(&digest).await? };
-        let Some((key, user)) = found else { return Ok(None) };
+        let found = if is_kept { kept } else { self.owner_of(&digest).await? };
+        let Some(owner) = found else { return Ok(None) };
         let now = self.now();
-        if key.revoked_at.is_some() || key.expires_at.is_some_and(|at| at <= now) {
+        if owner.void_at.is_some_and(|at| at <= now) {
             return Ok(None);
         }
-        let unnoted = key.last_used_at.is_none_or(|at| now.duration_since(at) >= NOTE_USE_EVERY);
+        let used = owner.key.last_used_at;
+        let unnoted = used.is_none_or(|at| now.duration_since(at) >= NOTE_USE_EVERY);
         if unnoted || !is_kept {
-            let mut keep = key.clone();
+            let mut keep = owner.clone();
             if unnoted {
-                self.note_use(&key.id, now).await;
-                keep.last_used_at = Some(now);
+                self.note_use(&owner.key.id, now).await;
+                keep.key.last_used_at = Some(now);
             }
-            self.shared.keys.keep(revoked, digest, keep, user.clone());
+            self.shared.keys.keep(changes, digest, keep);
         }
-        Ok(Some((key, user)))
+        Ok(Some(owner))
     }
 
-    /// The key of that digest as its row is now.
-    async fn key_of(&self, digest: &[u8]) -> Result<Option<(ApiKey, User)>, StoreError> {
-        let row = sqlx::query("SELECT * FROM exile_key WHERE digest = ?1")
+    /// Who the rows say has the secret of that digest.
+    async fn owner_of(&self, digest: &[u8]) -> Result<Option<KeyOwner>, StoreError> {
+        let row = sqlx::query("SELECT * FROM exile_key WHERE digest = ?1 AND revoked_at IS NULL")
             .bind(digest)
             .fetch_optional(self.readers())
             .await?;
@@ -165,8 +176,16 @@ impl Store {
             return Ok(None);
         }
         let key = from_row(&row)?;
-        let user = self.user(&key.user).await?;
-        Ok(user.map(|user| (key, user)))
+        let user = self.user(&key.user).await?.filter(|user| user.disabled_at.is_none());
+        let Some(user) = user else { return Ok(None) };
+        let (role, void_at) = (user.role, key.expires_at);
+        let Some(parent) = &key.parent else {
+            return Ok(Some(KeyOwner { key, user, role, void_at, generation: 0 }));
+        };
+        let Some(line) = self.standing(parent).await? else { return Ok(None) };
+        let (role, void_at) = (role.least(line.role), earlier(void_at, line.void_at));
+        let generation = line.generation + 1;
+        Ok(Some(KeyOwner { key, user, role, void_at, generation }))
     }
 
     /// A request is not refused because its time could not be noted (a full disk can still read).
@@ -184,32 +203,66 @@ impl Store {
         }
     }
 
-    /// Voids a key at once and for good; `false` if there is none of that id. A caller that leaves
-    /// does not stop it half-way, with the row void and the key still kept.
+    /// Voids a key, and all that it made, at once and for good; `false` if there is none of that
+    /// id. A caller that leaves does not stop it half-way, with the row void and the key still kept.
     pub async fn revoke_key(&self, id: &str) -> Result<bool, StoreError> {
         let (store, id) = (self.clone(), id.to_owned());
-        let revoking = async move {
-            let mut write = store.write().await?;
-            let revoke = "UPDATE exile_key SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
-            let done = sqlx::query(revoke)
-                .bind(&id)
-                .bind(store.now().as_millisecond())
-                .execute(write.connection())
-                .await?;
-            store.shared.keys.forget(&id);
+        Self::to_its_end(async move {
+            let done = sqlx::query(
+                "WITH RECURSIVE made (id) AS (
+                     SELECT ?1
+                     UNION SELECT k.id FROM made JOIN exile_key k ON k.parent = made.id
+                 )
+                 UPDATE exile_key SET revoked_at = coalesce(revoked_at, ?2)
+                 WHERE id IN (SELECT id FROM made)",
+            )
+            .bind(&id)
+            .bind(store.now().as_millisecond())
+            .execute(store.write().await?.connection())
+            .await?;
+            store.shared.keys.forget();
             Ok(done.rows_affected() > 0)
-        };
-        let ended = |error: tokio::task::JoinError| StoreError::Unavailable(error.to_string());
-        tokio::spawn(revoking).await.map_err(ended)?
+        })
+        .await
+    }
+
+    /// The key of that id, void or not.
+    pub async fn key(&self, id: &str) -> Result<Option<ApiKey>, StoreError> {
+        let query = sqlx::query("SELECT * FROM exile_key WHERE id = ?1").bind(id);
+        query.fetch_optional(self.readers()).await?.as_ref().map(from_row).transpose()
     }
 
     /// A user's keys, oldest first, void ones included.
-    pub async fn list_keys(&self, user: &UserId) -> Result<Vec<ApiKey>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM exile_key WHERE user = ?1 ORDER BY seq")
-            .bind(user.as_str())
-            .fetch_all(self.readers())
-            .await?;
-        rows.iter().map(from_row).collect()
+    pub async fn list_keys(&self, user: &UserId, page: Page) -> Result<Listed<ApiKey>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM exile_key WHERE user = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+        )
+        .bind(user.as_str())
+        .bind(page.after()?.unwrap_or(0))
+        .bind(page.rows())
+        .fetch_all(self.readers())
+        .await?;
+        let item = |row: &SqliteRow| Ok((row.try_get("seq")?, from_row(row)?));
+        Ok(page.list(rows.iter().map(item).collect::<Result<_, StoreError>>()?))
+    }
+
+    /// A user's oldest key, void or not.
+    pub async fn first_key(&self, user: &UserId) -> Result<Option<ApiKey>, StoreError> {
+        let first = Page { after: None, limit: 1 };
+        Ok(self.list_keys(user, first).await?.items.pop())
+    }
+
+    /// How many keys a user has that were not revoked and have not expired.
+    pub async fn count_keys(&self, user: &UserId) -> Result<u64, StoreError> {
+        let count: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM exile_key WHERE user = ?1 AND revoked_at IS NULL
+                 AND (expires_at IS NULL OR expires_at > ?2)",
+        )
+        .bind(user.as_str())
+        .bind(self.now().as_millisecond())
+        .fetch_one(self.readers())
+        .await?;
+        Ok(u64::try_from(count).unwrap_or_default())
     }
 }
 
@@ -220,6 +273,9 @@ fn from_row(row: &SqliteRow) -> Result<ApiKey, StoreError> {
         name: row.try_get("name")?,
         prefix: row.try_get("prefix")?,
         scopes: column::parsed(row, "scopes")?,
+        businesses: column::parsed(row, "businesses")?,
+        parent: row.try_get("parent")?,
+        counts_as: row.try_get("counts_as")?,
         created_at: column::time(row, "created_at")?,
         last_used_at: column::maybe_time(row, "last_used_at")?,
         revoked_at: column::maybe_time(row, "revoked_at")?,

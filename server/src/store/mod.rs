@@ -26,6 +26,7 @@ mod error;
 mod history;
 mod idempotency;
 mod journal;
+mod key_cache;
 mod keys;
 mod large;
 mod messages;
@@ -33,11 +34,13 @@ mod page;
 mod points;
 mod project;
 mod quotas;
+mod removal;
 mod retention;
 mod runs;
 mod secret;
 mod sign_in;
 mod skills;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -59,16 +62,19 @@ use sqlx::{ConnectOptions as _, SqliteConnection};
 pub use conversations::{Conversation, Deletion, NewConversation};
 pub use error::StoreError;
 pub use idempotency::{Idempotent, KeyUse, StoredAnswer};
-pub use keys::ApiKey;
+pub use keys::{ApiKey, KeyOwner, NewKey};
 pub use messages::MessageRow;
 pub use page::{Listed, Page};
 #[cfg(feature = "failpoints")]
 pub use points::with_rival;
+pub use removal::Removal;
 pub use retention::Purged;
 pub use runs::{RunFilter, RunRow, RunStatus};
+pub use sign_in::SessionOwner;
 pub use skills::SkillRow;
+pub use standing::Standing;
 pub use usage::{CANCELLED, Grouping, OK, OPEN, Slot, Spending, UsageFilter, UsageRow};
-pub use users::{Role, User};
+pub use users::{Changed, Role, User, UserChange};
 use writer::Writer;
 
 /// Oldest SQLite that is safe: 3.7.0 to 3.51.2 can corrupt a file when the WAL is reset.
@@ -97,7 +103,7 @@ struct Shared {
     writer: Writer,
     queue: append::Queue,
     usage: usage::Pending,
-    keys: keys::Keys,
+    keys: key_cache::KeyCache,
     readers: SqlitePool,
     env: Arc<dyn Env>,
 }
@@ -149,6 +155,15 @@ impl Store {
     /// Lets the file grow to that many pages and no further: what a full disk does, on purpose.
     pub async fn limit_pages(&self, pages: u32) -> Result<(), StoreError> {
         self.shared.writer.limit_pages(pages).await
+    }
+
+    /// Does something as a task of its own, so that a caller that leaves does not stop it half-way,
+    /// stored and not applied.
+    async fn to_its_end<T: Send + 'static>(
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let ended = |error: tokio::task::JoinError| StoreError::Unavailable(error.to_string());
+        tokio::spawn(work).await.map_err(ended)?
     }
 
     fn readers(&self) -> &SqlitePool {

@@ -3,12 +3,15 @@
 //! Invariants:
 //! - A link works once, for ten minutes.
 //! - A session ends after twelve hours without use, and after seven days in any case.
+//! - A link that a key made, and the session that it becomes, work as long as that key does
+//!   (`standing.rs`); those of a disabled user do not.
 
 use exile_engine::id::UserId;
 use jiff::{SignedDuration, Timestamp};
 use sqlx::Row as _;
 
-use super::users::{self, User};
+use super::standing::Standing;
+use super::users::{self, Role, User};
 use super::{Store, StoreError, column, secret};
 
 const LINK_LASTS: SignedDuration = SignedDuration::from_mins(10);
@@ -18,52 +21,80 @@ const SESSION_LASTS: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Uses closer together than this are noted once.
 const NOTE_USE_EVERY: SignedDuration = SignedDuration::from_mins(1);
 
+/// Whose session it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionOwner {
+    /// The user.
+    pub user: User,
+    /// What the session may do at most: its user's role, or less if the user of the key that it
+    /// comes from has less.
+    pub role: Role,
+    /// The key that made the link that it comes from, if one did, and how that stands.
+    pub key: Option<(String, Standing)>,
+}
+
 impl Store {
-    /// Makes the token of a one-time sign-in link.
-    pub async fn create_sign_in(&self, user: &UserId) -> Result<String, StoreError> {
+    /// Makes the token of a one-time sign-in link, and says until when it works. `key`: the key that
+    /// asks for it.
+    pub async fn create_sign_in(
+        &self,
+        user: &UserId,
+        key: Option<&str>,
+    ) -> Result<(String, Timestamp), StoreError> {
         let (token, now) = (secret::token("", self.env()), self.now());
         let mut write = self.begin().await?;
         sqlx::query("DELETE FROM exile_sign_in WHERE expires_at <= ?1")
             .bind(now.as_millisecond())
             .execute(write.connection())
             .await?;
-        sqlx::query("INSERT INTO exile_sign_in (digest, user, expires_at) VALUES (?1, ?2, ?3)")
-            .bind(secret::digest(&token))
-            .bind(user.as_str())
-            .bind((now + LINK_LASTS).as_millisecond())
-            .execute(write.connection())
-            .await?;
+        let expires_at = now + LINK_LASTS;
+        sqlx::query(
+            "INSERT INTO exile_sign_in (digest, user, expires_at, key) VALUES (?1, ?2, ?3, ?4)",
+        )
+        .bind(secret::digest(&token))
+        .bind(user.as_str())
+        .bind(expires_at.as_millisecond())
+        .bind(key)
+        .execute(write.connection())
+        .await?;
         write.commit().await?;
-        Ok(token)
+        Ok((token, expires_at))
     }
 
     /// Trades a sign-in token for a session's; the token is spent. `None` if it is not good.
     pub async fn redeem_sign_in(&self, token: &str) -> Result<Option<(String, User)>, StoreError> {
         let (session, now) = (secret::token("", self.env()), self.now().as_millisecond());
         let mut write = self.begin().await?;
-        let user: Option<String> = sqlx::query_scalar(
-            "DELETE FROM exile_sign_in WHERE digest = ?1 AND expires_at > ?2 RETURNING user",
+        let link: Option<(String, Option<String>)> = sqlx::query_as(
+            "DELETE FROM exile_sign_in WHERE digest = ?1 AND expires_at > ?2 RETURNING user, key",
         )
         .bind(secret::digest(token))
         .bind(now)
         .fetch_optional(write.connection())
         .await?;
-        let Some(user) = user else {
+        let Some((user, key)) = link else {
             write.rollback().await?;
             return Ok(None);
         };
+        if let Some(key) = &key
+            && self.standing(key).await?.is_none()
+        {
+            write.rollback().await?;
+            return Ok(None);
+        }
         sqlx::query("DELETE FROM exile_session WHERE seen_at <= ?1 OR created_at <= ?2")
             .bind(now - millis(SESSION_IDLE))
             .bind(now - millis(SESSION_LASTS))
             .execute(write.connection())
             .await?;
         sqlx::query(
-            "INSERT INTO exile_session (digest, user, created_at, seen_at)
-             VALUES (?1, ?2, ?3, ?3)",
+            "INSERT INTO exile_session (digest, user, created_at, seen_at, key)
+             VALUES (?1, ?2, ?3, ?3, ?4)",
         )
         .bind(secret::digest(&session))
         .bind(&user)
         .bind(now)
+        .bind(key)
         .execute(write.connection())
         .await?;
         let row = sqlx::query("SELECT * FROM exile_user WHERE id = ?1")
@@ -71,17 +102,22 @@ impl Store {
             .fetch_one(write.connection())
             .await?;
         let user = users::from_row(&row)?;
+        if user.disabled_at.is_some() {
+            write.rollback().await?;
+            return Ok(None);
+        }
         write.commit().await?;
         Ok(Some((session, user)))
     }
 
     /// Whose session this is; notes that it was used. `None` if it is not good.
-    pub async fn session_owner(&self, token: &str) -> Result<Option<User>, StoreError> {
+    pub async fn session_owner(&self, token: &str) -> Result<Option<SessionOwner>, StoreError> {
         let (digest, now) = (secret::digest(token), self.now());
         let row = sqlx::query(
-            "SELECT u.*, s.digest AS session, s.seen_at
+            "SELECT u.*, s.digest AS session, s.seen_at, s.key AS link_key
              FROM exile_session s JOIN exile_user u ON u.id = s.user
-             WHERE s.digest = ?1 AND s.seen_at > ?2 AND s.created_at > ?3",
+             WHERE s.digest = ?1 AND s.seen_at > ?2 AND s.created_at > ?3
+               AND u.disabled_at IS NULL",
         )
         .bind(&digest)
         .bind(now.as_millisecond() - millis(SESSION_IDLE))
@@ -92,11 +128,21 @@ impl Store {
         if !secret::same(&digest, row.try_get("session")?) {
             return Ok(None);
         }
+        let user = users::from_row(&row)?;
+        let key: Option<String> = row.try_get("link_key")?;
+        let key = match key {
+            None => None,
+            Some(key) => match self.standing(&key).await? {
+                Some(standing) => Some((key, standing)),
+                None => return Ok(None),
+            },
+        };
         let seen = column::maybe_time(&row, "seen_at")?;
         if seen.is_none_or(|at| now.duration_since(at) >= NOTE_USE_EVERY) {
             self.note_session(&digest, now).await;
         }
-        Ok(Some(users::from_row(&row)?))
+        let role = key.as_ref().map_or(user.role, |(_, key)| user.role.least(key.role));
+        Ok(Some(SessionOwner { user, role, key }))
     }
 
     /// A request is not refused because its time could not be noted (a full disk can still read).

@@ -181,6 +181,11 @@ impl Exile {
         Self { app, router, admin, alice, bob, gate, paid, clock, serving, stop, home }
     }
 
+    /// The key of another user.
+    pub(super) async fn user(&self, name: &str, role: Role) -> String {
+        key(&self.app.store, name, role).await
+    }
+
     /// Sends a request of Alice's.
     pub(super) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
         self.call_as(&self.alice, method, path, body).await
@@ -368,8 +373,9 @@ async fn serve(
     let journal = Arc::new(store.clone());
     let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
     let serving = tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
+    let url = "http://127.0.0.1:8080".into();
     let limits = Limits::default();
-    let settings = Settings { environment, default_graph: "chat".into(), limits };
+    let settings = Settings { environment, url, default_graph: "chat".into(), limits };
     let trace = Arc::new(NoTrace);
     let cut = CancellationToken::new();
     let app = App { store, engine, library, catalog, env, ledger, cut, metrics, trace, settings };

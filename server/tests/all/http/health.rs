@@ -81,7 +81,7 @@ async fn the_first_page_speaks_both_languages_and_runs_no_script() {
 async fn the_first_page_greets_whoever_the_sign_in_link_signed_in() {
     let exile = Exile::start().await;
     let user = exile.app.store.create_user("<b>eve", Role::User).await.unwrap();
-    let token = exile.app.store.create_sign_in(&user.id).await.unwrap();
+    let token = exile.app.store.create_sign_in(&user.id, None).await.unwrap().0;
     let link = visit(&exile, &format!("/sign-in?token={token}")).await;
     let cookie = link.header("set-cookie").split(';').next().unwrap();
     let with =

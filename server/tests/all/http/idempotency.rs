@@ -65,6 +65,7 @@ async fn every_post_does_once_what_is_sent_twice() {
     let [answered, edited, moved] = [waits().await, waits().await, waits().await];
     let id = |run: &Value| run["id"].as_str().unwrap().to_owned();
     let interrupt = answered["interrupts"][0]["id"].as_str().unwrap();
+    let bob = exile.app.store.user_by_name("bob").await.unwrap().unwrap();
     for (path, _) in paths().into_iter().filter(|(_, methods)| methods.contains("post")) {
         let (at, body) = match path.as_str() {
             "/api/conversations/{id}/messages" => {
@@ -87,19 +88,18 @@ async fn every_post_does_once_what_is_sent_twice() {
                 (String::new(), json!({ "model": "mock/any", "messages": said }))
             }
             "/api/users" | "/api/keys" => (String::new(), json!({ "name": "zoe" })),
+            "/api/users/{id}/sign-in-link" => (bob.id.to_string(), json!({})),
             "/api/conversations" | "/api/sign-out" => (String::new(), json!({})),
             other => panic!("{other} is new: say what it takes"),
         };
-        let key = if ["/api/users", "/api/models/probe"].contains(&path.as_str()) {
-            &exile.admin
-        } else {
-            &exile.alice
-        };
+        let administration = path.starts_with("/api/users") || path == "/api/models/probe";
+        let key = if administration { &exile.admin } else { &exile.alice };
+        let secret = path == "/api/keys" || path.ends_with("/sign-in-link");
         let path = filled(&path, &at);
         let first = exile.send(keyed(key, &path, "k", body.clone())).await;
         let again = exile.send(keyed(key, &path, "k", body)).await;
         assert!((200..300).contains(&first.status), "{path}: {}", first.text);
-        if path == "/api/keys" {
+        if secret {
             assert_eq!(again.code(), "secret_shown_once");
         } else {
             assert_eq!((again.status, again.text), (first.status, first.text), "{path}");

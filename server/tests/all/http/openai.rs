@@ -282,18 +282,15 @@ async fn a_body_with_pictures_may_be_long_with_an_idempotency_key_too() {
 #[tokio::test]
 async fn whatever_is_wrong_with_a_key_reads_the_same() {
     let exile = Exile::start().await;
-    let made = |expires: Option<&'static str>| {
-        let body = json!({ "name": "a key", "expires_at": expires });
-        let exile = &exile;
-        async move { exile.call("POST", "/api/keys", Some(body)).await.json() }
-    };
-    let revoked = made(None).await;
+    let revoked = exile.call("POST", "/api/keys", Some(json!({ "name": "a key" }))).await.json();
     let path = format!("/api/keys/{}", revoked["id"].as_str().unwrap());
     assert_eq!(exile.call("DELETE", &path, None).await.status, 204);
-    let expired = made(Some("2020-01-01T00:00:00Z")).await;
-    let secret = |key: &Value| key["secret"].as_str().unwrap().to_owned();
+    let alice = exile.app.store.user_by_name("alice").await.unwrap().unwrap();
+    let past = Some("2020-01-01T00:00:00Z".parse().unwrap());
+    let (_, expired) = exile.app.store.create_key(&alice.id, "a key", &[], past).await.unwrap();
+    let revoked = revoked["secret"].as_str().unwrap().to_owned();
     let mut bodies = Vec::new();
-    for key in ["exk_unknown".to_owned(), secret(&revoked), secret(&expired), String::new()] {
+    for key in ["exk_unknown".to_owned(), revoked, expired, String::new()] {
         let answer = exile.call_as(&key, "POST", PATH, Some(hello("mock/any"))).await;
         assert_eq!(answer.status, 401, "{}", answer.text);
         bodies.push(answer.text);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::{Request, header};
+use exile_server::store::Role;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -201,27 +202,50 @@ async fn a_callers_trace_is_the_problems_and_the_runs() {
 }
 
 #[tokio::test]
-async fn graphs_and_skills_are_shown_with_what_is_wrong_with_them() {
+async fn graphs_and_skills_are_shown_to_authors_with_what_is_wrong_with_them() {
     let exile = Exile::start().await;
+    let author = exile.user("ann", Role::Author).await;
+    let shown = async |path: &str| exile.call_as(&author, "GET", path, None).await.json();
     let list = exile.call("GET", "/api/graphs", None).await.json();
     let names: Vec<&str> =
         list["items"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["add", "broken", "chat"]);
-    let add = exile.call("GET", "/api/graphs/add", None).await.json();
+    let add = shown("/api/graphs/add").await;
     assert_eq!((&add["serves"], &add["input"]), (&json!(true), &json!(["n"])));
     assert_eq!(add["nodes"], json!([{ "name": "add", "kind": "set" }]));
     assert_eq!(add["channels"][0]["type"], "number");
     assert!(add["mermaid"].as_str().unwrap().starts_with("flowchart"));
     assert!(add["source"].as_str().unwrap().contains("graph: add"));
-    let broken = exile.call("GET", "/api/graphs/broken", None).await.json();
+    let broken = shown("/api/graphs/broken").await;
     assert_eq!((&broken["serves"], &broken["mermaid"]), (&json!(false), &Value::Null));
     let findings = broken["findings"].as_array().unwrap();
     let unknown = findings.iter().find(|f| f["code"] == "unknown_kind").unwrap();
     assert_eq!((&unknown["line"], &unknown["severity"]), (&json!(3), &json!("error")));
-    let pirate = exile.call("GET", "/api/skills/pirate", None).await.json();
+    let pirate = shown("/api/skills/pirate").await;
     assert_eq!(pirate["system"].as_str().unwrap().trim(), "Talk like a pirate.");
-    let skills = exile.call("GET", "/api/skills", None).await.json();
+    let skills = shown("/api/skills").await;
     assert_eq!(skills["items"], json!([pirate]));
+}
+
+#[tokio::test]
+async fn how_a_graph_or_a_skill_is_made_is_its_authors() {
+    let exile = Exile::start().await;
+    let plain = exile.call("GET", "/api/graphs/add", None).await.json();
+    for field in ["source", "mermaid"] {
+        assert_eq!(plain[field], Value::Null, "{field}");
+    }
+    assert_eq!(plain["description"], "Adds up what it is given.");
+    assert_eq!(plain["channels"].as_array().unwrap().len(), 2);
+    assert_eq!(plain["nodes"], json!([{ "name": "add", "kind": "set" }]));
+    let broken = exile.call("GET", "/api/graphs/broken", None).await.json();
+    assert_eq!((&broken["findings"], &broken["errors"]), (&json!([]), &json!(1)), "{broken}");
+    let pirate = exile.call("GET", "/api/skills/pirate", None).await.json();
+    let shown = ["system", "source", "description"].map(|field| pirate[field].clone());
+    assert_eq!(shown, [Value::Null, Value::Null, json!("Talks like one.")]);
+    for path in ["/api/skills", "/api/skills/pirate", "/api/graphs", "/api/graphs/add"] {
+        let text = exile.call("GET", path, None).await.text;
+        assert!(!text.contains("like a pirate") && !text.contains("edges"), "{path}: {text}");
+    }
 }
 
 #[tokio::test]
@@ -245,6 +269,36 @@ async fn a_tool_is_called_with_checked_arguments_and_typed_errors() {
     assert_eq!(failed.problem()["detail"], "7 is odd");
     let none = exile.call("POST", "/api/tools/nothing/call", Some(json!({}))).await;
     assert_eq!((none.status, none.code().as_str()), (404, "not_found"));
+}
+
+const ASKS_FIRST: &str = "
+graph: asks
+nodes: { pay: { kind: tool, tool: halve, args: { n: 2 }, approve: true } }
+edges: [{ from: START, to: pay }, { from: pay, to: END }]
+";
+const SKILL_ASKS: &str = "skill: careful\nsystem: Be careful.\ntools: ['*']\napprove: [hal*]\n";
+
+#[tokio::test]
+async fn a_tool_that_needs_care_is_called_directly_by_authors_and_administrators_alone() {
+    let arguments = || Some(json!({ "arguments": { "n": 4 } }));
+    let exile = Exile::start().await;
+    let refused = exile.call("POST", "/api/tools/pay/call", arguments()).await;
+    assert_eq!((refused.status, refused.code().as_str()), (403, "forbidden"), "it is unsafe");
+    assert!(exile.paid.none());
+    exile.gate.add_permits(2);
+    let author = exile.user("ann", Role::Author).await;
+    for key in [&author, &exile.admin] {
+        let called = exile.call_as(key, "POST", "/api/tools/pay/call", arguments()).await;
+        assert_eq!((called.status, &called.json()["result"]), (200, &json!(4)));
+    }
+    for (name, text) in [("asks", ASKS_FIRST), ("skills/careful", SKILL_ASKS)] {
+        let exile = Exile::serving(&[(name, text)]).await;
+        let refused = exile.call("POST", "/api/tools/halve/call", arguments()).await;
+        assert_eq!((refused.status, refused.code().as_str()), (403, "forbidden"), "{name}");
+        let author = exile.user("ann", Role::Author).await;
+        let called = exile.call_as(&author, "POST", "/api/tools/halve/call", arguments()).await;
+        assert_eq!(called.json()["result"], 2, "{name}");
+    }
 }
 
 #[tokio::test]

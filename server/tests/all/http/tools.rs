@@ -13,6 +13,11 @@ use tokio::sync::{Semaphore, watch};
 pub(super) struct Paid(watch::Sender<Vec<String>>);
 
 impl Paid {
+    /// Whether it was never called.
+    pub(super) fn none(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
     /// Waits until it was called that often.
     pub(super) async fn reach(&self, times: usize) -> Vec<String> {
         self.0.subscribe().wait_for(|keys| keys.len() >= times).await.unwrap().clone()

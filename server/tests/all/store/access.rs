@@ -30,13 +30,13 @@ async fn a_key_proves_its_user_until_it_is_revoked() {
     assert!(secret.starts_with("exk_") && secret.len() == 47, "{secret}");
     assert!(secret.starts_with(&key.prefix) && key.prefix.len() == 10);
     let home = home.reopen().await;
-    let (found, owner) = home.store.key_owner(&secret).await.unwrap().unwrap();
-    assert_eq!((found, owner), (key.clone(), user.clone()));
-    let listed = home.store.list_keys(&user.id).await.unwrap();
-    assert!(listed[0].last_used_at.is_some());
+    let owner = home.store.key_owner(&secret).await.unwrap().unwrap();
+    assert_eq!((owner.key, owner.user, owner.role), (key.clone(), user.clone(), Role::Author));
+    let listed = async || home.store.list_keys(&user.id, Page::default()).await.unwrap().items;
+    assert!(listed().await[0].last_used_at.is_some());
     assert!(home.store.revoke_key(&key.id).await.unwrap());
     assert!(home.store.key_owner(&secret).await.unwrap().is_none());
-    assert!(home.store.list_keys(&user.id).await.unwrap()[0].revoked_at.is_some());
+    assert!(listed().await[0].revoked_at.is_some());
     assert!(!home.store.revoke_key("key_unknown").await.unwrap());
 }
 
@@ -64,7 +64,7 @@ async fn no_other_text_is_a_key() {
 async fn a_sign_in_link_works_once_and_for_ten_minutes() {
     let Home { store, env, folder: _folder } = Home::new().await;
     let user = store.create_user("ann", Role::Admin).await.unwrap();
-    let link = store.create_sign_in(&user.id).await.unwrap();
+    let link = store.create_sign_in(&user.id, None).await.unwrap().0;
     assert_eq!(link.len(), 43);
     let (session, owner) = store.redeem_sign_in(&link).await.unwrap().unwrap();
     assert_eq!(owner, user);
@@ -72,7 +72,7 @@ async fn a_sign_in_link_works_once_and_for_ten_minutes() {
     assert!(store.redeem_sign_in(&link).await.unwrap().is_none(), "a second time");
     assert!(store.redeem_sign_in("").await.unwrap().is_none());
     assert!(store.session_owner(&link).await.unwrap().is_none(), "a link is no session");
-    let late = store.create_sign_in(&user.id).await.unwrap();
+    let late = store.create_sign_in(&user.id, None).await.unwrap().0;
     env.advance(Duration::from_mins(10));
     assert!(store.redeem_sign_in(&late).await.unwrap().is_none(), "too late");
 }
@@ -82,11 +82,11 @@ async fn a_session_ends_when_told_when_idle_and_after_seven_days() {
     let Home { store, env, folder: _folder } = Home::new().await;
     let user = store.create_user("ann", Role::Admin).await.unwrap();
     let session = async || {
-        let link = store.create_sign_in(&user.id).await.unwrap();
+        let link = store.create_sign_in(&user.id, None).await.unwrap().0;
         store.redeem_sign_in(&link).await.unwrap().unwrap().0
     };
     let ended = session().await;
-    assert_eq!(store.session_owner(&ended).await.unwrap(), Some(user.clone()));
+    assert_eq!(store.session_owner(&ended).await.unwrap().unwrap().user, user);
     store.end_session(&ended).await.unwrap();
     assert_eq!(store.session_owner(&ended).await.unwrap(), None);
 
@@ -109,10 +109,10 @@ async fn no_secret_is_in_the_file() {
     let user = home.store.create_user("ann", Role::Admin).await.unwrap();
     let (_, key) = home.store.create_key(&user.id, "laptop", &[], None).await.unwrap();
     home.store.key_owner(&key).await.unwrap().unwrap();
-    let spent = home.store.create_sign_in(&user.id).await.unwrap();
+    let spent = home.store.create_sign_in(&user.id, None).await.unwrap().0;
     let (session, _) = home.store.redeem_sign_in(&spent).await.unwrap().unwrap();
     home.store.session_owner(&session).await.unwrap().unwrap();
-    let link = home.store.create_sign_in(&user.id).await.unwrap();
+    let link = home.store.create_sign_in(&user.id, None).await.unwrap().0;
     let mut files = Vec::new();
     for entry in std::fs::read_dir(home.database().parent().unwrap()).unwrap() {
         files.extend(std::fs::read(entry.unwrap().path()).unwrap());

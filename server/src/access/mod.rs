@@ -3,10 +3,13 @@
 //! Invariants:
 //! - A route is closed unless [`OPEN`] names it; forgetting to list one shuts it.
 //! - A session cookie changes things only from a page of this server (`Origin`).
-//! - A key with the scope [`ACT_AS`] acts as plain users alone: it never gains anybody's role.
+//! - A key that may act as others acts as plain users alone: it never gains anybody's role.
+//! - A key's scopes take away from its user's rights (`scopes.rs`); they never add to them.
 //! - Keys and sessions are compared by the store, by hash; neither is ever logged.
 //!
 //! Absent on purpose: ownership of rows. Every read of the store takes the owner.
+
+mod scopes;
 
 use std::sync::Arc;
 
@@ -17,10 +20,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::id::UserId;
 use exile_engine::model::meter::Payer;
+use jiff::Timestamp;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::store::{Role, User};
+use crate::store::{KeyOwner, Role, Standing, User};
+pub use scopes::{Rights, Scope, Scopes};
 
 /// Routes that anybody may call.
 pub const OPEN: &[&str] = &[
@@ -38,12 +43,6 @@ pub const OPEN: &[&str] = &[
 /// The cookie that holds a session.
 pub const COOKIE: &str = "__Host-exile";
 
-/// The scope of a key that may name the user it acts for (`X-Exile-User`).
-pub const ACT_AS: &str = "act_as";
-
-/// The scope of a key that may read `/metrics`.
-pub const METRICS: &str = "metrics";
-
 /// Names the user that a key acts for.
 const USER_HEADER: &str = "x-exile-user";
 
@@ -52,12 +51,37 @@ const USER_HEADER: &str = "x-exile-user";
 pub struct Caller {
     /// Whose rows are read and written.
     pub user: User,
-    /// Id of the key, if it is one.
-    pub key: Option<String>,
-    /// What a key may do besides its user's role; empty for sessions.
-    pub scopes: Vec<String>,
-    /// The session, if it is one.
+    /// The key, if the request came with one.
+    pub key: Option<CallerKey>,
+    /// The token of the session, if the request came with one.
     pub session: Option<String>,
+    /// With what it may do at most: less than its user's role where a key's scopes, or a key that it
+    /// comes from, say so.
+    role: Role,
+    scopes: Scopes,
+    /// What the keys and links that it makes come from.
+    maker: Option<Maker>,
+}
+
+/// The key that a request came with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerKey {
+    /// Its id.
+    pub id: String,
+    /// The id of the key whose quota it takes from: its own, or that of the key it comes from.
+    pub counts_as: String,
+}
+
+/// A key that a request came with, or that its session comes from: what the request makes works no
+/// longer than it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maker {
+    /// Its id.
+    pub key: String,
+    /// When it expires.
+    pub void_at: Option<Timestamp>,
+    /// How many keys it comes from.
+    pub generation: u32,
 }
 
 impl Caller {
@@ -70,26 +94,44 @@ impl Caller {
     /// Whether the caller may name the user it acts for.
     #[must_use]
     pub fn acts(&self) -> bool {
-        self.scopes.iter().any(|scope| scope == ACT_AS)
+        self.scopes.has(Scope::ActAs)
     }
 
     /// Whether the caller may read the figures of the process.
     #[must_use]
     pub fn measures(&self) -> bool {
-        self.is_admin() || self.scopes.iter().any(|scope| scope == METRICS)
+        self.is_admin() || self.scopes.has(Scope::Metrics)
     }
 
     /// Who pays for what the caller asks of models, outside of runs.
     #[must_use]
     pub fn payer(&self, business: Option<String>) -> Payer {
-        let (owner, key) = (self.user.id.clone(), self.key.clone());
+        let (owner, key) = (self.user.id.clone(), self.quota_key());
         Payer { owner, key, business, graph: None, run: None }
+    }
+
+    /// Id of the key whose quota the caller takes from, if it shows a key.
+    #[must_use]
+    pub fn quota_key(&self) -> Option<String> {
+        self.key.as_ref().map(|key| key.counts_as.clone())
+    }
+
+    /// The key that everything the caller makes depends on, if there is one.
+    #[must_use]
+    pub fn maker(&self) -> Option<&Maker> {
+        self.maker.as_ref()
     }
 
     /// Whether the caller runs the installation.
     #[must_use]
     pub fn is_admin(&self) -> bool {
-        self.user.role == Role::Admin
+        self.role == Role::Admin
+    }
+
+    /// Whether the caller may see how graphs and skills are made, and call tools that need care.
+    #[must_use]
+    pub fn is_author(&self) -> bool {
+        matches!(self.role, Role::Author | Role::Admin)
     }
 
     /// Stops everybody else.
@@ -109,11 +151,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
 /// Lets a request pass if it may.
 pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    if route.is_some_and(|route| OPEN.contains(&route)) {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("", MatchedPath::as_str);
+    if OPEN.contains(&route) {
         return next.run(request).await;
     }
-    match identify(&app, request.method(), request.headers()).await {
+    match identify(&app, (request.method(), route), request.headers()).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -122,23 +165,38 @@ pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next
     }
 }
 
-async fn identify(app: &App, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
-    let caller = if headers.contains_key(header::AUTHORIZATION) {
+/// `what`: the method, and the pattern that matched; an empty one leads nowhere.
+async fn identify(
+    app: &App,
+    (method, route): (&Method, &str),
+    headers: &HeaderMap,
+) -> Result<Caller, Problem> {
+    const OUT_OF_SCOPE: Problem = Problem::Forbidden("a key whose scopes allow it");
+    let mut caller = if headers.contains_key(header::AUTHORIZATION) {
         by_key(app, headers).await?
     } else {
         by_session(app, method, headers).await?
     };
-    match headers.get(USER_HEADER) {
-        Some(name) => act_as(app, caller, name).await,
-        None => Ok(caller),
+    if let Some(name) = headers.get(USER_HEADER) {
+        if !caller.acts() {
+            return Err(Problem::Forbidden("a key with the scope act_as"));
+        }
+        if !caller.scopes.reaches_others(method, route) {
+            return Err(OUT_OF_SCOPE);
+        }
+        return act_as(app, caller, name).await;
     }
+    match caller.scopes.rights(method, route) {
+        Some(Rights::Role) => {}
+        Some(Rights::Plain) => caller.role = Role::User,
+        None if route.is_empty() => {}
+        None => return Err(OUT_OF_SCOPE),
+    }
+    Ok(caller)
 }
 
 /// The caller as the user that the header names; one who is new is added.
 async fn act_as(app: &App, caller: Caller, name: &HeaderValue) -> Result<Caller, Problem> {
-    if !caller.acts() {
-        return Err(Problem::Forbidden("a key with the scope act_as"));
-    }
     let name = std::str::from_utf8(name.as_bytes()).ok().filter(|name| User::is_name(name));
     let name = name.ok_or_else(|| Problem::Unreadable("X-Exile-User is no user's name".into()))?;
     as_user(app, caller, name).await
@@ -147,19 +205,23 @@ async fn act_as(app: &App, caller: Caller, name: &HeaderValue) -> Result<Caller,
 /// The plain user of that name, who is added if new; the key stays the caller's.
 ///
 /// # Errors
-/// A user of that name has more rights than a plain one.
+/// A user of that name has more rights than a plain one, or is disabled.
 pub async fn as_user(app: &App, caller: Caller, name: &str) -> Result<Caller, Problem> {
     let user = app.store.user_named(name).await?;
     if user.role != Role::User {
         return Err(Problem::Forbidden("a user with the role user: nobody is given more rights"));
     }
-    Ok(Caller { user, key: caller.key, scopes: Vec::new(), session: None })
+    if user.disabled_at.is_some() {
+        return Err(Problem::Forbidden("a user who is not disabled"));
+    }
+    let scopes = caller.scopes.as_another();
+    Ok(Caller { user, role: Role::User, scopes, session: None, ..caller })
 }
 
 /// Whom the session of a page's visitor belongs to, if there is one.
 pub async fn visitor(app: &App, headers: &HeaderMap) -> Result<Option<User>, Problem> {
     match cookie(headers) {
-        Some(token) => Ok(app.store.session_owner(token).await?),
+        Some(token) => Ok(app.store.session_owner(token).await?.map(|owner| owner.user)),
         None => Ok(None),
     }
 }
@@ -172,18 +234,28 @@ async fn by_key(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Problem::Unauthorized("the Authorization header is not `Bearer KEY`"));
     }
-    let (key, user) = app.store.key_owner(secret.trim()).await?.ok_or(WRONG)?;
-    Ok(Caller { user, key: Some(key.id), scopes: key.scopes, session: None })
+    let owner = app.store.key_owner(secret.trim()).await?.ok_or(WRONG)?;
+    let KeyOwner { key, user, role, void_at, generation } = owner;
+    let maker = Some(Maker { key: key.id.clone(), void_at, generation });
+    let counts_as = key.counts_as.unwrap_or_else(|| key.id.clone());
+    let scopes = Scopes::of(&key.scopes);
+    let key = Some(CallerKey { id: key.id, counts_as });
+    Ok(Caller { user, key, session: None, role, scopes, maker })
 }
 
 async fn by_session(app: &App, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
     let token = cookie(headers).ok_or(Problem::Unauthorized("no key and no session"))?;
-    let user = app.store.session_owner(token).await?;
-    let user = user.ok_or(Problem::Unauthorized("the session has ended"))?;
+    let owner = app.store.session_owner(token).await?;
+    let owner = owner.ok_or(Problem::Unauthorized("the session has ended"))?;
     if !method.is_safe() && !same_origin(headers) {
         return Err(Problem::Origin);
     }
-    Ok(Caller { user, key: None, scopes: Vec::new(), session: Some(token.to_owned()) })
+    let maker = owner.key.map(|(key, standing)| {
+        let Standing { void_at, generation, .. } = standing;
+        Maker { key, void_at, generation }
+    });
+    let (user, role, session) = (owner.user, owner.role, Some(token.to_owned()));
+    Ok(Caller { user, key: None, session, role, scopes: Scopes::default(), maker })
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
