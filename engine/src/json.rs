@@ -156,7 +156,7 @@ fn string_end(bytes: &[u8], from: usize, mut nul: impl FnMut(usize)) -> usize {
 
 /// Whether a number that is read as an `i64`, a `u64` or an `f64` prints as it was written. A text
 /// that is no number passes: the parser refuses it.
-fn keeps_digits(text: &str) -> bool {
+pub(crate) fn keeps_digits(text: &str) -> bool {
     if !text.contains(['.', 'e', 'E']) {
         return text.len() < 19
             || text.parse::<i64>().is_ok()

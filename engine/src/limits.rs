@@ -14,10 +14,41 @@ pub struct Limits {
     /// `tool_result`: bytes of a tool's answer that reach a model or a record; what is longer is
     /// cut.
     pub tool_result: usize,
+    /// Expressions and templates.
+    pub expression: ExpressionLimits,
+}
+
+/// Bounds of one expression or template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpressionLimits {
+    /// `expression_source`: bytes of its source.
+    pub source: usize,
+    /// `expression_result`: bytes of what it gives, and of every text on the way there.
+    pub result: usize,
+    /// `expression_steps`: operations of one evaluation; 64 bytes that are made or looked through
+    /// are one.
+    pub steps: u64,
+    /// `nesting`: levels of lists and maps in a value.
+    pub nesting: usize,
+}
+
+impl Default for ExpressionLimits {
+    fn default() -> Self {
+        Self {
+            source: 64 * 1024,
+            result: 4 * 1024 * 1024,
+            steps: 500_000,
+            nesting: Bounds::DEFAULT.depth,
+        }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { json: Bounds::DEFAULT, tool_result: 64 * 1024 }
+        Self {
+            json: Bounds::DEFAULT,
+            tool_result: 64 * 1024,
+            expression: ExpressionLimits::default(),
+        }
     }
 }

@@ -1,43 +1,61 @@
-//! The one language of values: minijinja, as expressions (`when`, `over`, `set`) and templates
-//! (`system`, `prompt`, `args`).
+//! The one language of values: that of minijinja, as expressions (`when`, `over`, `set`) and
+//! templates (`system`, `prompt`, `args`).
+//!
+//! The library parses; evaluating is done here, because what files hold is not trusted: its values
+//! may hold themselves, may be deeper than any stack and larger than any memory while their parts
+//! are small, and everything can be compared with everything. Here values cannot, and comparing
+//! unlike kinds is an error (`compare.rs`). Otherwise a source means what it means to the library;
+//! a test compares the two.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `words.rs` | where names, filters and tests stand in a source |
-//! | `view.rs` | state and scope as the language sees them, without copying |
+//! | `nesting.rs` | refuses what is too deep to be parsed |
+//! | `parse.rs`, `syntax.rs` | from the library's tree to one of our own, and what it reads |
+//! | `eval.rs`, `render.rs` | expressions, and the statements of templates |
+//! | `budget.rs` | steps and bytes that an evaluation may use up |
+//! | `datum.rs`, `access.rs` | values, and what is inside them |
+//! | `compare.rs`, `operate.rs`, `numbers.rs` | operators |
+//! | `filters/`, `checks.rs`, `functions.rs`, `arguments.rs` | what can be called |
+//! | `print.rs`, `result.rs` | from values to text and to JSON |
 //! | `value.rs` | JSON values whose strings are templates |
-//! | `result.rs` | from the language's values to JSON |
 //!
 //! Invariants:
-//! - Evaluation reads the state, the [`Scope`] and nothing else; it always ends: instructions and
-//!   bytes cost fuel, and a result has at most [`RESULT_LIMIT`] bytes.
-//! - An undefined name or key is an error, never empty text.
+//! - Evaluation reads the state, the [`Scope`] and nothing else; it always ends, and takes no more
+//!   memory, stack and time than [`ExpressionLimits`] allow, whatever its source says.
+//! - An undefined name or key is an error, never empty text. A number is kept or refused.
 //! - Absent on purpose: includes, imports and macros (one value, one text), HTML escaping.
 
+mod access;
+mod arguments;
+mod budget;
+mod checks;
+mod compare;
+mod datum;
+mod eval;
+mod filters;
+mod functions;
+mod nesting;
+mod numbers;
+mod operate;
+mod parse;
+mod print;
+mod render;
 mod result;
+mod syntax;
 mod value;
-mod view;
-mod words;
 
-use std::io;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
 
+use self::budget::{Budget, Fault};
+use self::eval::Eval;
+use self::parse::Parsed;
+use self::syntax::{Constant, Node, Step, What};
+pub use self::value::ValueTemplate;
 use crate::id::{ConversationId, RunId, UserId};
+use crate::limits::ExpressionLimits;
 use crate::state::State;
-pub use value::ValueTemplate;
-use words::Words;
-
-/// Longest text that an evaluation may give, in bytes.
-pub const RESULT_LIMIT: usize = 256 * 1024;
-
-/// Longest source of an expression or template, in bytes.
-pub const SOURCE_LIMIT: usize = 64 * 1024;
-
-/// What one evaluation may use up: an instruction costs one, 64 bytes of text one.
-const FUEL: u64 = 500_000;
 
 /// Names that every expression may read besides the channels.
 pub const SCOPE_NAMES: [&str; 4] = ["conversation", "now", "run", "user"];
@@ -82,14 +100,17 @@ pub struct NodeFailure {
 /// A compiled expression.
 pub struct Expression {
     source: String,
-    program: minijinja::Expression<'static, 'static>,
+    tree: Node,
+    reads: Vec<Read>,
+    limits: ExpressionLimits,
 }
 
 /// A compiled template: its result is text.
 pub struct Template {
     source: String,
-    /// The shared language and, under [`TEMPLATE`], this one template.
-    language: Environment<'static>,
+    steps: Vec<Step>,
+    reads: Vec<Read>,
+    limits: ExpressionLimits,
 }
 
 /// A name that a source reads and does not define itself.
@@ -101,8 +122,7 @@ pub struct Read {
     pub at: usize,
 }
 
-/// A source that does not compile, or a failed evaluation: undefined name, wrong type, out of
-/// fuel, too long.
+/// A source that does not compile, or a failed evaluation: undefined name, wrong type, a limit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ExprError {
@@ -112,34 +132,17 @@ pub struct ExprError {
     pub at: Option<usize>,
 }
 
-/// The name of the one template in a [`Template`]'s environment.
-const TEMPLATE: &str = "template";
-
-static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
-    let mut language = Environment::new();
-    language.set_undefined_behavior(UndefinedBehavior::Strict);
-    language.set_auto_escape_callback(|_| AutoEscape::None);
-    language.set_fuel(Some(FUEL));
-    // The library's own escapes `<` and `&` for HTML; models read plain JSON.
-    language.add_filter("tojson", result::to_json_text);
-    // It prints everything there is, the state included.
-    language.remove_global("debug");
-    language
-});
-
 impl Expression {
-    /// Compiles a source; unknown filters and tests are found here, unknown names by the caller
-    /// with [`reads`](Self::reads).
+    /// Compiles a source within the limits that apply by default.
     pub fn compile(source: &str) -> Result<Self, ExprError> {
-        bounded(source)?;
-        if source.trim().is_empty() {
-            return Err(ExprError::new("an expression cannot be empty", Some(0)));
-        }
-        let program = LANGUAGE
-            .compile_expression_owned(source.to_owned())
-            .map_err(|error| ExprError::of(&error, source))?;
-        check_words(&Words::of_expression(source))?;
-        Ok(Self { source: source.to_owned(), program })
+        Self::compile_within(source, ExpressionLimits::default())
+    }
+
+    /// Compiles a source; unknown filters, tests and functions are found here, unknown names by the
+    /// caller with [`reads`](Self::reads).
+    pub fn compile_within(source: &str, limits: ExpressionLimits) -> Result<Self, ExprError> {
+        let Parsed { tree, reads } = parse::expression(source, &limits)?;
+        Ok(Self { source: source.to_owned(), tree, reads, limits })
     }
 
     /// What it was compiled from.
@@ -150,43 +153,58 @@ impl Expression {
 
     /// Names that it needs from outside, in the order of their first places.
     #[must_use]
-    pub fn reads(&self) -> Vec<Read> {
-        reads(self.program.undeclared_variables(false), &Words::of_expression(&self.source))
+    pub fn reads(&self) -> &[Read] {
+        &self.reads
     }
 
     /// Texts that it gives as they stand, without anything read, and where: both of
     /// `'a' if x else 'b'`.
     #[must_use]
-    pub fn outcomes(&self) -> Vec<(String, usize)> {
-        let given = words::outcomes(&self.source);
-        given.into_iter().map(|(text, at)| (text.to_owned(), at)).collect()
+    pub fn outcomes(&self) -> Vec<(&str, usize)> {
+        let mut found = Vec::new();
+        match &self.tree.what {
+            What::List(items) => items.iter().for_each(|item| outcomes(item, &mut found)),
+            _ => outcomes(&self.tree, &mut found),
+        }
+        found
     }
 
     /// Any value.
     pub fn eval(&self, state: &State, scope: &Scope) -> Result<Value, ExprError> {
-        let value = self.value(state, scope)?;
-        result::to_json(&value).map_err(|why| self.failed(&why))
+        let budget = Budget::new(self.limits);
+        let value = Eval::new(&budget, state, scope).value(&self.tree);
+        let json = value.and_then(|value| {
+            result::to_json(&budget, &value).map_err(|fault| fault.at(self.tree.place))
+        });
+        json.map_err(|fault| ExprError::of(&fault, &self.source))
     }
 
     /// A boolean; anything else is an error.
     pub fn test(&self, state: &State, scope: &Scope) -> Result<bool, ExprError> {
         match self.eval(state, scope)? {
             Value::Bool(yes) => Ok(yes),
-            other => Err(self.failed(&format!(
-                "gave {}, which is neither true nor false; write a comparison",
-                crate::state::short(&other)
-            ))),
+            other => {
+                let (source, got) = (excerpt(&self.source), crate::state::short(&other));
+                let message = format!(
+                    "`{source}` gave {got}, which is neither true nor false; write a comparison"
+                );
+                Err(ExprError::new(message, None))
+            }
         }
     }
+}
 
-    fn value(&self, state: &State, scope: &Scope) -> Result<minijinja::Value, ExprError> {
-        self.program
-            .eval(view::root(state, scope))
-            .map_err(|error| ExprError::of(&error, &self.source))
-    }
-
-    fn failed(&self, why: &str) -> ExprError {
-        ExprError::new(format!("`{}` {why}", excerpt(&self.source)), None)
+/// Texts that an expression gives as they stand.
+fn outcomes<'n>(node: &'n Node, found: &mut Vec<(&'n str, usize)>) {
+    match &node.what {
+        What::Constant(Constant::Text(text)) => {
+            found.push((text, usize::try_from(node.place.from).unwrap_or_default()));
+        }
+        What::Choice(choice) => {
+            outcomes(&choice.yes, found);
+            choice.no.iter().for_each(|no| outcomes(no, found));
+        }
+        _ => {}
     }
 }
 
@@ -197,16 +215,16 @@ impl std::fmt::Debug for Expression {
 }
 
 impl Template {
-    /// Compiles a source; unknown filters and tests are found here, unknown names by the caller
-    /// with [`reads`](Self::reads).
+    /// Compiles a source within the limits that apply by default.
     pub fn compile(source: &str) -> Result<Self, ExprError> {
-        bounded(source)?;
-        let mut language = LANGUAGE.clone();
-        language
-            .add_template_owned(TEMPLATE, source.to_owned())
-            .map_err(|error| ExprError::of(&error, source))?;
-        check_words(&Words::of_template(source))?;
-        Ok(Self { source: source.to_owned(), language })
+        Self::compile_within(source, ExpressionLimits::default())
+    }
+
+    /// Compiles a source; unknown filters, tests and functions are found here, unknown names by the
+    /// caller with [`reads`](Self::reads).
+    pub fn compile_within(source: &str, limits: ExpressionLimits) -> Result<Self, ExprError> {
+        let Parsed { tree, reads } = parse::template(source, &limits)?;
+        Ok(Self { source: source.to_owned(), steps: tree, reads, limits })
     }
 
     /// What it was compiled from.
@@ -217,24 +235,15 @@ impl Template {
 
     /// Names that it needs from outside, in the order of their first places.
     #[must_use]
-    pub fn reads(&self) -> Vec<Read> {
-        let names = match self.language.get_template(TEMPLATE) {
-            Ok(template) => template.undeclared_variables(false),
-            Err(_) => return Vec::new(),
-        };
-        reads(names, &Words::of_template(&self.source))
+    pub fn reads(&self) -> &[Read] {
+        &self.reads
     }
 
     /// Text.
     pub fn render(&self, state: &State, scope: &Scope) -> Result<String, ExprError> {
-        let failed = |error: minijinja::Error| ExprError::of(&error, &self.source);
-        let mut text = Bounded(Vec::new());
-        self.language
-            .get_template(TEMPLATE)
-            .map_err(failed)?
-            .render_captured_to(view::root(state, scope), &mut text)
-            .map_err(failed)?;
-        String::from_utf8(text.0).map_err(|error| ExprError::new(error.to_string(), None))
+        let budget = Budget::new(self.limits);
+        let text = Eval::new(&budget, state, scope).render(&self.steps);
+        text.map_err(|fault| ExprError::of(&fault, &self.source))
     }
 }
 
@@ -244,99 +253,60 @@ impl std::fmt::Debug for Template {
     }
 }
 
-fn bounded(source: &str) -> Result<(), ExprError> {
-    if source.len() <= SOURCE_LIMIT {
-        return Ok(());
-    }
-    let message = format!("{} bytes are more than the {SOURCE_LIMIT} allowed", source.len());
-    Err(ExprError::new(message, Some(0)))
-}
-
-/// Filters and tests are looked up only when they run; here a misspelt one is found at once.
-fn check_words(words: &Words<'_>) -> Result<(), ExprError> {
-    let mut state = LANGUAGE.empty_state();
-    for (name, at) in words.filters() {
-        let unknown = state.apply_filter(name, &[]).err().map(|error| error.kind());
-        if unknown == Some(ErrorKind::UnknownFilter) {
-            return Err(ExprError::new(format!("no filter is named `{name}`"), Some(at)));
-        }
-    }
-    for (name, at) in words.tests() {
-        let unknown = state.perform_test(name, &[]).err().map(|error| error.kind());
-        if unknown == Some(ErrorKind::UnknownTest) {
-            return Err(ExprError::new(format!("no test is named `{name}`"), Some(at)));
-        }
-    }
-    Ok(())
-}
-
-fn reads(names: std::collections::HashSet<String>, words: &Words<'_>) -> Vec<Read> {
-    let foreign = |name: &String| LANGUAGE.globals().all(|(global, _)| global != name);
-    let mut reads: Vec<Read> = names
-        .into_iter()
-        .filter(foreign)
-        .map(|name| Read { at: words.variable(&name).unwrap_or(0), name })
-        .collect();
-    reads.sort_by(|a, b| (a.at, &a.name).cmp(&(b.at, &b.name)));
-    reads
-}
-
 impl ExprError {
     fn new(message: impl Into<String>, at: Option<usize>) -> Self {
         Self { message: message.into(), at }
     }
 
-    fn of(error: &minijinja::Error, source: &str) -> Self {
-        if let Some(too_long) = std::error::Error::source(error)
-            && too_long.downcast_ref::<io::Error>().is_some()
-        {
-            return Self::new(too_long.to_string(), None);
-        }
-        let range = error.range().filter(|range| source.get(range.clone()).is_some());
-        let what = match (error.kind(), error.detail()) {
-            (ErrorKind::SyntaxError, Some(detail)) => detail.to_owned(),
-            (ErrorKind::OutOfFuel, _) => "it takes too long: more work than allowed".to_owned(),
-            (kind, Some(detail)) => format!("{kind}: {detail}"),
-            (kind, None) => kind.to_string(),
-        };
-        let place = range.clone().and_then(|range| source.get(range)).unwrap_or(source);
-        Self::new(format!("{what} in `{}`", excerpt(place)), range.map(|range| range.start))
+    fn of(fault: &Fault, source: &str) -> Self {
+        let offset = |at: u32| usize::try_from(at).unwrap_or(usize::MAX);
+        let range = fault.place().map(|place| offset(place.from)..offset(place.to));
+        let place = range.clone().map_or(source, |range| with_brackets(source, range));
+        let message = format!("{} in `{}`", fault.message(), excerpt(place));
+        Self::new(message, range.map(|range| range.start))
     }
+}
+
+/// Part of a source, with the brackets around its beginning that close in it: a tree has none.
+fn with_brackets(source: &str, range: std::ops::Range<usize>) -> &str {
+    let Some(part) = source.get(range.clone()) else { return source };
+    let (open, shut) = (part.matches('(').count(), part.matches(')').count());
+    let mut from = range.start;
+    for _ in open..shut {
+        match source[..from].trim_end().strip_suffix('(') {
+            Some(before) => from = before.len(),
+            None => break,
+        }
+    }
+    source.get(from..range.end).unwrap_or(part)
 }
 
 /// A source in at most 80 characters, for error texts.
 fn excerpt(source: &str) -> String {
     let line = source.trim().lines().next().unwrap_or_default();
-    if line.chars().count() <= 80 {
-        line.to_owned()
-    } else {
-        line.chars().take(77).chain("...".chars()).collect()
+    let cut = line.char_indices().nth(77).filter(|(at, _)| line[*at..].chars().nth(3).is_some());
+    match cut {
+        Some((at, _)) => format!("{}...", &line[..at]),
+        None => line.to_owned(),
     }
 }
 
-/// A buffer that refuses to grow beyond [`RESULT_LIMIT`].
-struct Bounded(Vec<u8>);
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > RESULT_LIMIT {
-            return Err(io::Error::other(format!(
-                "the text is longer than the {RESULT_LIMIT} bytes allowed"
-            )));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Where template braces stand in what should be an expression (`{{ amount }} > 500`), in bytes.
+/// Where template braces stand in what should be an expression (`{{ amount }} > 500`), outside
+/// its texts, in bytes.
 #[must_use]
 pub fn braces(source: &str) -> Option<usize> {
-    words::braces(source)
+    let (mut quote, mut escaped) = (None, false);
+    for (at, c) in source.char_indices() {
+        match (quote, c) {
+            (Some(_), _) if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '{') if source[at + 1..].starts_with(['{', '%']) => return Some(at),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Whether a source is nothing but one name.

@@ -1,88 +1,120 @@
-//! From the language's values to JSON. Integers stay integers; what JSON cannot hold is an error.
+//! From an evaluation's values to JSON. Numbers are kept; what JSON cannot hold is an error.
 
-use minijinja::value::{Kwargs, ValueKind};
 use serde_json::{Map, Number, Value};
 
-use super::RESULT_LIMIT;
-use super::view::View;
+use crate::expr::budget::{Budget, Fault, Outcome};
+use crate::expr::datum::{Datum, Key, undefined};
 
-/// The JSON of a result. What comes from the state is copied as it is; what was made anew counts
-/// against [`RESULT_LIMIT`].
-pub(super) fn to_json(value: &minijinja::Value) -> Result<Value, String> {
-    let mut room = RESULT_LIMIT;
-    convert(value, &mut room)
+/// Bytes that a value takes besides its text.
+const VALUE: usize = size_of::<u64>();
+
+/// The JSON of a result. A value of the state is copied as it is; what was made anew counts, with
+/// all that it took from the state, as it will be written out.
+pub(super) fn to_json(budget: &Budget, datum: &Datum<'_>) -> Outcome<Value> {
+    if let Datum::Json(value) = datum {
+        return Ok((*value).clone());
+    }
+    Converter { budget, bytes: 0 }.convert(datum, budget.nesting())
 }
 
-fn convert(value: &minijinja::Value, room: &mut usize) -> Result<Value, String> {
-    if let Some(view) = value.downcast_object_ref::<View>() {
-        return Ok(view.get().clone());
-    }
-    take(room, size_of::<u64>())?;
-    Ok(match value.kind() {
-        ValueKind::None => Value::Null,
-        ValueKind::Bool => Value::Bool(value.is_true()),
-        ValueKind::Number => Value::Number(number(value)?),
-        ValueKind::String => {
-            let text = value.as_str().unwrap_or_default();
-            take(room, text.len())?;
-            Value::String(text.to_owned())
-        }
-        ValueKind::Seq | ValueKind::Iterable => {
-            let items = value.try_iter().map_err(|error| error.to_string())?;
-            Value::Array(items.map(|item| convert(&item, room)).collect::<Result<_, _>>()?)
-        }
-        ValueKind::Map => {
-            let mut map = Map::new();
-            for key in value.try_iter().map_err(|error| error.to_string())? {
-                let item = value.get_item(&key).map_err(|error| error.to_string())?;
-                let key = key.to_string();
-                take(room, key.len())?;
-                map.insert(key, convert(&item, room)?);
+struct Converter<'b> {
+    budget: &'b Budget,
+    bytes: usize,
+}
+
+impl Converter<'_> {
+    /// `levels`: how many more may nest.
+    fn convert(&mut self, datum: &Datum<'_>, levels: usize) -> Outcome<Value> {
+        self.take(VALUE)?;
+        let inside = || levels.checked_sub(1).ok_or_else(|| self.budget.too_deep());
+        Ok(match datum {
+            Datum::Undefined { .. } => return undefined(),
+            Datum::Null => Value::Null,
+            Datum::Bool(yes) => Value::Bool(*yes),
+            Datum::Int(whole) => Value::Number(number(*whole)?),
+            Datum::Float(float) => Number::from_f64(*float)
+                .map(Value::Number)
+                .ok_or_else(|| Fault::new("it gives a number that JSON has not"))?,
+            Datum::Text(text) => {
+                self.take(text.as_str().len())?;
+                Value::String(text.as_str().to_owned())
             }
-            Value::Object(map)
-        }
-        ValueKind::Undefined => return Err("is undefined".to_owned()),
-        kind => return Err(format!("gave a {kind}, which is no JSON value")),
-    })
-}
-
-fn take(room: &mut usize, bytes: usize) -> Result<(), String> {
-    *room = room
-        .checked_sub(bytes)
-        .ok_or_else(|| format!("gave more than the {RESULT_LIMIT} bytes allowed"))?;
-    Ok(())
-}
-
-fn number(value: &minijinja::Value) -> Result<Number, String> {
-    if value.is_integer() {
-        let signed = i64::try_from(value.clone()).ok().map(Number::from);
-        return signed
-            .or_else(|| u64::try_from(value.clone()).ok().map(Number::from))
-            .ok_or_else(|| format!("gave {value}, which does not fit into 64 bits"));
+            Datum::Json(value) => {
+                self.count(value, levels)?;
+                (*value).clone()
+            }
+            Datum::List(list) => {
+                let levels = inside()?;
+                let item = |item| self.convert(item, levels);
+                Value::Array(list.items.iter().map(item).collect::<Outcome<_>>()?)
+            }
+            Datum::Map(map) => {
+                let levels = inside()?;
+                let mut object = Map::new();
+                for (key, value) in &map.entries {
+                    let key = key_text(key);
+                    self.take(key.len())?;
+                    object.insert(key, self.convert(value, levels)?);
+                }
+                Value::Object(object)
+            }
+            Datum::Namespace(namespace) => {
+                let levels = inside()?;
+                let mut object = Map::new();
+                for (name, value) in &*namespace.values.borrow() {
+                    self.take(name.as_str().len())?;
+                    object.insert(name.as_str().to_owned(), self.convert(value, levels)?);
+                }
+                Value::Object(object)
+            }
+            Datum::Loop(_) => return Err(Fault::new("it gives a loop, which is no JSON value")),
+        })
     }
-    let float = f64::try_from(value.clone()).map_err(|error| error.to_string())?;
-    Number::from_f64(float).ok_or_else(|| format!("gave {value}, which is no JSON number"))
+
+    /// Counts a value of the state that becomes part of what is made.
+    fn count(&mut self, value: &Value, levels: usize) -> Outcome<()> {
+        let mut open = vec![(value, levels)];
+        while let Some((value, levels)) = open.pop() {
+            self.take(VALUE)?;
+            let inside = levels.checked_sub(1);
+            match (value, inside) {
+                (Value::Null | Value::Bool(_) | Value::Number(_), _) => {}
+                (Value::String(text), _) => self.take(text.len())?,
+                (Value::Array(_) | Value::Object(_), None) => return Err(self.budget.too_deep()),
+                (Value::Array(items), Some(inside)) => {
+                    open.extend(items.iter().map(|item| (item, inside)));
+                }
+                (Value::Object(fields), Some(inside)) => {
+                    for (key, field) in fields {
+                        self.take(key.len())?;
+                        open.push((field, inside));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: usize) -> Outcome<()> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.budget.fits(self.bytes)?;
+        self.budget.bytes(bytes)
+    }
 }
 
-/// The filter `tojson`: JSON text, indented if `indent` says by how many spaces.
-#[allow(clippy::needless_pass_by_value, reason = "the library hands options over")]
-pub(super) fn to_json_text(
-    value: &minijinja::Value,
-    options: Kwargs,
-) -> Result<String, minijinja::Error> {
-    let refuse = |why: String| minijinja::Error::new(minijinja::ErrorKind::BadSerialization, why);
-    let indent: Option<usize> = options.get("indent")?;
-    options.assert_all_used()?;
-    let json = to_json(value).map_err(refuse)?;
-    match indent {
-        None => Ok(json.to_string()),
-        Some(spaces) => {
-            let spaces = " ".repeat(spaces.min(8));
-            let mut text = Vec::new();
-            let style = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
-            let mut writer = serde_json::Serializer::with_formatter(&mut text, style);
-            serde::Serialize::serialize(&json, &mut writer).map_err(|e| refuse(e.to_string()))?;
-            String::from_utf8(text).map_err(|error| refuse(error.to_string()))
-        }
+/// A key as JSON has it: text.
+fn key_text(key: &Key<'_>) -> String {
+    match key {
+        Key::Null => "None".to_owned(),
+        Key::Bool(yes) => if *yes { "True" } else { "False" }.to_owned(),
+        Key::Int(whole) => whole.to_string(),
+        Key::Text(text) => text.as_str().to_owned(),
     }
+}
+
+fn number(whole: i128) -> Outcome<Number> {
+    let signed = i64::try_from(whole).map(Number::from);
+    signed
+        .or_else(|_| u64::try_from(whole).map(Number::from))
+        .map_err(|_| Fault::new(format!("it gives {whole}, which does not fit into 64 bits")))
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{ExprError, Expression, Read, Scope, Template};
+use crate::limits::ExpressionLimits;
 use crate::state::State;
 
 /// A JSON value whose strings are templates; one that is exactly `{{ … }}` keeps its type.
@@ -20,9 +21,14 @@ enum Part {
 }
 
 impl ValueTemplate {
-    /// Compiles every string inside `value`. An error's place is inside its string.
+    /// Compiles every string inside `value`, within the limits that apply by default.
     pub fn compile(value: &Value) -> Result<Self, ExprError> {
-        Part::compile(value).map(Self)
+        Self::compile_within(value, ExpressionLimits::default())
+    }
+
+    /// Compiles every string inside `value`. An error's place is inside its string.
+    pub fn compile_within(value: &Value, limits: ExpressionLimits) -> Result<Self, ExprError> {
+        Part::compile(value, limits).map(Self)
     }
 
     /// The value with every template rendered.
@@ -46,19 +52,21 @@ impl ValueTemplate {
 }
 
 impl Part {
-    fn compile(value: &Value) -> Result<Self, ExprError> {
+    fn compile(value: &Value, limits: ExpressionLimits) -> Result<Self, ExprError> {
         Ok(match value {
             Value::String(text) if !text.contains(['{', '}']) => Self::Literal(value.clone()),
-            Value::String(text) => match typed(text) {
+            Value::String(text) => match typed(text, limits) {
                 Some((expression, before)) => Self::Typed(expression, before),
-                None => Self::Text(Template::compile(text)?),
+                None => Self::Text(Template::compile_within(text, limits)?),
             },
             Value::Array(items) => {
-                Self::List(items.iter().map(Self::compile).collect::<Result<_, _>>()?)
+                let item = |item| Self::compile(item, limits);
+                Self::List(items.iter().map(item).collect::<Result<_, _>>()?)
             }
             Value::Object(map) => {
-                let entry =
-                    |(key, value): (&String, &Value)| Ok((key.clone(), Self::compile(value)?));
+                let entry = |(key, value): (&String, &Value)| {
+                    Ok((key.clone(), Self::compile(value, limits)?))
+                };
                 Self::Map(map.iter().map(entry).collect::<Result<_, ExprError>>()?)
             }
             other => Self::Literal(other.clone()),
@@ -99,9 +107,9 @@ impl Part {
         match self {
             Self::Literal(_) => {}
             Self::Typed(expression, before) => found.extend(
-                expression.reads().into_iter().map(|read| Read { at: read.at + before, ..read }),
+                expression.reads().iter().map(|r| Read { name: r.name.clone(), at: r.at + before }),
             ),
-            Self::Text(template) => found.extend(template.reads()),
+            Self::Text(template) => found.extend_from_slice(template.reads()),
             Self::List(parts) => parts.iter().for_each(|part| part.reads(found)),
             Self::Map(parts) => parts.iter().for_each(|(_, part)| part.reads(found)),
         }
@@ -110,10 +118,10 @@ impl Part {
 
 /// The expression of a string that is exactly `{{ … }}`. Two of them in a row are not one: what
 /// stands between the outer braces is then no expression.
-fn typed(text: &str) -> Option<(Expression, usize)> {
+fn typed(text: &str, limits: ExpressionLimits) -> Option<(Expression, usize)> {
     let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
     let inner = inner.strip_prefix('-').unwrap_or(inner);
     let inner = inner.strip_suffix('-').unwrap_or(inner);
     let before = inner.as_ptr().addr() - text.as_ptr().addr();
-    Expression::compile(inner).ok().map(|expression| (expression, before))
+    Expression::compile_within(inner, limits).ok().map(|expression| (expression, before))
 }

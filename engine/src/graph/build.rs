@@ -387,6 +387,7 @@ impl Build<'_> {
         Texts {
             document: self.document,
             channels: self.channels,
+            limits: self.known.catalog.limits.expression,
             handles_error: self.handles_error,
             reads: &mut self.reads,
             findings: &mut self.findings,

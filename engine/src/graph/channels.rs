@@ -51,8 +51,8 @@ pub(super) fn name_finding(document: &Document, pointer: &str, name: &str) -> Op
         let fix = format!("call the channel something else, e.g. `the_{name}`");
         return Some(document.error_at_key(code::INVALID_NAME, pointer, message, fix));
     }
-    let reads = Expression::compile(name).map(|expression| expression.reads());
-    let good = reads.is_ok_and(|reads| reads.len() == 1 && reads[0].name == name);
+    let good = Expression::compile(name)
+        .is_ok_and(|read| matches!(read.reads(), [one] if one.name == name));
     (!good).then(|| {
         let message = format!("`{name}` cannot be read as a variable");
         let fix = "use letters, digits and `_`, and no word of the expression language";

@@ -112,8 +112,9 @@ fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
     };
     let nodes = build_nodes(scene, &spec, &broken_nodes, &mut findings);
     let names: Vec<Arc<str>> = nodes.iter().map(|node| node.name.clone()).collect();
+    let limits = known.catalog.limits.expression;
     let policies = nodes.iter().map(|node| &node.policy);
-    let lines = lines::read(document, &spec, &channels, &names, policies, &mut findings);
+    let lines = lines::read(document, &spec, &channels, limits, &names, policies, &mut findings);
     let complete = lines.complete && !broken_lines && nodes.iter().all(|node| node.complete);
     if complete && !nodes.is_empty() {
         let whole = Checked {
@@ -144,7 +145,7 @@ fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
         name: spec.graph.as_str().into(),
         schedule: spec.schedule,
         durability: spec.durability,
-        limits: limits(&spec),
+        limits: run_limits(&spec),
         input,
         output,
         shown,
@@ -304,6 +305,7 @@ impl Builder<'_> {
         let mut common = Common {
             document,
             channels: scene.channels,
+            limits: scene.known.catalog.limits.expression,
             places: &self.places,
             pointer: pointer.to_owned(),
             reads: Vec::new(),
@@ -386,7 +388,7 @@ impl Builder<'_> {
     }
 }
 
-fn limits(spec: &GraphSpec) -> Limits {
+fn run_limits(spec: &GraphSpec) -> Limits {
     let default = Limits::default();
     Limits {
         steps: spec.limits.steps.unwrap_or(default.steps),

@@ -12,6 +12,7 @@ use crate::graph::spec::{EdgeSpec, Ends, GraphSpec, JoinRule, JoinWord, Mode};
 use crate::graph::text::Texts;
 use crate::graph::topology::{self, Said, Take, Topology};
 use crate::graph::{Guard, Line, Needs, NodeIndex, OnError, Policy, Target};
+use crate::limits::ExpressionLimits;
 use crate::state::Channels;
 
 /// All lines of a graph.
@@ -45,6 +46,7 @@ enum Point {
 struct Reader<'a> {
     document: &'a Document,
     channels: &'a Channels,
+    limits: ExpressionLimits,
     names: &'a [Arc<str>],
     places: HashMap<&'a str, NodeIndex>,
     lines: Lines,
@@ -58,6 +60,7 @@ pub(super) fn read<'p>(
     document: &Document,
     spec: &GraphSpec,
     channels: &Channels,
+    limits: ExpressionLimits,
     names: &[Arc<str>],
     policies: impl IntoIterator<Item = &'p Policy>,
     findings: &mut Vec<Finding>,
@@ -72,7 +75,7 @@ pub(super) fn read<'p>(
     };
     let places = names.iter().enumerate().map(|(node, name)| (&**name, node)).collect();
     let seen = BTreeSet::new();
-    let mut reader = Reader { document, channels, names, places, lines, seen, findings };
+    let mut reader = Reader { document, channels, limits, names, places, lines, seen, findings };
     match spec.mode {
         Mode::Graph => reader.edges(spec),
         Mode::Linear => reader.order(spec),
@@ -222,7 +225,8 @@ impl Reader<'_> {
             _ => &mut ignored,
         };
         let findings = &mut *self.findings;
-        let mut texts = Texts { document, channels, handles_error: false, reads, findings };
+        let limits = self.limits;
+        let mut texts = Texts { document, channels, limits, handles_error: false, reads, findings };
         texts.expression(&format!("/edges/{i}/when"), source).map(Guard::When)
     }
 

@@ -14,6 +14,7 @@ use crate::graph::build::{Access, Build, Names};
 use crate::graph::spec::{GotoSpec, NodeSpec, RetrySpec};
 use crate::graph::text::Texts;
 use crate::graph::{Cache, Goto, NodeIndex, OnError, Policy, Retry, Target};
+use crate::limits::ExpressionLimits;
 use crate::period::Period;
 use crate::state::Channels;
 use crate::tool::Effect;
@@ -22,6 +23,7 @@ use crate::tool::Effect;
 pub(super) struct Common<'a> {
     pub(super) document: &'a Document,
     pub(super) channels: &'a Channels,
+    pub(super) limits: ExpressionLimits,
     /// Nodes by name.
     pub(super) places: &'a HashMap<&'a str, NodeIndex>,
     /// A JSON pointer to the node.
@@ -149,7 +151,8 @@ impl Common<'_> {
         let pointer = format!("{}/goto/to", self.pointer);
         let (document, channels) = (self.document, self.channels);
         let (reads, findings) = (&mut self.reads, &mut *self.findings);
-        let mut texts = Texts { document, channels, handles_error: false, reads, findings };
+        let limits = self.limits;
+        let mut texts = Texts { document, channels, limits, handles_error: false, reads, findings };
         let Some(to) = texts.expression(&pointer, &spec.to) else {
             self.complete = false;
             return None;
@@ -161,14 +164,14 @@ impl Common<'_> {
     /// Reports texts that the expression gives as they stand and `among` does not list.
     fn outside(&mut self, pointer: &str, to: &Expression, spec: &GotoSpec) {
         for (text, at) in to.outcomes() {
-            if spec.among.contains(&text) {
+            if spec.among.iter().any(|name| name == text) {
                 continue;
             }
             let message = format!("`goto` gives `{text}`, which `among` does not list");
-            let fix = if self.places.contains_key(text.as_str()) || text == "END" {
+            let fix = if self.places.contains_key(text) || text == "END" {
                 format!("add `{text}` to `among`")
             } else {
-                suggest(&text, spec.among.iter().map(String::as_str))
+                suggest(text, spec.among.iter().map(String::as_str))
             };
             let place = self.document.place_inside(pointer, at);
             let path = self.document.path();

@@ -9,12 +9,14 @@ use crate::expr::{
     self, ERROR_NAME, ExprError, Expression, Read, SCOPE_NAMES, Template, ValueTemplate,
 };
 use crate::graph::build::Access;
+use crate::limits::ExpressionLimits;
 use crate::state::Channels;
 
 /// Where texts stand, what they may read, and where findings and what they read go.
 pub(super) struct Texts<'a> {
     pub(super) document: &'a Document,
     pub(super) channels: &'a Channels,
+    pub(super) limits: ExpressionLimits,
     /// Whether they belong to a node that handles another's failure and may read `error`.
     pub(super) handles_error: bool,
     pub(super) reads: &'a mut Vec<Access>,
@@ -31,7 +33,7 @@ impl Texts<'_> {
             self.report(code::BRACES_IN_EXPRESSION, pointer, at, message.to_owned(), fix);
             return None;
         }
-        let expression = match Expression::compile(source) {
+        let expression = match Expression::compile_within(source, self.limits) {
             Ok(expression) => expression,
             Err(error) => return self.syntax(pointer, &error),
         };
@@ -60,7 +62,7 @@ impl Texts<'_> {
 
     /// The template at a pointer.
     pub(super) fn template(&mut self, pointer: &str, source: &str) -> Option<Template> {
-        match Template::compile(source) {
+        match Template::compile_within(source, self.limits) {
             Ok(template) => {
                 let unknown = self.unknown(pointer, template.reads());
                 let good = unknown.is_empty();
@@ -78,7 +80,7 @@ impl Texts<'_> {
         if self.findings.len() > before {
             return None;
         }
-        match ValueTemplate::compile(value) {
+        match ValueTemplate::compile_within(value, self.limits) {
             Ok(template) => Some(template),
             Err(error) => self.syntax(pointer, &error),
         }
@@ -87,9 +89,9 @@ impl Texts<'_> {
     /// Checks one string after another, so that each finding has its own place.
     fn strings(&mut self, pointer: &str, value: &Value) {
         match value {
-            Value::String(_) => match ValueTemplate::compile(value) {
+            Value::String(_) => match ValueTemplate::compile_within(value, self.limits) {
                 Ok(template) => {
-                    let unknown = self.unknown(pointer, template.reads());
+                    let unknown = self.unknown(pointer, &template.reads());
                     self.unknown_variables(pointer, unknown);
                 }
                 Err(error) => {
@@ -111,14 +113,14 @@ impl Texts<'_> {
     }
 
     /// Notes the channels among `reads`; the names that are nothing.
-    fn unknown(&mut self, pointer: &str, reads: Vec<Read>) -> Vec<Read> {
+    fn unknown(&mut self, pointer: &str, reads: &[Read]) -> Vec<Read> {
         let mut unknown = Vec::new();
         for read in reads {
             if let Some(channel) = self.channels.get(&read.name) {
                 let (channel, pointer) = (channel.name.clone(), pointer.to_owned());
                 self.reads.push(Access { channel, pointer, at: Some(read.at) });
             } else if !self.in_scope(&read.name) {
-                unknown.push(read);
+                unknown.push(read.clone());
             }
         }
         unknown

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use exile_engine::expr::{Expression, NodeFailure, RESULT_LIMIT, Scope, Template, ValueTemplate};
+use exile_engine::expr::{Expression, NodeFailure, Scope, Template, ValueTemplate};
 use exile_engine::id::{ConversationId, RunId, UserId};
+use exile_engine::limits::ExpressionLimits;
 use exile_engine::state::{Channel, ChannelType, Channels, Reducer, State};
 use serde_json::{Value, json};
 
-fn state(values: &Value) -> State {
+pub fn state(values: &Value) -> State {
     let channel = |(name, value): (&String, &Value)| Channel {
         name: name.as_str().into(),
         kind: ChannelType::Any,
@@ -19,7 +20,7 @@ fn state(values: &Value) -> State {
     State::new(Arc::new(Channels::new(values.iter().map(channel).collect())))
 }
 
-fn scope() -> Scope {
+pub fn scope() -> Scope {
     Scope {
         user: UserId::from("user_1"),
         run: RunId::from("run_1"),
@@ -146,15 +147,16 @@ fn a_template_reaches_nothing_outside() {
 
 #[test]
 fn work_and_length_are_bounded() {
+    let most = ExpressionLimits::default().result;
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
-    assert!(render(endless).unwrap_err().contains("too long"));
-    let long = format!("{{{{ 'x' * {} }}}}", RESULT_LIMIT + 1);
-    assert!(render(&long).unwrap_err().contains("allowed"));
-    assert_eq!(render(&format!("{{{{ 'x' * {RESULT_LIMIT} }}}}")).unwrap().len(), RESULT_LIMIT);
-    let error = eval(&format!("'x' * {}", RESULT_LIMIT + 1)).unwrap_err();
-    assert!(error.contains("allowed"), "{error}");
-    assert!(Expression::compile(&"n + ".repeat(20_000)).is_err());
-    assert!(Expression::compile(&format!("{}n{}", "(".repeat(5000), ")".repeat(5000))).is_err());
+    assert!(render(endless).unwrap_err().contains("expression_steps"));
+    let long = format!("{{{{ 'x' * {} }}}}", most + 1);
+    assert!(render(&long).unwrap_err().contains("4MiB allowed (`limits: { expression_result }`"));
+    assert_eq!(render(&format!("{{{{ 'x' * {most} }}}}")).unwrap().len(), most);
+    let error = eval(&format!("'x' * {}", most + 1)).unwrap_err();
+    assert!(error.contains("expression_result"), "{error}");
+    let error = Expression::compile(&"n + ".repeat(20_000)).unwrap_err();
+    assert!(error.message.contains("64KiB allowed (`limits: { expression_source }`"), "{error}");
 }
 
 #[test]
@@ -187,24 +189,25 @@ fn a_value_that_is_one_template_keeps_its_type() {
 #[test]
 fn names_are_found_where_they_stand() {
     let reads = |source: &str| {
-        let reads = Expression::compile(source).unwrap().reads();
-        reads.into_iter().map(|read| (read.name, read.at)).collect::<Vec<_>>()
+        let expression = Expression::compile(source).unwrap();
+        let reads = expression.reads();
+        reads.iter().map(|read| (read.name.clone(), read.at)).collect::<Vec<_>>()
     };
     assert_eq!(reads("'m' ~ x.m ~ m"), [("x".to_owned(), 6), ("m".to_owned(), 12)]);
     assert_eq!(reads("range(n) | list"), [("n".to_owned(), 6)]);
     let template =
         Template::compile("m {{ a.m }}{# m #}{% for x in m %}{{ x }}{% endfor %}").unwrap();
-    let found: Vec<_> = template.reads().into_iter().map(|read| (read.name, read.at)).collect();
-    assert_eq!(found, [("a".to_owned(), 5), ("m".to_owned(), 30)]);
+    let found: Vec<_> = template.reads().iter().map(|read| (&*read.name, read.at)).collect();
+    assert_eq!(found, [("a", 5), ("m", 30)]);
 }
 
 #[test]
 fn reading_one_message_of_many_copies_only_that_message() {
-    let big = "x".repeat(RESULT_LIMIT);
-    let mut messages: Vec<Value> = (0..1000).map(|_| json!({ "content": big })).collect();
+    let big = "x".repeat(1 << 18);
+    let mut messages: Vec<Value> = (0..100).map(|_| json!({ "content": big })).collect();
     messages.push(json!({ "content": "last" }));
     let state = state(&json!({ "messages": messages }));
-    // A copy of the channel would be a thousand times over every limit of a result.
+    // A copy of the channel would be over the limit of a result.
     let last = Expression::compile("messages[-1].content").unwrap();
     assert_eq!(last.eval(&state, &scope()).unwrap(), json!("last"));
     let before = Arc::strong_count(state.get("messages").unwrap());
@@ -223,7 +226,7 @@ fn a_failure_is_read_where_one_is_handled_and_a_channel_of_its_name_comes_first(
         |item| Scope { error: Some(Arc::new(NodeFailure { item, ..failure.clone() })), ..scope() };
     let source = "[error.code, error.message, error.node, error.item]";
     let read = Expression::compile(source).unwrap();
-    let names: Vec<String> = read.reads().into_iter().map(|read| read.name).collect();
+    let names: Vec<&str> = read.reads().iter().map(|read| &*read.name).collect();
     assert_eq!(names, ["error"]);
     assert_eq!(
         read.eval(&sample(), &handled(Some(14))).unwrap(),
@@ -238,4 +241,124 @@ fn a_failure_is_read_where_one_is_handled_and_a_channel_of_its_name_comes_first(
     let channel = state(&json!({ "error": "a channel" }));
     let whole = Expression::compile("error").unwrap();
     assert_eq!(whole.eval(&channel, &handled(None)).unwrap(), json!("a channel"));
+}
+
+#[test]
+fn only_like_is_compared_with_like() {
+    let unlike = [
+        ("'3' > 5", "the text \"3\" cannot be compared with the number 5"),
+        ("'n/a' > 5", "the text \"n/a\" cannot be compared with the number 5"),
+        ("none > 5", "null cannot be compared with the number 5"),
+        ("[1] < 2", "a list cannot be compared with the number 2"),
+        ("true > 0", "true cannot be compared with the number 0"),
+        ("{'a': 1} <= {'a': 2}", "a map and a map cannot be compared"),
+        ("none >= none", "null and null cannot be compared"),
+        ("[1, 'a'] < [1, 2]", "the text \"a\" cannot be compared with the number 2"),
+        ("1 < 2 < 'x'", "the number 2 cannot be compared with the text \"x\""),
+        ("amount > name", "the number 12.5 cannot be compared with the text \"Ada\""),
+        ("deep.none < n", "null cannot be compared with the number 3"),
+        ("n > 2 and tags > 5", "a list cannot be compared with the number 5"),
+        ("'x' * 50 > 5", "xxx\"… cannot be compared with the number 5"),
+        ("[1, 'a'] | sort", "cannot be compared"),
+        ("[none, none] | sort", "no order"),
+        ("[{'a': 1}, {'a': 'x'}] | sort(attribute='a')", "cannot be compared"),
+        ("[{'a': 1, 'b': 1}, {'a': 1, 'b': 'x'}] | sort(attribute='a, b')", "cannot be compared"),
+        ("[1, '2'] | min", "cannot be compared"),
+        ("['2', 1] | max", "cannot be compared"),
+        ("orders | max(attribute='id') > 5", "a map cannot be compared with the number 5"),
+        ("{'a': 1, 'b': 'x'} | dictsort(by='value')", "cannot be compared"),
+        ("[{'a': 1}, {'a': 'x'}] | groupby('a')", "cannot be compared"),
+        ("['3', 4] | select('gt', 3)", "the text \"3\" cannot be compared with the number 3"),
+        ("['3'] | select('>=', 3) | list", "cannot be compared"),
+        ("['3'] | reject('lessthan', 3)", "cannot be compared"),
+        ("orders | selectattr('id', 'lt', 3)", "cannot be compared"),
+        ("orders | rejectattr('id', 'le', 3)", "cannot be compared"),
+        ("'3' is gt 5", "cannot be compared"),
+        ("'3' is lessthan(5)", "cannot be compared"),
+        ("5 is ge '3'", "cannot be compared"),
+    ];
+    for (source, words) in unlike {
+        let error = eval(source).unwrap_err();
+        assert!(error.contains(words), "{source}: {error}");
+        let template = render(&format!("{{% if ({source}) %}}x{{% endif %}}")).unwrap_err();
+        assert!(template.contains(words), "{source}: {template}");
+    }
+    let never_equal = ["'3' == 3", "none == 0", "true == 1", "[] == {}", "'' == none", "[1] == 1"];
+    for source in never_equal {
+        assert_eq!(eval(source), Ok(json!(false)), "{source}");
+        assert_eq!(eval(&source.replace("==", "!=")), Ok(json!(true)), "{source}");
+    }
+    let like = [
+        "2 > 1.5",
+        "1 == 1.0",
+        "'a' < 'b'",
+        "[1, 'a'] < [1, 'b']",
+        "true > false",
+        "'3' in ['3', 3]",
+        "3 not in ['3']",
+        "9007199254740993 > 9007199254740992.0",
+        "18446744073709551615 > -1",
+        "(['b', 'a'] | sort) == ['a', 'b']",
+        "([2, 1.5] | max) == 2",
+        "1 < 1e300",
+        "-1e300 < 1",
+    ];
+    for source in like {
+        assert_eq!(eval(source), Ok(json!(true)), "{source}");
+    }
+}
+
+#[test]
+fn a_number_is_kept_to_the_digit_or_refused() {
+    let kept = [
+        ("9223372036854775807 + 1", json!(9_223_372_036_854_775_808_u64)),
+        ("18446744073709551615", json!(u64::MAX)),
+        ("-9223372036854775808", json!(i64::MIN)),
+        ("18446744073709551614 + 1", json!(u64::MAX)),
+        ("[9223372036854775807, 1] | sum", json!(9_223_372_036_854_775_808_u64)),
+        ("'18446744073709551615' | int", json!(u64::MAX)),
+        ("'0.1' | float", json!(0.1)),
+        ("2 ** 63", json!(9_223_372_036_854_775_808_u64)),
+        ("0.1 + 0.2", json!(0.1 + 0.2)),
+        ("1e300", json!(1e300)),
+        ("0x7FFFFFFFFFFFFFFF", json!(i64::MAX)),
+        ("1_000_000", json!(1_000_000)),
+        ("9007199254740992 / 2", json!(4_503_599_627_370_496.0)),
+    ];
+    for (source, value) in kept {
+        assert_eq!(eval(source), Ok(value), "{source}");
+    }
+    let refused = [
+        ("12345678901234567890123", "64 bits"),
+        ("18446744073709551616", "64 bits"),
+        ("18446744073709551615 + 1", "64 bits"),
+        ("0 - 9223372036854775808 - 1", "64 bits"),
+        ("-9223372036854775809", "64 bits"),
+        ("9223372036854775807 * 9223372036854775807", "64 bits"),
+        ("2 ** 64", "64 bits"),
+        ("10 ** 99999999999", "64 bits"),
+        ("[18446744073709551615, 1] | sum", "64 bits"),
+        ("orders | sum(start=18446744073709551615, attribute='amount')", "64 bits"),
+        ("'12345678901234567890123' | int", "64 bits"),
+        ("'12345678901234567890123' | int(0)", "64 bits"),
+        ("'1e400' | int", "64 bits"),
+        ("1e300 | int", "64 bits"),
+        ("1e400", "more digits than a number can keep"),
+        ("0.1234567890123456789", "more digits than a number can keep"),
+        ("9007199254740993.0", "more digits"),
+        ("'0.1234567890123456789' | float", "more digits"),
+        ("'1e400' | float(0)", "more digits"),
+        ("9007199254740993 | float", "more digits"),
+        ("9007199254740993 + 0.5", "more digits"),
+        ("9007199254740993 / 3", "more digits"),
+        ("1e308 * 10", "no finite number"),
+        ("1e308 + 1e308", "no finite number"),
+        ("10.0 ** 400", "no finite number"),
+        ("18446744073709551615 | round(-1)", "64 bits"),
+    ];
+    for (source, words) in refused {
+        let error = eval(source).unwrap_err();
+        assert!(error.contains(words), "{source}: {error}");
+        assert!(render(&format!("{{{{ {source} }}}}")).is_err(), "{source}");
+    }
 }

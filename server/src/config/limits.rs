@@ -21,6 +21,15 @@ pub struct LimitsFile {
     pub values: Option<u32>,
     /// Longest answer of a tool, what is longer is cut; 64KiB by default.
     pub tool_result: Option<Size>,
+    /// Longest source of one expression or template in a graph; 64KiB by default.
+    pub expression_source: Option<Size>,
+    /// Longest text that an expression or template may give, also on the way to its result; 4MiB by
+    /// default.
+    pub expression_result: Option<Size>,
+    /// Most steps of one expression or template: an operation is one, and so are 64 bytes that are
+    /// made or looked through; 500,000 by default, which is some 50 ms.
+    #[schemars(range(min = 1000))]
+    pub expression_steps: Option<u64>,
     /// Longest answer to a request with an `Idempotency-Key` that is kept to be repeated; a request
     /// whose answer was longer is not repeated. 16MiB by default.
     pub kept_answer: Option<Size>,
@@ -54,12 +63,22 @@ impl Limits {
         let Self { mut engine, mut kept_answer, keys } = Self::default();
         if let Some(depth) = file.nesting {
             engine.json.depth = depth.into();
+            engine.expression.nesting = depth.into();
         }
         if let Some(values) = file.values {
             engine.json.values = usize::try_from(values).unwrap_or(usize::MAX);
         }
         if let Some(Size(bytes)) = file.tool_result {
             engine.tool_result = bytes;
+        }
+        if let Some(Size(bytes)) = file.expression_source {
+            engine.expression.source = bytes;
+        }
+        if let Some(Size(bytes)) = file.expression_result {
+            engine.expression.result = bytes;
+        }
+        if let Some(steps) = file.expression_steps {
+            engine.expression.steps = steps;
         }
         if let Some(Size(bytes)) = file.kept_answer {
             kept_answer = bytes;
