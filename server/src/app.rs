@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::config::{Environment, Limits};
 use crate::ledger::Ledger;
 use crate::library::Current;
+use crate::local_key::LocalKey;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
@@ -40,6 +41,8 @@ pub struct App {
     pub trace: Arc<dyn TraceLink>,
     /// What the configuration says to routes.
     pub settings: Settings,
+    /// The key of the home.
+    pub local_key: LocalKey,
 }
 
 /// The part of the configuration that routes read.
@@ -49,6 +52,8 @@ pub struct Settings {
     pub environment: Environment,
     /// Where people reach the server, without a slash at its end.
     pub url: String,
+    /// Where this machine reaches it, as `server.json` of the home says.
+    pub listening: String,
     /// For conversations and runs that name none.
     pub default_graph: String,
     /// How much is admitted.

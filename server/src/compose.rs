@@ -31,19 +31,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Settings};
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::home::{Held, HomeError};
 use crate::ledger::{Ledger, Money, Rules, Shared};
 use crate::library::{self, Current};
+use crate::local_key::{LocalKey, LocalKeyError};
 use crate::metrics::Metrics;
-use crate::store::{Role, Store, StoreError, User};
+use crate::store::{Store, StoreError};
 use crate::{serve, shipped, upkeep};
 
 /// How long runs and requests in flight may go on once the server is told to stop.
 pub const DRAIN: Duration = Duration::from_secs(30);
-
-/// Whom the local key and the first sign-in belong to.
-const ADMIN: &str = "admin";
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +57,9 @@ pub enum ComposeError {
     /// The home.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// The home's key.
+    #[error(transparent)]
+    LocalKey(#[from] LocalKeyError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -115,6 +116,17 @@ pub fn library(config: &Config, catalog: &Catalog) -> Library {
     }
 }
 
+/// What a server does besides answering requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Everything: runs go on, edited files are followed, what is old is removed.
+    Everything,
+    /// Runs go on, and edited files are followed.
+    Runs,
+    /// Nothing. What a request asks of a run is stored, and done by who runs it next.
+    Answers,
+}
+
 /// A server that answers.
 pub struct Server {
     url: String,
@@ -129,33 +141,36 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the home, listens, and takes up the runs that an earlier process left.
+    /// Opens the home, listens, and with its `duty` takes up the runs that an earlier process left.
     pub async fn start(
         config: &Config,
         held: Held,
         trace: Arc<dyn TraceLink>,
-        address: SocketAddr,
+        (address, duty): (SocketAddr, Duty),
     ) -> Result<Self, ComposeError> {
         let env: Arc<dyn Env> = Arc::new(SystemEnv::new());
         let unable = |source| ComposeError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(unable)?;
         let url = url(listener.local_addr().map_err(unable)?);
         let app = Arc::new(app(config, &held, trace, env, url.clone()).await?);
-        let admin = admin(&app.store, &held).await?;
+        let admin = app.local_key.ensure(&app.store).await?;
         held.announce(&url)?;
         let stop = CancellationToken::new();
         let mut parts = Vec::new();
-        if let Some(folder) = config.places.graphs.clone() {
+        if let Some(folder) = config.places.graphs.clone().filter(|_| duty != Duty::Answers) {
             let (current, catalog) = (app.library.clone(), app.catalog.clone());
             let following = library::follow(current, folder, catalog, stop.clone());
             parts.push(("graphs", tokio::spawn(following)));
         }
-        let runs = tokio::spawn(app.engine.clone().serve(stop.clone(), DRAIN));
         parts.push(("requests", tokio::spawn(answer(listener, app.clone(), stop.clone()))));
-        parts.push(("runs", runs));
-        let upkeep =
-            upkeep::serve(app.clone(), (config.keep_records, config.keep_usage), stop.clone());
-        parts.push(("upkeep", tokio::spawn(upkeep)));
+        if duty != Duty::Answers {
+            let runs = tokio::spawn(app.engine.clone().serve(stop.clone(), DRAIN));
+            parts.push(("runs", runs));
+        }
+        if duty == Duty::Everything {
+            let keep = (config.keep_records, config.keep_usage);
+            parts.push(("upkeep", tokio::spawn(upkeep::serve(app.clone(), keep, stop.clone()))));
+        }
         let closing = CancellationToken::new();
         let books = tokio::spawn(app.ledger.clone().serve(closing.clone()));
         Ok(Self { url, app, admin, held, stop, books: (closing, books), parts })
@@ -262,34 +277,26 @@ async fn app(
     let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
     let settings = Settings {
         environment: config.environment,
-        url,
+        url: url.clone(),
+        listening: url,
         default_graph: config.default_graph.clone(),
         limits: config.limits.clone(),
     };
     let cut = CancellationToken::new();
-    Ok(App { store, engine, library, catalog, env, ledger, cut, metrics, trace, settings })
-}
-
-/// An administrator of this home, to whom the local key belongs. Makes them, and the key, if either
-/// is missing: whoever holds the home administers it.
-async fn admin(store: &Store, held: &Held) -> Result<UserId, ComposeError> {
-    if let Some(key) = held.home().local_key()?
-        && let Some(owner) = store.key_owner(key.expose()).await?
-        && owner.role == Role::Admin
-    {
-        return Ok(owner.user.id);
-    }
-    let user = match store.user_by_name(ADMIN).await?.filter(User::administers) {
-        Some(user) => user,
-        // Nobody who was removed or disabled comes back: another administrator is always there.
-        None => match store.first_admin().await? {
-            Some(user) => user,
-            None => store.create_user(ADMIN, Role::Admin).await?,
-        },
-    };
-    let (_, secret) = store.create_key(&user.id, "local.key", &[], None).await?;
-    held.store_local_key(&Secret::new(secret))?;
-    Ok(user.id)
+    let local_key = LocalKey::of(held.home());
+    Ok(App {
+        store,
+        engine,
+        library,
+        catalog,
+        env,
+        ledger,
+        cut,
+        metrics,
+        trace,
+        settings,
+        local_key,
+    })
 }
 
 /// The address as this machine reaches it: a server that listens everywhere also does so here.

@@ -5,7 +5,8 @@
 //!   of it when the process ends, however it ends.
 //! - A folder made here, and every file, is for its owner alone (0700, 0600) and ignores itself in
 //!   Git; a folder that was there keeps its permissions and its `.gitignore`.
-//! - `server.json` is only a hint where the holder listens; without a held lock it means nothing.
+//! - `server.json` is only a hint where the holder listens: whoever takes the home removes what an
+//!   earlier one left, and who is asked there must prove that they hold it (`local_key.rs`).
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -89,7 +90,11 @@ impl Home {
             .open(&path)
             .map_err(fail)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Held { home: self.clone(), _lock: file })),
+            Ok(()) => {
+                // A process that was killed could not take its hint away.
+                self.remove_hint();
+                Ok(Some(Held { home: self.clone(), _lock: file }))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(fail(source)),
         }
@@ -100,6 +105,16 @@ impl Home {
     pub fn listening(&self) -> Option<Listening> {
         let text = fs::read(self.path.join("server.json")).ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    fn remove_hint(&self) {
+        // A hint that stays behind misleads nobody: it proves nothing.
+        let _ = fs::remove_file(self.path.join("server.json"));
+    }
+
+    /// Stores the admin key that the command line uses by itself. For the holder of the home.
+    pub fn store_local_key(&self, key: &Secret) -> Result<(), HomeError> {
+        self.write("local.key", format!("{}\n", key.expose()).as_bytes())
     }
 
     /// The admin key of this home; `None` before the first start.
@@ -139,16 +154,10 @@ impl Held {
         let listening = Listening { url: url.to_owned(), pid: std::process::id() };
         self.home.write("server.json", &serde_json::to_vec(&listening).unwrap_or_default())
     }
-
-    /// Stores the admin key that the command line uses by itself.
-    pub fn store_local_key(&self, key: &Secret) -> Result<(), HomeError> {
-        self.home.write("local.key", format!("{}\n", key.expose()).as_bytes())
-    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // A hint that stays behind misleads nobody: without the lock it means nothing.
-        let _ = fs::remove_file(self.home.path.join("server.json"));
+        self.home.remove_hint();
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`config`] | flags, environment, `.env` and `exile.yaml` |
-//! | [`home`] | the folder with the database and the local key, held by one process |
+//! | [`home`], [`local_key`] | the folder with the database, held by one process; its key |
 //! | [`compose`] | the composition root: every part made and put together |
 //! | [`schema`] | JSON Schemas of the files that people write |
 //! | [`library`] | the graphs and skills that serve now, following their files |
@@ -38,6 +38,7 @@ pub mod input;
 pub mod leaving;
 pub mod ledger;
 pub mod library;
+pub mod local_key;
 pub mod metrics;
 pub mod openai;
 pub mod page;

@@ -34,6 +34,7 @@ pub const OPEN: &[&str] = &[
     "/healthz",
     "/readyz",
     "/sign-in",
+    "/api/holder",
     "/api/openapi.json",
     "/api/docs",
     "/api/docs/",

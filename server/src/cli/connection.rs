@@ -3,11 +3,16 @@
 //! Invariants:
 //! - If a server holds the home, that one is used; else this process takes the home and serves
 //!   itself on a free port of the loopback interface until the command is done.
-//! - The key is the home's `local.key`; it leaves this machine never.
+//! - The key is the home's `local.key`; it leaves this machine never, and it is sent to nobody but
+//!   the process that has proved that it holds the home (`local_key.rs`): an address that a killed
+//!   server left behind may be anybody's by now.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use exile_engine::env::{Env as _, SystemEnv};
 use exile_engine::http::{Http, HttpRequest, HttpResponse};
 use exile_engine::span::TraceLink;
 use exile_nodes::guard::Allow;
@@ -17,9 +22,10 @@ use serde_json::Value;
 
 use super::error::CliError;
 use super::events::Events;
-use crate::compose::Server;
+use crate::compose::{Duty, Server};
 use crate::config::{Config, Secret};
 use crate::home::{Home, Listening};
+use crate::local_key::proves;
 
 /// How long the server may take to begin an answer.
 const HEAD: Duration = Duration::from_secs(30);
@@ -36,8 +42,18 @@ const SILENCE: Duration = Duration::from_mins(1);
 /// How long a starting server may take until it says where it listens.
 const STARTING: Duration = Duration::from_secs(10);
 
+/// How long an address may prove nothing. Whoever takes the home removes the address of an earlier
+/// holder at once, so that a wrong one stays only if somebody else writes it.
+const DOUBT: Duration = Duration::from_secs(1);
+
 /// How often a starting server is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a process may take to prove that it holds the home.
+const PROOF: Duration = Duration::from_secs(2);
+
+/// Longest answer that can be a proof, in bytes.
+const PROOF_LENGTH: usize = 4096;
 
 /// A way to a server.
 pub(super) struct Connection {
@@ -48,23 +64,22 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Finds the server of the home, or becomes it.
-    pub(super) async fn open(config: &Config, trace: Arc<dyn TraceLink>) -> Result<Self, CliError> {
+    /// Finds the server of the home, or becomes it, with this duty.
+    pub(super) async fn open(
+        config: &Config,
+        trace: Arc<dyn TraceLink>,
+        duty: Duty,
+    ) -> Result<Self, CliError> {
         let home = Home::at(&config.places.home)?;
-        let (url, own) = match home.hold()? {
-            Some(held) => {
-                let free = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-                let server = Server::start(config, held, trace.clone(), free).await?;
-                (server.url().to_owned(), Some(server))
-            }
-            None => (of_holder(&home).await?.url, None),
-        };
-        let missing = || CliError::Held(format!("{} has no local.key", home.path().display()));
-        let key = home.local_key()?.ok_or_else(missing)?;
-        let host = url.strip_prefix("http://").unwrap_or(&url);
-        let outbound = Outbound { allow: vec![Allow::parse(host)], proxy: None };
-        let http = Client::new(outbound, trace)?;
-        Ok(Self { url, key, http, own })
+        if let Some(held) = home.hold()? {
+            let free = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+            let server = Server::start(config, held, trace.clone(), (free, duty)).await?;
+            let (url, key) = (server.url().to_owned(), local_key(&home)?);
+            let http = client(&url, trace)?;
+            return Ok(Self { url, key, http, own: Some(server) });
+        }
+        let (url, key, http) = of_holder(&home, &trace).await?;
+        Ok(Self { url, key, http, own: None })
     }
 
     /// Where the server listens.
@@ -159,20 +174,83 @@ pub(super) fn part(name: &str) -> String {
     name.bytes().map(encoded).collect()
 }
 
-/// Where the process that holds the home listens; waits for one that is just starting.
-async fn of_holder(home: &Home) -> Result<Listening, CliError> {
+fn local_key(home: &Home) -> Result<Secret, CliError> {
+    let missing = || CliError::Held(format!("{} has no local.key", home.path().display()));
+    home.local_key()?.ok_or_else(missing)
+}
+
+/// A client that reaches this address and no other.
+fn client(url: &str, trace: Arc<dyn TraceLink>) -> Result<Arc<dyn Http>, CliError> {
+    let host = url.strip_prefix("http://").unwrap_or(url);
+    let outbound = Outbound { allow: vec![Allow::parse(host)], proxy: None };
+    Ok(Client::new(outbound, trace)?)
+}
+
+/// The process that holds the home, once it has proved that; waits for one that is just starting.
+async fn of_holder(
+    home: &Home,
+    trace: &Arc<dyn TraceLink>,
+) -> Result<(String, Secret, Arc<dyn Http>), CliError> {
+    let mut doubt = DOUBT;
     let found = async {
         loop {
-            if let Some(listening) = home.listening() {
-                return listening;
+            if let Some(Listening { url, .. }) = home.listening()
+                && let Some(key) = home.local_key()?
+            {
+                let http = client(&url, trace.clone())?;
+                if holds(&*http, &url, &key).await {
+                    return Ok((url, key, http));
+                }
+                doubt = doubt.saturating_sub(LOOK);
+                if doubt.is_zero() {
+                    return Err(unproved(home, &url));
+                }
             }
             tokio::time::sleep(LOOK).await;
         }
     };
-    tokio::time::timeout(STARTING, found).await.map_err(|_| {
+    tokio::time::timeout(STARTING, found).await.unwrap_or_else(|_| {
         let home = home.path().display();
-        CliError::Held(format!("another process holds {home} and does not say where it listens"))
+        let what = format!("another process holds {home} and does not say where it listens");
+        Err(CliError::Held(what))
     })
+}
+
+fn unproved(home: &Home, url: &str) -> CliError {
+    let home = home.path().display();
+    CliError::Held(format!(
+        "another process holds {home}, but who answers at {url} does not prove to be that process, \
+         so no key was sent there; see which process listens there, or start exile anew"
+    ))
+}
+
+/// Whether whoever listens at `url` proves that they have the home's key. They are not sent it.
+async fn holds(http: &dyn Http, url: &str, key: &Secret) -> bool {
+    let mut random = [0; 32];
+    SystemEnv::new().fill(&mut random);
+    let nonce = URL_SAFE_NO_PAD.encode(random);
+    let request = HttpRequest {
+        method: "GET".to_owned(),
+        url: format!("{url}/api/holder?nonce={nonce}"),
+        headers: vec![("accept".to_owned(), JSON.to_owned())],
+        body: None,
+        redirects: 0,
+        head_timeout: PROOF,
+        idle_timeout: PROOF,
+    };
+    let answer = async {
+        let mut response = http.send(request).await.ok()?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = response.body.next().await {
+            bytes.extend_from_slice(&piece.ok()?);
+            if bytes.len() > PROOF_LENGTH {
+                return None;
+            }
+        }
+        let answer: Value = serde_json::from_slice(&bytes).ok()?;
+        answer["proof"].as_str().map(|answer| proves(answer, key, &nonce, url))
+    };
+    tokio::time::timeout(PROOF, answer).await.ok().flatten() == Some(true)
 }
 
 /// The body of an answer; a problem becomes an error.

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::connection::Connection;
 use super::error::CliError;
 use super::terminal::Terminal;
-use crate::compose;
+use crate::compose::{self, Duty};
 use crate::config::Config;
 
 /// One thing that was looked at.
@@ -122,7 +122,7 @@ fn traces(config: &Config) -> Check {
 /// Home, database and, through HTTP, everything behind `/readyz`.
 async fn server(config: &Config, trace: Arc<dyn TraceLink>) -> Vec<Check> {
     let home = config.places.home.display();
-    let connection = match Connection::open(config, trace).await {
+    let connection = match Connection::open(config, trace, Duty::Answers).await {
         Ok(connection) => connection,
         Err(error) => {
             let detail = format!("{home}: {error}");

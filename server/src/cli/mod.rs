@@ -11,6 +11,7 @@
 //! Invariants:
 //! - Every command that needs rows talks HTTP, to the server that holds the home or to one that
 //!   this process starts for itself on a free port: there is one path to the data.
+//! - No command drives runs unless it runs a graph ([`Command::duty`]).
 //! - Exit codes: 0 done, 1 failed, 2 usage. With `--json` standard output is JSON alone.
 //! - Standard output is for results, standard error for what went wrong and for logs.
 
@@ -41,6 +42,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::compose::Duty;
 use crate::config::{self, Config, Flags, Surroundings, Variables};
 use crate::telemetry::{Telemetry, TelemetrySettings};
 use connection::Connection;
@@ -165,7 +167,7 @@ fn dispatch(cli: Cli, terminal: &mut Terminal) -> Result<(), CliError> {
             Command::Serve => serve::run(&config, trace, terminal).await,
             Command::Doctor => doctor::run(&config, trace, terminal).await,
             other => {
-                let connection = Connection::open(&config, trace).await?;
+                let connection = Connection::open(&config, trace, other.duty()).await?;
                 let done = other.over(&connection, terminal).await;
                 connection.close().await;
                 done
@@ -179,6 +181,30 @@ fn dispatch(cli: Cli, terminal: &mut Terminal) -> Result<(), CliError> {
 }
 
 impl Command {
+    /// What this process does while it serves itself: a command that begins a run, or goes on with
+    /// one, lets runs go on until it is done; all others leave every run as it is, also those that a
+    /// killed server left behind.
+    fn duty(&self) -> Duty {
+        match self {
+            Self::Serve => Duty::Everything,
+            Self::Chat(_) | Self::Run(_) | Self::Resume(_) | Self::Resolve(_) | Self::Fork(_) => {
+                Duty::Runs
+            }
+            Self::Validate(_)
+            | Self::Graph(_)
+            | Self::Schema(_)
+            | Self::Trace(_)
+            | Self::Checkpoints(_)
+            | Self::Migrate(_)
+            | Self::Tool(_)
+            | Self::Model(_)
+            | Self::Usage(_)
+            | Self::User(_)
+            | Self::Key(_)
+            | Self::Doctor => Duty::Answers,
+        }
+    }
+
     /// Commands that talk to a server.
     async fn over(self, connection: &Connection, terminal: &mut Terminal) -> Result<(), CliError> {
         match self {

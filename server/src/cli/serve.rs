@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::CliError;
 use super::terminal::Terminal;
-use crate::compose::Server;
+use crate::compose::{Duty, Server};
 use crate::config::Config;
 use crate::home::Home;
 
@@ -21,7 +21,7 @@ pub(super) async fn run(
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let home = Home::at(&config.places.home)?;
     let Some(held) = home.hold()? else { return Err(held_by_another(&home)) };
-    let server = Server::start(config, held, trace, config.bind).await?;
+    let server = Server::start(config, held, trace, (config.bind, Duty::Everything)).await?;
     server.report();
     let (url, sign_in) = (server.url(), server.sign_in_link().await?);
     if terminal.json() {

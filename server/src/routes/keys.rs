@@ -22,6 +22,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::users::keep_local_key;
 use crate::access::{Caller, Scope};
 use crate::app::App;
 use crate::body::JsonBody;
@@ -325,5 +326,9 @@ async fn revoke(
     if !caller.is_admin() && key.user != *caller.id() {
         return Err(Problem::NotFound);
     }
-    if app.store.revoke_key(&id).await? { Ok(NoContent) } else { Err(Problem::NotFound) }
+    if !app.store.revoke_key(&id).await? {
+        return Err(Problem::NotFound);
+    }
+    keep_local_key(&app).await;
+    Ok(NoContent)
 }

@@ -11,6 +11,7 @@ mod differences;
 mod forks;
 mod graphs;
 mod health;
+mod holder;
 mod keys;
 mod messages;
 mod metrics;
@@ -66,6 +67,7 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .merge(users::routes())
         .merge(keys::routes())
         .merge(sign_in::routes())
+        .merge(holder::routes())
         .merge(health::routes())
         .merge(metrics::routes())
         .merge(page::routes())

@@ -212,6 +212,7 @@ async fn change(
     let change = UserChange { role: role.map(Into::into), disabled, businesses: None };
     match app.store.change_user(&id, change).await? {
         Changed::Done(user) => {
+            keep_local_key(&app).await;
             let (by, role) = (&caller.user.name, user.role.as_str());
             let disabled = user.disabled_at.is_some();
             tracing::info!(%by, user = user.name, role, disabled, "a user was changed");
@@ -219,6 +220,13 @@ async fn change(
         }
         Changed::LastAdmin => Err(Problem::LastAdmin),
         Changed::Unknown => Err(Problem::NotFound),
+    }
+}
+
+/// The command line's own key may have been the user's.
+pub(super) async fn keep_local_key(app: &App) {
+    if let Err(error) = app.local_key.ensure(&app.store).await {
+        tracing::error!(%error, "the home has no key that works; the next start makes one");
     }
 }
 
@@ -239,6 +247,7 @@ async fn remove(
     caller.admin()?;
     match app.store.remove_user(&id).await? {
         Removal::Removed => {
+            keep_local_key(&app).await;
             tracing::info!(by = caller.user.name, user = %id, "a user was removed");
             Ok(NoContent)
         }

@@ -29,6 +29,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("notify", "server"),
     ("axum*", "server"),
     ("clap", "server"),
+    ("hmac", "server"),
     ("opentelemetry*", "server"),
     ("tracing-opentelemetry", "server"),
     ("utoipa*", "server"),

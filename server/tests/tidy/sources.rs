@@ -25,6 +25,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("opentelemetry_sdk", &["server/src/telemetry.rs"]),
     ("opentelemetry_otlp", &["server/src/telemetry.rs"]),
     ("tracing_opentelemetry", &["server/src/telemetry.rs"]),
+    ("hmac", &["server/src/local_key.rs"]),
     ("StatusCode", &["server/src/problem.rs", "nodes/src/http.rs"]),
 ];
 

@@ -8,6 +8,7 @@ mod commands;
 mod conversations;
 mod disk;
 mod edits;
+mod holding;
 mod hostile;
 mod installation;
 mod kills;

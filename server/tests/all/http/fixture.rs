@@ -23,13 +23,14 @@ use exile_engine::tool::ToolRegistry;
 use exile_nodes::providers::mock::{Mock, Script};
 use exile_server::app::{App, Settings};
 use exile_server::config::{Currency, Environment, Limits};
+use exile_server::home::Home;
 use exile_server::ledger::{Ledger, Money, QuotaFile, Rules, Shared};
 use exile_server::library::Current;
+use exile_server::local_key::LocalKey;
 use exile_server::metrics::Metrics;
 use exile_server::routes;
 use exile_server::store::{Role, Store};
 use serde_json::{Value, json};
-#[cfg(feature = "failpoints")]
 use sqlx::ConnectOptions as _;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -151,19 +152,9 @@ impl Exile {
         std::fs::write(self.home.path().join(format!("graphs/{name}.yaml")), text).unwrap();
         let catalog = self.app.catalog.clone();
         let library = Current::new(Library::load(&self.home.path().join("graphs"), &catalog));
-        let app = Arc::new(App {
-            store: self.app.store.clone(),
-            engine: self.app.engine.clone(),
-            library,
-            catalog,
-            env: self.app.env.clone(),
-            ledger: self.app.ledger.clone(),
-            cut: self.app.cut.clone(),
-            metrics: self.app.metrics.clone(),
-            trace: self.app.trace.clone(),
-            settings: self.app.settings.clone(),
-        });
-        self.around(app)
+        let mut app = App::clone(&self.app);
+        (app.library, app.catalog) = (library, catalog);
+        self.around(Arc::new(app))
     }
 
     /// The same server, which admits something else.
@@ -249,7 +240,6 @@ impl Exile {
     }
 
     /// What a query that counts comes to.
-    #[cfg(feature = "failpoints")]
     pub(super) async fn rows(&self, query: &'static str) -> i64 {
         let options = exile_server::store::options(&self.database());
         let mut connection = options.connect().await.unwrap();
@@ -373,12 +363,26 @@ async fn serve(
     let journal = Arc::new(store.clone());
     let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
     let serving = tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
-    let url = "http://127.0.0.1:8080".into();
+    let url = String::from("http://127.0.0.1:8080");
     let limits = Limits::default();
-    let settings = Settings { environment, url, default_graph: "chat".into(), limits };
+    let (listening, default_graph) = (String::clone(&url), "chat".into());
+    let settings = Settings { environment, url, listening, default_graph, limits };
+    let local_key = LocalKey::of(&Home::at(home.path()).unwrap());
     let trace = Arc::new(NoTrace);
     let cut = CancellationToken::new();
-    let app = App { store, engine, library, catalog, env, ledger, cut, metrics, trace, settings };
+    let app = App {
+        store,
+        engine,
+        library,
+        catalog,
+        env,
+        ledger,
+        cut,
+        metrics,
+        trace,
+        settings,
+        local_key,
+    };
     (Arc::new(app), Arc::new(serving))
 }
 
