@@ -76,10 +76,12 @@ pub enum JsonError {
     Syntax(#[from] serde_json::Error),
 }
 
-/// What a scan found that only some callers refuse.
+/// What a scan found in a text that it admits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
-    /// The first escaped `U+0000` inside a string.
+    /// Values, lists and objects among them: what the text takes once it is parsed.
+    pub values: usize,
+    /// The first escaped `U+0000` inside a string, which only some callers refuse.
     pub nul: Option<Place>,
 }
 
@@ -133,6 +135,7 @@ pub fn scan(bytes: &[u8], bounds: Bounds) -> Result<Scanned, JsonError> {
         }
         i += 1;
     }
+    scanned.values = values;
     Ok(scanned)
 }
 

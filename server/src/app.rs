@@ -17,6 +17,7 @@ use crate::library::Current;
 use crate::local_key::LocalKey;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::transport::Transport;
 
 /// The parts of one server.
 #[derive(Clone)]
@@ -37,6 +38,8 @@ pub struct App {
     pub cut: CancellationToken,
     /// What Prometheus reads.
     pub metrics: Arc<Metrics>,
+    /// What all requests share of this machine.
+    pub transport: Arc<Transport>,
     /// The trace that requests belong to.
     pub trace: Arc<dyn TraceLink>,
     /// What the configuration says to routes.

@@ -9,7 +9,6 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use exile_engine::bundle::Catalog;
 use exile_engine::env::{Env, SystemEnv};
@@ -38,10 +37,8 @@ use crate::library::{self, Current};
 use crate::local_key::{LocalKey, LocalKeyError};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
+use crate::transport::Transport;
 use crate::{serve, shipped, upkeep};
-
-/// How long runs and requests in flight may go on once the server is told to stop.
-pub const DRAIN: Duration = Duration::from_secs(30);
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -163,10 +160,8 @@ impl Server {
             parts.push(("graphs", tokio::spawn(following)));
         }
         parts.push(("requests", tokio::spawn(answer(listener, app.clone(), stop.clone()))));
-        if duty != Duty::Answers {
-            let runs = tokio::spawn(app.engine.clone().serve(stop.clone(), DRAIN));
-            parts.push(("runs", runs));
-        }
+        let runs = drive(app.clone(), stop.clone(), duty != Duty::Answers);
+        parts.push(("runs", tokio::spawn(runs)));
         if duty == Duty::Everything {
             let keep = (config.keep_records, config.keep_usage);
             parts.push(("upkeep", tokio::spawn(upkeep::serve(app.clone(), keep, stop.clone()))));
@@ -209,7 +204,8 @@ impl Server {
         self.stop.cancelled().await;
     }
 
-    /// Takes nothing new, lets what is in flight go on for at most [`DRAIN`], closes the home.
+    /// Takes nothing new, lets what is in flight go on for at most `limits.shutdown`, gives back
+    /// the runs that have not ended by then, closes the home.
     pub async fn stop(self) {
         self.stop.cancel();
         let (closing, books) = self.books;
@@ -233,12 +229,21 @@ async fn ended(part: &str, task: JoinHandle<()>) {
     }
 }
 
-/// Answers requests; if that ends by a fault, so does the server.
+/// Answers requests; if that ends by itself, so does the server.
 async fn answer(listener: TcpListener, app: Arc<App>, stop: CancellationToken) {
-    if let Err(error) = serve::serve(listener, app, stop.clone(), DRAIN).await {
-        tracing::error!(%error, "the server cannot take connections any more");
-    }
+    serve::serve(listener, app, stop.clone()).await;
     stop.cancel();
+}
+
+/// Drives runs, if it is for this process to do so. Once none goes on, nobody has anything to wait
+/// for here.
+async fn drive(app: Arc<App>, stop: CancellationToken, drives: bool) {
+    if drives {
+        app.engine.clone().serve(stop, app.settings.limits.transport.shutdown).await;
+    } else {
+        stop.cancelled().await;
+    }
+    app.transport.readers.cancel();
 }
 
 async fn app(
@@ -284,6 +289,7 @@ async fn app(
     };
     let cut = CancellationToken::new();
     let local_key = LocalKey::of(held.home());
+    let transport = Arc::new(Transport::new(&config.limits.transport));
     Ok(App {
         store,
         engine,
@@ -293,6 +299,7 @@ async fn app(
         ledger,
         cut,
         metrics,
+        transport,
         trace,
         settings,
         local_key,

@@ -129,8 +129,9 @@ async fn answer(
     let key = key(request.headers())?;
     let route = format!("{} {}", request.method(), request.uri().path());
     let (mut parts, body) = request.into_parts();
-    let bytes = body::read(body::limit(parts.uri.path()), &parts.headers, body).await?;
-    let used = KeyUse { owner, key, route, body: digest(&parts, &BlobId::of(&bytes)) };
+    let bytes = body::read(&app, &parts, body).await?;
+    let (bytes, id) = body::apart(bytes, |bytes| Ok(BlobId::of(bytes))).await?;
+    let used = KeyUse { owner, key, route, body: digest(&parts, &id) };
     match app.store.begin_idempotent(&used).await? {
         Idempotent::Replay(answer) => repeat(&app, &used.owner, answer).await,
         Idempotent::InFlight => Err(Problem::InFlight),

@@ -6,6 +6,7 @@ use exile_engine::id::{LogId, RunId};
 use exile_engine::run::engine::Engine;
 use serde::Deserialize;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 
@@ -21,15 +22,30 @@ pub enum OnDisconnect {
 }
 
 /// Held while a caller is there. Dropped with the request, before the run has come to rest, it
-/// does what the caller wanted.
-pub struct Leaving(Option<(Arc<Engine>, LogId, RunId)>);
+/// does what the caller wanted; unless the server ends, which sends everybody away: then the run
+/// goes on at the next start.
+pub struct Leaving(Option<Wanted>);
+
+/// What is done if the caller leaves.
+struct Wanted {
+    engine: Arc<Engine>,
+    log: LogId,
+    run: RunId,
+    /// Each of them is cancelled when the server sends callers away.
+    ends: [CancellationToken; 2],
+}
 
 impl Leaving {
     /// For a caller that waits for `run`, whose log is `log`.
     #[must_use]
     pub fn new(app: &App, log: LogId, run: &RunId, wish: OnDisconnect) -> Self {
         let cancels = wish == OnDisconnect::Cancel;
-        Self(cancels.then(|| (app.engine.clone(), log, run.clone())))
+        Self(cancels.then(|| Wanted {
+            engine: app.engine.clone(),
+            log,
+            run: run.clone(),
+            ends: [app.cut.clone(), app.transport.readers.clone()],
+        }))
     }
 
     /// For a caller whose leaving means nothing.
@@ -46,9 +62,11 @@ impl Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        let (Some((engine, log, run)), Ok(runtime)) = (self.0.take(), Handle::try_current()) else {
+        let (Some(wanted), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
+        let Wanted { engine, log, run, ends } = wanted;
+        if ends.iter().any(CancellationToken::is_cancelled) {
             return;
-        };
+        }
         runtime.spawn(async move {
             if let Err(error) = engine.cancel(&log, &run).await {
                 tracing::warn!(%run, %error, "its caller left, and it could not be cancelled");

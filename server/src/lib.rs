@@ -12,9 +12,11 @@
 //! | [`telemetry`] | logs and exported spans |
 //! | [`store`] | rows |
 //! | [`app`] | what every request can reach |
+//! | [`transport`] | what all requests share of this machine |
 //! | [`serve`], [`routes`] | the socket; one file per noun |
 //! | [`access`], [`trace`], [`idempotency`] | what surrounds every route |
-//! | [`body`], [`url`], [`input`], [`answers`], [`page`] | what comes in, checked |
+//! | [`body`], [`admission`], [`url`], [`input`], [`answers`], [`page`] | what comes in, checked, and the room for it |
+//! | [`held`] | an answer's body, and what is kept until it is sent |
 //! | [`openai`] | what OpenAI's clients send and read |
 //! | [`start`], [`sse`], [`leaving`] | a run begun, waited for, streamed; a caller that leaves |
 //! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
@@ -24,6 +26,7 @@
 //! | [`upkeep`] | what a server does by itself |
 
 pub mod access;
+pub mod admission;
 pub mod answers;
 pub mod app;
 pub mod body;
@@ -32,6 +35,7 @@ pub mod compose;
 pub mod config;
 pub mod conflict;
 pub mod diff;
+pub mod held;
 pub mod home;
 pub mod idempotency;
 pub mod input;
@@ -53,6 +57,7 @@ pub mod start;
 pub mod store;
 pub mod telemetry;
 pub mod trace;
+pub mod transport;
 pub mod upkeep;
 pub mod url;
 pub mod waiting;

@@ -18,6 +18,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use exile_engine::id::RunId;
 use exile_engine::journal::JournalError;
+use exile_engine::json::{JsonError, Place};
 use exile_engine::model::meter::Exceeded;
 use exile_engine::model::{ProviderError, ProviderFault, Retry};
 use exile_engine::run::record::RunError;
@@ -40,29 +41,42 @@ pub enum Problem {
     #[error("the body is not JSON: {0}")]
     Malformed(String),
     /// The body nests too deep.
-    #[error("the body nests deeper than {limit} levels at line {line}, column {column}")]
+    #[error("the body nests deeper than {limit} levels at {place}")]
     TooDeep {
         /// Allowed levels.
         limit: usize,
-        /// From 1.
-        line: usize,
-        /// From 1, in bytes.
-        column: usize,
+        /// Where the first level too many begins.
+        place: Place,
+    },
+    /// The body holds too many values.
+    #[error("the body holds more than {limit} values")]
+    TooMany {
+        /// Allowed values.
+        limit: usize,
+    },
+    /// A number of the body cannot be kept to the digit.
+    #[error("the number {number} at {place} does not fit into 64 bits")]
+    Number {
+        /// Its first digits.
+        number: String,
+        /// Where it begins.
+        place: Place,
     },
     /// A text of the body holds the character U+0000.
-    #[error("a text holds NUL (\\u0000) at line {line}, column {column}")]
-    Nul {
-        /// From 1.
-        line: usize,
-        /// From 1, in bytes.
-        column: usize,
-    },
+    #[error("a text holds NUL (\\u0000) at {0}")]
+    Nul(Place),
     /// Path, query or a header cannot be read.
     #[error("{0}")]
     Unreadable(String),
     /// The body did not come in time.
-    #[error("the body did not arrive within {0} seconds")]
-    BodyTimeout(u64),
+    #[error("the body did not arrive within {0:?}")]
+    BodyTimeout(Duration),
+    /// There was no room for the body within the time that a request waits for it.
+    #[error("the server holds as many large bodies as it may")]
+    Overloaded {
+        /// When it may be tried again.
+        retry_after: Duration,
+    },
     /// The body is longer than allowed.
     #[error("the body is longer than {limit} bytes")]
     TooLarge {
@@ -217,12 +231,27 @@ pub enum Problem {
     Internal(String),
 }
 
+/// What a connection is told that there is no place for, before anything of it is read.
+pub(crate) const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\
+    content-length: 0\r\nretry-after: 1\r\n\r\n";
+
 fn of_input(under: &str) -> &'static str {
     if under == "input" { " input" } else { "" }
 }
 
 fn listed(known: &[String]) -> String {
     if known.is_empty() { String::new() } else { format!("; there are: {}", known.join(", ")) }
+}
+
+impl From<JsonError> for Problem {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::TooDeep { limit, place } => Self::TooDeep { limit, place },
+            JsonError::TooMany { limit } => Self::TooMany { limit },
+            JsonError::Number { number, place } => Self::Number { number, place },
+            JsonError::Syntax(error) => Self::Malformed(error.to_string()),
+        }
+    }
 }
 
 impl From<Refused> for Problem {
@@ -260,7 +289,9 @@ impl Problem {
         match self {
             Self::Malformed(_)
             | Self::TooDeep { .. }
-            | Self::Nul { .. }
+            | Self::TooMany { .. }
+            | Self::Number { .. }
+            | Self::Nul(_)
             | Self::Unreadable(_)
             | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
@@ -289,7 +320,7 @@ impl Problem {
             | Self::Input(_)
             | Self::UnknownChannel { .. }
             | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady(_) | Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::RunFailed { error, .. } => run_status(&error.code),
             Self::Model(error) => model_status(&error.fault),
             Self::Quota(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -305,10 +336,13 @@ impl Problem {
         let code = match self {
             Self::Malformed(_) => "malformed_json",
             Self::TooDeep { .. } => "json_too_deep",
-            Self::Nul { .. } => "nul_in_text",
+            Self::TooMany { .. } => "json_too_many_values",
+            Self::Number { .. } => "number_too_long",
+            Self::Nul(_) => "nul_in_text",
             Self::Unreadable(_) => "malformed_request",
             Self::BodyTimeout(_) => "body_timeout",
             Self::TooLarge { .. } => "body_too_large",
+            Self::Overloaded { .. } => "overloaded",
             Self::MediaType(_) => "unsupported_media_type",
             Self::Field { .. } => "invalid_field",
             Self::UnknownName { what, .. } => return format!("unknown_{what}").into(),
@@ -354,11 +388,22 @@ impl Problem {
             Self::Malformed(_) => {
                 "send one JSON value in UTF-8, without lone surrogates such as \\ud800"
             }
-            Self::TooDeep { .. } => "send flatter JSON",
-            Self::Nul { .. } => "take the NUL characters out of the text",
+            Self::TooDeep { .. } => {
+                "send flatter JSON; `limits.nesting` in exile.yaml says how deep"
+            }
+            Self::TooMany { .. } => {
+                "send fewer values at once; `limits.values` in exile.yaml says how many"
+            }
+            Self::Number { .. } => "write it as a string",
+            Self::Nul(_) => "take the NUL characters out of the text",
             Self::Unreadable(_) => "see /api/docs for the parameters of this path",
             Self::BodyTimeout(_) => "send it again over a better connection",
-            Self::TooLarge { .. } => "send less at once",
+            Self::TooLarge { .. } => {
+                "send less at once; `limits.body` and `limits.small_body` in exile.yaml say how much"
+            }
+            Self::Overloaded { .. } => {
+                "come back after `Retry-After`; `limits.bodies` in exile.yaml says how much is held"
+            }
             Self::MediaType(_) => "send `Content-Type: application/json` (curl: --json)",
             Self::Field { .. } => "see /api/docs for the fields of this body",
             Self::UnknownName { .. } => "use the name of one that exists",
@@ -487,6 +532,7 @@ impl Problem {
             return Some(Duration::from_millis(exceeded.retry_after_ms));
         }
         match self {
+            Self::Overloaded { retry_after } => Some(*retry_after),
             Self::Model(ProviderError { fault, .. }) => match fault.retry() {
                 Retry::After(pause) => Some(pause),
                 Retry::Never | Retry::Backoff => None,

@@ -3,8 +3,9 @@
 //! Invariants:
 //! - `id` is the event's number and rises; `event` its name; `data` one line of JSON.
 //! - A reader that leaves stops nothing: the stream only reads.
-//! - A stream that cannot go on breaks the connection, so that the reader comes back with
-//!   `Last-Event-ID`; it never ends as if the run had.
+//! - A stream that cannot go on, because the store or the server ends, breaks the connection, so
+//!   that the reader comes back with `Last-Event-ID`; it never ends as if the run had.
+//! - An event is made when its reader has taken the one before: nothing is kept for who is slow.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -16,9 +17,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::id::RunId;
+use exile_engine::journal::JournalError;
 use exile_engine::run::event::Event;
 use exile_engine::run::record::Number;
 use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::leaving::Leaving;
@@ -30,17 +34,48 @@ pub const AFTER_HEADER: HeaderName = HeaderName::from_static("x-exile-after");
 /// How often a silent stream shows that it is alive.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// The run's events after a number, until it ends or waits. `leaving`: what the reader wants of
-/// the run if it leaves before.
-pub fn stream(app: &App, run: RunId, after: Number, mut leaving: Leaving) -> Response {
-    let location = format!("/api/runs/{run}");
-    let name = run.to_string();
-    let events = app.engine.events(run, after).map(move |event| {
+/// Why a stream breaks off.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("the server ends")]
+    Stopping,
+}
+
+/// A run's events on their way to a reader.
+struct Reading {
+    events: BoxStream<'static, Result<Event, JournalError>>,
+    /// No run goes on here any more.
+    readers: CancellationToken,
+    leaving: Leaving,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Option<Result<Frame, Broken>> {
+        let event = tokio::select! {
+            biased;
+            event = self.events.next() => event?,
+            () = self.readers.cancelled() => return Some(Err(Broken::Stopping)),
+        };
         if event.as_ref().is_ok_and(Event::ends_stream) {
-            leaving.over();
+            self.leaving.over();
         }
         let event = event.inspect_err(|e| tracing::error!(error = %e, "a stream broke off"));
-        event.map(|event| frame(&event))
+        Some(event.map(|event| frame(&event)).map_err(Broken::from))
+    }
+}
+
+/// The run's events after a number, until it ends or waits. `leaving`: what the reader wants of
+/// the run if it leaves before.
+pub fn stream(app: &App, run: RunId, after: Number, leaving: Leaving) -> Response {
+    let location = format!("/api/runs/{run}");
+    let name = run.to_string();
+    let readers = app.transport.readers.clone();
+    let reading = Reading { events: app.engine.events(run, after), readers, leaving };
+    let events = stream::unfold(reading, |mut reading| async move {
+        let frame = reading.next().await?;
+        Some((frame, reading))
     });
     let alive = KeepAlive::new().interval(HEARTBEAT);
     let mut response = Sse::new(events).keep_alive(alive).into_response();

@@ -34,7 +34,8 @@ pub(super) async fn run(
         _ = interrupt.recv() => false,
         () = server.ended() => true,
     };
-    tracing::info!("stopping: runs in flight have 30 seconds, a second signal ends at once");
+    let patience = config.limits.transport.shutdown;
+    tracing::info!(?patience, "stopping what is in flight; a second signal ends at once");
     tokio::select! {
         () = server.stop() => {}
         _ = term.recv() => {}

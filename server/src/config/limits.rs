@@ -3,10 +3,15 @@
 //! Every bound has a name and a default that real documents fit into; what is not written keeps its
 //! default.
 
+mod transport;
+
 use exile_engine::limits::Limits as EngineLimits;
+use exile_engine::period::Period;
 use exile_engine::size::Size;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub use transport::TransportLimits;
 
 /// How much one request, run or connection may take of this machine.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -36,6 +41,45 @@ pub struct LimitsFile {
     /// Most keys that a user who is no administrator may have at a time; 1000 by default.
     #[schemars(range(min = 1))]
     pub keys: Option<u32>,
+    /// Longest body of a request that may hold documents or pictures (messages, runs, answers,
+    /// calls of tools, `/v1`); 32MiB by default.
+    pub body: Option<Size>,
+    /// Longest body of every other request; 1MiB by default.
+    pub small_body: Option<Size>,
+    /// How much of bodies above 64KiB is held at once, from the reading of each to the end of its
+    /// answer; 128MiB by default. Whoever finds no room waits.
+    pub bodies: Option<Size>,
+    /// How long a request waits for that room before it is told to come back; 10s by default.
+    pub body_wait: Option<Period>,
+    /// How long a body may take to arrive; 1m by default.
+    pub body_timeout: Option<Period>,
+    /// How much of a body that is refused is read and thrown away, so that its sender gets to read
+    /// why; 64MiB by default.
+    pub refused_body: Option<Size>,
+    /// Longest request line with all its fields, at least 8KiB; 32KiB by default.
+    pub head: Option<Size>,
+    /// How long a connection may take to send the head of a request, and a new one to begin its
+    /// first; 10s by default.
+    pub header_timeout: Option<Period>,
+    /// How long a connection may rest between two requests; 75s by default, longer than the proxies
+    /// that keep connections usually do.
+    pub idle_timeout: Option<Period>,
+    /// How long a reader may take nothing at all of its answer; 1m by default.
+    pub write_timeout: Option<Period>,
+    /// Connections at once; 10,000 by default, and never more than half of the files that the
+    /// process may open.
+    #[schemars(range(min = 1))]
+    pub connections: Option<u32>,
+    /// Connections from one address (IPv6: one network of 64 bits) at once; four fifths of all by
+    /// default. Behind a proxy, which is one address, as many as `connections`.
+    #[schemars(range(min = 1))]
+    pub connections_per_address: Option<u32>,
+    /// Streams of one connection of HTTP/2 without encryption (h2c); 0, the default, leaves HTTP/2
+    /// off.
+    pub http2_streams: Option<u32>,
+    /// How long runs and requests in flight may go on once the server is told to stop; 5s by
+    /// default. Runs that have not ended by then go on at the next start.
+    pub shutdown: Option<Period>,
 }
 
 /// The bounds that apply.
@@ -47,12 +91,18 @@ pub struct Limits {
     pub kept_answer: usize,
     /// Keys that work, of one user who is no administrator.
     pub keys: u64,
+    /// Of requests and connections.
+    pub transport: TransportLimits,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let (kept_answer, keys) = (16 * 1024 * 1024, 1000);
-        Self { engine: EngineLimits::default(), kept_answer, keys }
+        Self {
+            engine: EngineLimits::default(),
+            kept_answer: 16 * 1024 * 1024,
+            keys: 1000,
+            transport: TransportLimits::default(),
+        }
     }
 }
 
@@ -60,7 +110,7 @@ impl Limits {
     /// What is written, else the default.
     #[must_use]
     pub(super) fn of(file: &LimitsFile) -> Self {
-        let Self { mut engine, mut kept_answer, keys } = Self::default();
+        let Self { mut engine, mut kept_answer, keys, .. } = Self::default();
         if let Some(depth) = file.nesting {
             engine.json.depth = depth.into();
             engine.expression.nesting = depth.into();
@@ -83,6 +133,7 @@ impl Limits {
         if let Some(Size(bytes)) = file.kept_answer {
             kept_answer = bytes;
         }
-        Self { engine, kept_answer, keys: file.keys.map_or(keys, u64::from) }
+        let keys = file.keys.map_or(keys, u64::from);
+        Self { engine, kept_answer, keys, transport: TransportLimits::of(file) }
     }
 }

@@ -40,7 +40,7 @@ use crate::ledger::QuotaFile;
 pub use complaint::Complaint;
 pub use file::{ConfigFile, Currency, Environment};
 pub use find::Places;
-pub use limits::Limits;
+pub use limits::{Limits, TransportLimits};
 pub use variables::Variables;
 
 /// Where exile listens unless told otherwise.

@@ -363,3 +363,37 @@ fn a_provider_has_its_protocol_and_its_three_timeouts() {
     let times = [provider.first_byte_timeout, provider.idle_timeout, provider.total_timeout];
     assert_eq!(times, [5, 7, 120].map(Duration::from_secs));
 }
+
+#[test]
+fn limits_are_read_under_their_names_and_keep_their_defaults() {
+    let limits = |yaml: &str| load_with(Some(yaml), &[]).unwrap().limits;
+    assert_eq!(limits("{}"), Limits::default());
+    let written = limits(
+        "limits: { nesting: 32, values: 5000, tool_result: 1MiB, kept_answer: 2MiB, keys: 5, body: 8MB, small_body: 64KiB, \
+         bodies: 1GiB, body_wait: 1s, body_timeout: 2m, refused_body: 0, head: 16KiB, \
+         header_timeout: 5s, idle_timeout: 6s, write_timeout: 7s, connections: 100, \
+         connections_per_address: 99, http2_streams: 8, shutdown: 9s }",
+    );
+    assert_eq!((written.engine.json.depth, written.engine.json.values), (32, 5000));
+    assert_eq!(
+        (written.engine.tool_result, written.kept_answer, written.keys),
+        (1 << 20, 2 << 20, 5)
+    );
+    let transport = TransportLimits {
+        body: 8_000_000,
+        small_body: 64 << 10,
+        bodies: 1 << 30,
+        body_wait: Duration::from_secs(1),
+        body_timeout: Duration::from_mins(2),
+        refused_body: 0,
+        head: 16 << 10,
+        header_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(6),
+        write_timeout: Duration::from_secs(7),
+        connections: 100,
+        connections_per_address: Some(99),
+        http2_streams: 8,
+        shutdown: Duration::from_secs(9),
+    };
+    assert_eq!(written.transport, transport);
+}

@@ -3,12 +3,14 @@
 //! Invariants:
 //! - Until the first piece of an answer nothing is sent, so that a failure has its HTTP status.
 //! - A server that has waited for a call for long enough at its end drops it, and settles its bill.
+//! - A piece without text is not passed on, and nobody waits for one.
 //! - A client that leaves drops the call, which closes the connection to the model.
 //! - A stream never begins an answer anew: what `after_first_token: restart` asks for is done only
 //!   where nobody has seen the beginning.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,7 +40,21 @@ struct Client {
     payer: Payer,
     /// `None`: the answer is wanted whole.
     pieces: Option<mpsc::Sender<Delta>>,
+    /// Pieces without text that came one after the other.
+    empty: AtomicU32,
 }
+
+impl Client {
+    fn new(payer: Payer, pieces: Option<mpsc::Sender<Delta>>) -> Self {
+        Self { payer, pieces, empty: AtomicU32::new(0) }
+    }
+}
+
+/// Pieces without text that are passed over at once. Models send a few; one that sends nothing
+/// else is read slowly, so that it keeps no core busy.
+const EMPTY: u32 = 64;
+/// How long the reading rests at each further one.
+const REST: Duration = Duration::from_millis(10);
 
 #[async_trait]
 impl Asker for Client {
@@ -57,12 +73,26 @@ impl Asker for Client {
     async fn again(&self, _: &ModelRef) {}
 
     async fn piece(&self, delta: Delta) {
+        if text(&delta).is_empty() {
+            if self.empty.fetch_add(1, Ordering::Relaxed) >= EMPTY {
+                tokio::time::sleep(REST).await;
+            }
+            return;
+        }
+        self.empty.store(0, Ordering::Relaxed);
         if let Some(pieces) = &self.pieces
             && pieces.send(delta).await.is_err()
         {
             // The client is gone, and this call with it.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// What a piece says.
+fn text(delta: &Delta) -> &str {
+    match delta {
+        Delta::Text(text) | Delta::Reasoning(text) | Delta::Refusal(text) => text,
     }
 }
 
@@ -84,12 +114,8 @@ pub async fn pass(
     let named = |model: String| Head { id, created, model };
     if !streams {
         let chain = Chain { models, ..chain };
-        let client = Client { payer, pieces: None };
-        let asking = app.catalog.models.ask(&*app.env, &client, chain, request);
-        let asked = tokio::select! {
-            asked = asking => asked,
-            () = app.cut.cancelled() => return Err(ends()),
-        };
+        let client = Client::new(payer, None);
+        let asked = app.catalog.models.ask(&*app.env, &client, chain, request).await;
         let answered = asked.outcome.map_err(|failed| Problem::Model(failed.error))?;
         let (said, reply) = (Said::from(&answered.reply), &answered.reply);
         let head = named(answered.model.to_string());
@@ -100,7 +126,7 @@ pub async fn pass(
     let chain = Chain { models, after_first_token: AfterFirstToken::Fail };
     let (sender, pieces) = mpsc::channel(PIECES);
     let asking: Asking = Box::pin({
-        let (app, client) = (app.clone(), Client { payer, pieces: Some(sender) });
+        let (app, client) = (app.clone(), Client::new(payer, Some(sender)));
         async move { app.catalog.models.ask(&*app.env, &client, chain, request).await }
     });
     let (ready, cut) = (VecDeque::new(), app.cut.clone());

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - The texts of all messages that a run shows are one answer, a blank line between two.
-//! - A client that leaves cancels the run: nobody else can ask for its answer in this form.
+//! - A client that leaves cancels the run: nobody else can ask for its answer in this form. A server
+//!   that ends does not: the run goes on at the next start.
 //! - A run that asks a person or fails ends the answer with an error; so does one that takes back
 //!   what was streamed of it already.
 
@@ -23,8 +24,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream, Peekable};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Head, Piece, Said};
+use super::passing::ends;
 use super::request::Completion;
 use crate::access::Caller;
 use crate::app::App;
@@ -73,6 +76,7 @@ pub async fn run(
         head,
         usage,
         leaving,
+        cut: app.cut.clone(),
         call: None,
         said: (false, false),
         ready: VecDeque::new(),
@@ -132,6 +136,8 @@ struct Telling {
     head: Head,
     usage: bool,
     leaving: Leaving,
+    /// The server ends.
+    cut: CancellationToken,
     /// The call that speaks; `None` between two.
     call: Option<Arc<str>>,
     /// Some call has said a text, and whether the one that speaks has.
@@ -234,7 +240,13 @@ impl Telling {
             if self.over {
                 return None;
             }
-            match tokio::time::timeout(sse::HEARTBEAT, self.next()).await {
+            let cut = self.cut.clone();
+            let next = tokio::select! {
+                biased;
+                next = tokio::time::timeout(sse::HEARTBEAT, self.next()) => next,
+                () = cut.cancelled() => Ok(Err(ends())),
+            };
+            match next {
                 Ok(Ok(word)) => self.shows(word),
                 Ok(Err(problem)) => {
                     self.ready.push_back(answer::failure(&problem));

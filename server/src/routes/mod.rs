@@ -33,7 +33,7 @@ mod v1;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -42,8 +42,9 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
+use crate::openai::ends;
 use crate::problem::Problem;
-use crate::{access, idempotency, trace};
+use crate::{access, admission, idempotency, trace};
 
 /// Every documented route.
 fn api() -> OpenApiRouter<Arc<App>> {
@@ -80,20 +81,31 @@ pub fn document() -> OpenApi {
     openapi::complete(api().into_openapi())
 }
 
-/// The whole service: routes, and around them (from the outside) trace, headers, panics, access
-/// and idempotency.
+/// The whole service: routes, and around them (from the outside) trace, headers, panics, access,
+/// room for bodies, idempotency and the server's end.
 pub fn router(app: Arc<App>) -> Router {
     let (routes, _) = api().split_for_parts();
     routes
         .merge(openapi::browser())
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::Method)
+        .layer(middleware::from_fn_with_state(app.clone(), until_cut))
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
+        .layer(middleware::from_fn(admission::until_answered))
         .layer(middleware::from_fn_with_state(app.clone(), access::check))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(headers))
         .layer(middleware::from_fn_with_state(app.clone(), trace::follow))
         .with_state(app)
+}
+
+/// Ends what a request waits for once the server has waited for it long enough at its end.
+async fn until_cut(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        () = app.cut.cancelled() => ends().into_response(),
+    }
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]

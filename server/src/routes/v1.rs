@@ -101,10 +101,7 @@ async fn embed(
         return Err(Problem::Model(ProviderError { provider, model, fault }));
     }
     let payer = caller.payer(business);
-    let made = tokio::select! {
-        made = models.embed(&payer, &model, &texts, &further) => made,
-        () = app.cut.cancelled() => return Err(openai::ends()),
-    };
+    let made = models.embed(&payer, &model, &texts, &further).await;
     Ok(Json(embeddings(made.map_err(Problem::Model)?, &model.to_string(), base64)))
 }
 

@@ -43,11 +43,11 @@ class Exile(Program):
             self.__exit__()
             raise
         self.url = found[1]
-        self._key = (self.home / "local.key").read_text().strip()
+        self.key = (self.home / "local.key").read_text().strip()
         return self
 
     def _open(self, path: str, body: dict | None, accept: str):
-        headers = {"Authorization": f"Bearer {self._key}", "Accept": accept}
+        headers = {"Authorization": f"Bearer {self.key}", "Accept": accept}
         data = None
         if body is not None:
             headers["Content-Type"] = "application/json"

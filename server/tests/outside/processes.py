@@ -64,6 +64,10 @@ class Program:
         """Its process id."""
         return self._process.pid
 
+    def has_ended(self) -> bool:
+        """Whether it is gone."""
+        return self._process.poll() is not None
+
     def text(self) -> str:
         """What it has printed so far."""
         return self.output.read_text(errors="replace")

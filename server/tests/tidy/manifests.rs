@@ -28,6 +28,8 @@ const OWNERS: &[(&str, &str)] = &[
     ("fail", "server"),
     ("notify", "server"),
     ("axum*", "server"),
+    ("hyper*", "server"),
+    ("socket2", "server"),
     ("clap", "server"),
     ("hmac", "server"),
     ("opentelemetry*", "server"),

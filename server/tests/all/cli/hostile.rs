@@ -30,7 +30,7 @@ fn bad_bodies_store_nothing() {
     let unknown = "/api/conversations/conv_nobody/messages";
     let before = stored(&server, &messages);
     let deep = format!("{{\"content\": {}", "[".repeat(500_000));
-    let large = json!({ "content": "x".repeat(20 << 20) }).to_string();
+    let large = json!({ "content": "x".repeat(33 << 20) }).to_string();
     let cases = [
         (&*messages, r#"{"content": "hi""#, 400, "malformed_json"),
         (&messages, &deep, 400, "json_too_deep"),

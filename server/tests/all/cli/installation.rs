@@ -16,6 +16,7 @@ pub(crate) struct Installation {
     folder: TempDir,
     variables: Vec<(String, String)>,
     held_to_permissions: bool,
+    descriptors: Option<u32>,
 }
 
 /// What a command left.
@@ -30,7 +31,7 @@ impl Installation {
     /// Without any file: defaults, shipped graphs, the mock.
     pub(crate) fn bare() -> Self {
         let folder = TempDir::new().unwrap();
-        Self { folder, variables: Vec::new(), held_to_permissions: false }
+        Self { folder, variables: Vec::new(), held_to_permissions: false, descriptors: None }
     }
 
     /// With a file; folders on the way are made.
@@ -53,6 +54,12 @@ impl Installation {
         self
     }
 
+    /// The binary may open so many files and sockets.
+    pub(crate) fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
     /// A path inside.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
@@ -65,10 +72,16 @@ impl Installation {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let exile = env!("CARGO_BIN_EXE_exile");
-        let mut command = Command::new(if self.held_to_permissions { "setpriv" } else { exile });
+        let mut words = vec![exile.to_owned()];
         if self.held_to_permissions {
-            command.args(["--bounding-set", "-dac_override,-dac_read_search", exile]);
+            let without = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"];
+            words.splice(..0, without.map(str::to_owned));
         }
+        if let Some(most) = self.descriptors {
+            words.splice(..0, ["prlimit".to_owned(), format!("--nofile={most}:{most}")]);
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.args(arguments).current_dir(self.folder.path());
         // What the developer has set must not change a test.
         command.env_clear().envs(self.variables.iter().map(|(k, v)| (k, v)));

@@ -22,6 +22,7 @@ mod secrets;
 mod serving;
 mod shipped;
 mod spans;
+mod stopping;
 mod streams;
 mod upstream;
 mod waiting;

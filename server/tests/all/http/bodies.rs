@@ -6,7 +6,12 @@ use serde_json::{Value, json};
 
 use super::fixture::{Answer, Exile};
 
-async fn post(exile: &Exile, path: &str, kind: Option<&str>, body: impl Into<Body>) -> Answer {
+pub(super) async fn post(
+    exile: &Exile,
+    path: &str,
+    kind: Option<&str>,
+    body: impl Into<Body>,
+) -> Answer {
     let mut request = Request::builder()
         .method("POST")
         .uri(path)
@@ -17,17 +22,17 @@ async fn post(exile: &Exile, path: &str, kind: Option<&str>, body: impl Into<Bod
     exile.send(request.body(body.into()).unwrap()).await
 }
 
-const JSON: Option<&str> = Some("application/json");
+pub(super) const JSON: Option<&str> = Some("application/json");
 
 /// Status, code, and a part of the detail.
 #[track_caller]
-fn check(answer: &Answer, status: u16, code: &str, detail: &str) {
+pub(super) fn check(answer: &Answer, status: u16, code: &str, detail: &str) {
     let problem = answer.problem();
     assert_eq!((answer.status, problem["code"].as_str()), (status, Some(code)), "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains(detail), "{detail:?} in {problem}");
 }
 
-async fn nothing_is_stored(exile: &Exile, conversation: &str) {
+pub(super) async fn nothing_is_stored(exile: &Exile, conversation: &str) {
     let said = exile.call("GET", &format!("{conversation}/messages"), None).await.json();
     assert_eq!(said["items"], json!([]));
     assert_eq!(exile.call("GET", "/api/runs", None).await.json()["items"], json!([]));
@@ -102,40 +107,6 @@ async fn a_body_is_read_only_as_what_it_is_declared_to_be() {
     }
     let empty = post(&exile, "/api/conversations", None, Body::empty()).await;
     assert_eq!(empty.status, 201, "no body is an empty object");
-}
-
-#[tokio::test]
-async fn twenty_megabytes_are_refused_whether_they_are_announced_or_not() {
-    let exile = Exile::start().await;
-    let conversation = exile.conversation("mock/any").await;
-    let messages = format!("{conversation}/messages");
-    let large = json!({ "content": "x".repeat(20 << 20) }).to_string();
-    let announced = Request::builder()
-        .method("POST")
-        .uri(&messages)
-        .header(header::AUTHORIZATION, format!("Bearer {}", exile.alice))
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::CONTENT_LENGTH, large.len())
-        .body(Body::from(large.clone()))
-        .unwrap();
-    let pieces = large.into_bytes().chunks(64 << 10).map(<[u8]>::to_vec).collect::<Vec<_>>();
-    let pieces = futures_util::stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>));
-    let chunked = post(&exile, &messages, JSON, Body::from_stream(pieces)).await;
-    for answer in [exile.send(announced).await, chunked] {
-        assert_eq!((answer.status, answer.code().as_str()), (413, "body_too_large"));
-    }
-    nothing_is_stored(&exile, &conversation).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_body_that_never_comes_is_given_up() {
-    use exile_server::body;
-    use exile_server::problem::Problem;
-
-    let silence = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
-    let read =
-        body::read(body::LIMIT, &axum::http::HeaderMap::new(), Body::from_stream(silence)).await;
-    assert!(matches!(read, Err(Problem::BodyTimeout(30))));
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use exile_engine::span::NoTrace;
 use exile_engine::tool::ToolRegistry;
 use exile_nodes::providers::mock::{Mock, Script};
 use exile_server::app::{App, Settings};
-use exile_server::config::{Currency, Environment, Limits};
+use exile_server::config::{Currency, Environment, Limits, TransportLimits};
 use exile_server::home::Home;
 use exile_server::ledger::{Ledger, Money, QuotaFile, Rules, Shared};
 use exile_server::library::Current;
@@ -30,6 +30,7 @@ use exile_server::local_key::LocalKey;
 use exile_server::metrics::Metrics;
 use exile_server::routes;
 use exile_server::store::{Role, Store};
+use exile_server::transport::Transport;
 use serde_json::{Value, json};
 use sqlx::ConnectOptions as _;
 use tempfile::TempDir;
@@ -101,7 +102,15 @@ impl Exile {
     pub(super) async fn in_environment(environment: Environment) -> Self {
         let home = tempfile::tempdir().unwrap();
         write_graphs(&home);
-        Self::in_home(home, environment).await
+        Self::in_home(home, environment, Limits::default()).await
+    }
+
+    /// With other bounds of bodies and connections.
+    pub(super) async fn limited(transport: TransportLimits) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        write_graphs(&home);
+        let limits = Limits { transport, ..Limits::default() };
+        Self::in_home(home, Environment::Development, limits).await
     }
 
     /// With more graphs, by file name.
@@ -111,15 +120,15 @@ impl Exile {
         for (name, text) in graphs {
             std::fs::write(home.path().join(format!("graphs/{name}.yaml")), text).unwrap();
         }
-        Self::in_home(home, Environment::Development).await
+        Self::in_home(home, Environment::Development, Limits::default()).await
     }
 
-    async fn in_home(home: TempDir, environment: Environment) -> Self {
+    async fn in_home(home: TempDir, environment: Environment, limits: Limits) -> Self {
         let (gate, paid) = (Arc::new(Semaphore::new(0)), Paid::default());
         let (stop, home) = (CancellationToken::new(), Arc::new(home));
         let clock = Arc::new(Clock::default());
         let catalog = catalog(gate.clone(), paid.clone());
-        let (app, serving) = serve(&home, catalog, environment, &clock, &stop).await;
+        let (app, serving) = serve(&home, catalog, environment, limits, &clock, &stop).await;
         let [admin, alice, bob] = [
             key(&app.store, "admin", Role::Admin).await,
             key(&app.store, "alice", Role::User).await,
@@ -139,8 +148,8 @@ impl Exile {
     pub(super) async fn next_process(&self) -> Self {
         let (environment, catalog) = (self.app.settings.environment, self.app.catalog.clone());
         let stop = CancellationToken::new();
-        let clock = self.clock.clone();
-        let (app, serving) = serve(&self.home, catalog, environment, &clock, &stop).await;
+        let (clock, limits) = (self.clock.clone(), self.app.settings.limits.clone());
+        let (app, serving) = serve(&self.home, catalog, environment, limits, &clock, &stop).await;
         let router = routes::router(app.clone());
         let [admin, alice, bob] = [&self.admin, &self.alice, &self.bob].map(Clone::clone);
         let (gate, paid, home) = (self.gate.clone(), self.paid.clone(), self.home.clone());
@@ -337,6 +346,7 @@ async fn serve(
     home: &TempDir,
     catalog: Catalog,
     environment: Environment,
+    limits: Limits,
     clock: &Arc<Clock>,
     stop: &CancellationToken,
 ) -> (Arc<App>, Arc<JoinHandle<()>>) {
@@ -363,8 +373,8 @@ async fn serve(
     let journal = Arc::new(store.clone());
     let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
     let serving = tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
+    let transport = Arc::new(Transport::new(&limits.transport));
     let url = String::from("http://127.0.0.1:8080");
-    let limits = Limits::default();
     let (listening, default_graph) = (String::clone(&url), "chat".into());
     let settings = Settings { environment, url, listening, default_graph, limits };
     let local_key = LocalKey::of(&Home::at(home.path()).unwrap());
@@ -379,6 +389,7 @@ async fn serve(
         ledger,
         cut,
         metrics,
+        transport,
         trace,
         settings,
         local_key,

@@ -341,7 +341,8 @@ async fn a_call_that_the_server_does_not_wait_for_is_settled() {
         let answer = call.await.unwrap();
         assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("not_ready")));
         exile.app.ledger.settled().await;
-        let rows = usage(&exile, "").await;
+        exile.app.ledger.flush().await.unwrap();
+        let rows = usage(&exile.next_process().await, "").await;
         assert_eq!((&rows[0]["cancelled"], &rows[0]["requests"]), (&json!(1), &json!(1)));
     }
 }

@@ -1,0 +1,24 @@
+//! What all requests share of this machine.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::config::TransportLimits;
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Transport {
+    /// Room for bodies.
+    pub admission: Admission,
+    /// Cancelled once no run goes on in this process: who reads runs' events comes back to the next
+    /// one.
+    pub readers: CancellationToken,
+}
+
+impl Transport {
+    /// Everything unused.
+    #[must_use]
+    pub fn new(limits: &TransportLimits) -> Self {
+        Self { admission: Admission::new(limits), readers: CancellationToken::new() }
+    }
+}
