@@ -31,7 +31,7 @@ fn chain(nodes: usize) -> Graph {
         let from = if i == 0 { "START".to_owned() } else { format!("n{}", i - 1) };
         hand = hand.edge(&from, &format!("n{i}"));
     }
-    hand.limits.steps = u32::MAX;
+    hand.limits.steps = Some(u32::MAX);
     hand.graph()
 }
 

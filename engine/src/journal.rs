@@ -239,7 +239,7 @@ pub struct Lease {
 
 /// Until when a log that waits has nothing to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rest {
+pub struct ReleaseInfo {
     /// Its wake-up, in milliseconds since 1970 by the store's clock; `None`: never by itself.
     pub wake_ms: Option<i64>,
     /// The newest input that was looked at. Of it and those before it, what was not consumed comes
@@ -347,17 +347,15 @@ pub trait Journal: Send + Sync {
         lease: Duration,
     ) -> Result<Option<Lease>, JournalError>;
 
-    /// Prolongs a lease.
-    ///
-    /// # Errors
-    /// [`JournalError::Fenced`]: somebody else holds the log.
-    async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError>;
+    /// Prolongs leases, each from now on; gives the logs of those that are void, because somebody
+    /// else holds the log or because it was given back.
+    async fn renew(&self, leases: &[Lease], by: Duration) -> Result<Vec<LogId>, JournalError>;
 
     /// Gives a log back: the lease is void. If its run goes on, any worker may claim it at once;
     /// if it waits, as `rest` says. Until it is given back, and if it never is, its wake-up is
     /// when the first question of its [`Waiting`](crate::run::record::Fact::Waiting) record
     /// expires, and every unread input is due. A lease that is void already is no error.
-    async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError>;
+    async fn release(&self, lease: &Lease, rest: &ReleaseInfo) -> Result<(), JournalError>;
 
     /// Inputs that no append has consumed, oldest first.
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError>;

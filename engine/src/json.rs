@@ -210,6 +210,43 @@ pub fn is_within(value: &Value, depth: usize) -> bool {
     true
 }
 
+/// What a value takes in memory, about, in bytes: text as it is, and as much for each value, list
+/// and object as a parsed one takes.
+#[must_use]
+pub fn weigh(value: &Value) -> usize {
+    const EACH: usize = size_of::<Value>();
+    EACH + match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(weigh).sum(),
+        Value::Object(fields) => fields.iter().map(|(key, v)| EACH + key.len() + weigh(v)).sum(),
+    }
+}
+
+/// A hash of a value; equal values have equal ones, whatever the order of an object's fields.
+#[must_use]
+pub fn hash(value: &Value) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    std::mem::discriminant(value).hash(&mut hasher);
+    match value {
+        Value::Null => {}
+        Value::Bool(yes) => yes.hash(&mut hasher),
+        Value::Number(number) => number.hash(&mut hasher),
+        Value::String(text) => text.hash(&mut hasher),
+        Value::Array(items) => items.iter().for_each(|item| hash(item).hash(&mut hasher)),
+        Value::Object(fields) => {
+            let field = |(key, value): (&String, &Value)| {
+                let mut hasher = DefaultHasher::new();
+                (key, hash(value)).hash(&mut hasher);
+                hasher.finish()
+            };
+            fields.iter().map(field).fold(0_u64, u64::wrapping_add).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

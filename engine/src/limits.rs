@@ -14,6 +14,10 @@ pub struct Limits {
     /// `tool_result`: bytes of a tool's answer that reach a model or a record; what is longer is
     /// cut.
     pub tool_result: usize,
+    /// `state`: bytes that the channels of one graph may take in memory, about.
+    pub state: usize,
+    /// `map_items`: items of a list that one `map` works on.
+    pub map_items: usize,
     /// Expressions and templates.
     pub expression: ExpressionLimits,
 }
@@ -48,6 +52,8 @@ impl Default for Limits {
         Self {
             json: Bounds::DEFAULT,
             tool_result: 64 * 1024,
+            state: 64 * 1024 * 1024,
+            map_items: 20_000,
             expression: ExpressionLimits::default(),
         }
     }

@@ -152,6 +152,12 @@ impl Message {
         }
     }
 
+    /// What it takes in memory as a value of a channel, about, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        serde_json::to_value(self).map_or(0, |value| crate::json::weigh(&value))
+    }
+
     /// The answer to `call`.
     #[must_use]
     pub fn tool(id: MessageId, call: &ToolCall, content: impl Into<String>) -> Self {

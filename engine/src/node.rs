@@ -72,8 +72,13 @@ pub trait Subgraph: Send + Sync + std::fmt::Debug {
 
     /// What the inner state starts with, from the outer state. Pure: it is computed again when a
     /// run is recovered, and nothing of it is stored. `scope` is what templates may read besides
-    /// the state.
-    fn enter(&self, outer: &State, scope: &crate::expr::Scope) -> Result<Writes, NodeError>;
+    /// the state; `path` is the task's, from which ids of new messages follow.
+    fn enter(
+        &self,
+        outer: &State,
+        scope: &crate::expr::Scope,
+        path: &str,
+    ) -> Result<Writes, NodeError>;
 
     /// What the node writes to the outer state once nothing is left to do inside. `before` is
     /// the inner state as [`enter`](Self::enter) made it.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::MessageId;
+use crate::json;
 use crate::message::Message;
 
 /// How several writes to one channel merge.
@@ -189,6 +190,8 @@ pub enum WriteError {
 pub struct State {
     channels: Arc<Channels>,
     values: Vec<Arc<Value>>,
+    /// What each value takes in memory, about, in bytes.
+    weights: Vec<usize>,
 }
 
 impl State {
@@ -196,7 +199,8 @@ impl State {
     #[must_use]
     pub fn new(channels: Arc<Channels>) -> Self {
         let values = channels.iter().map(|c| c.initial.clone()).collect();
-        Self { channels, values }
+        let weights = channels.iter().map(|c| json::weigh(&c.initial)).collect();
+        Self { channels, values, weights }
     }
 
     /// What is declared.
@@ -217,6 +221,7 @@ impl State {
         if let Some(i) = self.channels.position(name)
             && self.channels.list[i].kind.admits(&value)
         {
+            self.weights[i] = json::weigh(&value);
             self.values[i] = value;
         }
     }
@@ -246,18 +251,56 @@ impl State {
         &self,
         writes: impl IntoIterator<Item = &'w Writes>,
     ) -> Result<Delta, WriteError> {
-        let mut delta = Delta::new();
+        let mut merging: BTreeMap<usize, Merging<'_>> = BTreeMap::new();
         for (name, value) in writes.into_iter().flatten() {
-            let i = self
-                .channels
-                .position(name)
-                .ok_or_else(|| WriteError::Unknown(name.to_string()))?;
-            let (channel, old) = (&self.channels.list[i], &self.values[i]);
-            let earlier = delta.remove(name);
-            let op = reduce(channel, old, earlier, value)?;
-            delta.insert(channel.name.clone(), op);
+            let unknown = || WriteError::Unknown(name.to_string());
+            let i = self.channels.position(name).ok_or_else(unknown)?;
+            let (channel, old) = (&self.channels.list[i], &*self.values[i]);
+            merging.entry(i).or_insert_with(|| Merging::new(channel, old)).add(value)?;
         }
-        Ok(delta)
+        let op = |(i, merging): (usize, Merging<'_>)| {
+            (self.channels.list[i].name.clone(), merging.into_op())
+        };
+        Ok(merging.into_iter().map(op).collect())
+    }
+
+    /// How much the values of all channels take in memory, about, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.weights.iter().sum()
+    }
+
+    /// How much the values of all channels take in memory at most, about, in bytes, once `delta` is
+    /// applied; without the messages that it adds.
+    #[must_use]
+    pub fn weight_after(&self, delta: &Delta) -> usize {
+        let change = |(name, op): (&Arc<str>, &Op)| {
+            let i = self.channels.position(name)?;
+            Some(match op {
+                Op::Set(value) => (json::weigh(value), self.weights[i]),
+                Op::Append(items) => (items.iter().map(json::weigh).sum(), 0),
+                Op::Put(entries) => {
+                    let old = entries.keys().filter_map(|key| self.values[i].get(key));
+                    (entries.values().map(json::weigh).sum(), old.map(json::weigh).sum())
+                }
+                Op::Messages(_) => (0, 0),
+            })
+        };
+        let changes = delta.iter().filter_map(change);
+        let (more, less) = changes.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+        (self.weight() + more).saturating_sub(less)
+    }
+
+    /// The channel that a delta adds most to.
+    #[must_use]
+    pub fn heaviest(delta: &Delta) -> Option<&Arc<str>> {
+        let weight = |op: &Op| match op {
+            Op::Set(value) => json::weigh(value),
+            Op::Append(items) => items.iter().map(json::weigh).sum(),
+            Op::Put(entries) => entries.values().map(json::weigh).sum(),
+            Op::Messages(ids) => ids.len(),
+        };
+        delta.iter().max_by_key(|(_, op)| weight(op)).map(|(name, _)| name)
     }
 
     /// Applies what a record says. Names that are not declared are passed over: a graph may have
@@ -265,25 +308,43 @@ impl State {
     pub fn apply(&mut self, delta: &Delta, messages: &MessageMap) -> Result<(), WriteError> {
         for (name, op) in delta {
             if let Some(i) = self.channels.position(name) {
-                apply(&mut self.values[i], op, messages)?;
+                let Growth(more) = apply(&mut self.values[i], op, messages)?;
+                self.weights[i] = self.weights[i].saturating_add_signed(more);
             }
         }
         Ok(())
     }
 }
 
-/// Applies one op to one value.
-pub fn apply(slot: &mut Arc<Value>, op: &Op, messages: &MessageMap) -> Result<(), WriteError> {
+/// Applies one op to one value, and gives how much more the value takes in memory, about, in bytes.
+pub fn apply(slot: &mut Arc<Value>, op: &Op, messages: &MessageMap) -> Result<Growth, WriteError> {
+    let mut growth = Growth::default();
     match op {
-        Op::Set(value) => *slot = Arc::new(value.clone()),
-        Op::Append(items) => list(slot).extend(items.iter().cloned()),
+        Op::Set(value) => {
+            growth.less(slot);
+            growth.more(value);
+            *slot = Arc::new(value.clone());
+        }
+        Op::Append(items) => {
+            for item in items {
+                growth.more(item);
+            }
+            list(slot).extend(items.iter().cloned());
+        }
         Op::Put(entries) => {
             let value = Arc::make_mut(slot);
             if !value.is_object() {
+                growth.less(value);
                 *value = Value::Object(Map::new());
             }
             if let Value::Object(map) = value {
-                map.extend(entries.iter().map(|(k, v)| (k.clone(), v.clone())));
+                for (key, entry) in entries {
+                    growth.more(entry);
+                    match map.insert(key.clone(), entry.clone()) {
+                        Some(old) => growth.less(&old),
+                        None => growth.0 += key.len().cast_signed(),
+                    }
+                }
             }
         }
         Op::Messages(ids) => {
@@ -292,16 +353,32 @@ pub fn apply(slot: &mut Arc<Value>, op: &Op, messages: &MessageMap) -> Result<()
             for id in ids {
                 let message = messages.get(id).ok_or_else(|| WriteError::Message(id.clone()))?;
                 let value = serde_json::to_value(&**message).unwrap_or(Value::Null);
+                growth.more(&value);
                 let place = *places.entry(id.as_str()).or_insert(slot.len());
                 if place == slot.len() {
                     slot.push(value);
                 } else {
+                    growth.less(&slot[place]);
                     slot[place] = value;
                 }
             }
         }
     }
-    Ok(())
+    Ok(growth)
+}
+
+/// How much more something takes in memory, about, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Growth(isize);
+
+impl Growth {
+    fn more(&mut self, value: &Value) {
+        self.0 = self.0.saturating_add_unsigned(json::weigh(value));
+    }
+
+    fn less(&mut self, value: &Value) {
+        self.0 = self.0.saturating_sub_unsigned(json::weigh(value));
+    }
 }
 
 /// Where these messages stand in a list: found in one pass, since a snapshot names all of them.
@@ -322,99 +399,160 @@ fn list(slot: &mut Arc<Value>) -> &mut Vec<Value> {
     }
 }
 
-fn reduce(
-    channel: &Channel,
-    old: &Value,
-    earlier: Option<Op>,
-    value: &Value,
-) -> Result<Op, WriteError> {
-    let wrong = |takes: &str| WriteError::Type {
-        channel: channel.name.to_string(),
-        takes: takes.to_owned(),
-        got: short(value),
-    };
-    match channel.reduce {
-        Reducer::Replace => {
-            if earlier.is_some() {
-                return Err(WriteError::Twice(channel.name.to_string()));
+/// What the writes of one step make of one channel.
+struct Merging<'c> {
+    channel: &'c Channel,
+    old: &'c Value,
+    merged: Merged,
+    /// Of `union`: what the channel holds or will hold, by hash, once so much was written that
+    /// looking through it would cost.
+    known: Option<HashMap<u64, Vec<Value>>>,
+    /// How many items were written.
+    items: usize,
+}
+
+/// From how many written items on a `union` keeps hashes.
+const MANY: usize = 8;
+
+/// The op so far.
+enum Merged {
+    /// Nothing was written.
+    Nothing,
+    Set(Value),
+    Append(Vec<Value>),
+    Put(Map<String, Value>),
+    Messages(IndexSet<MessageId>),
+}
+
+impl<'c> Merging<'c> {
+    fn new(channel: &'c Channel, old: &'c Value) -> Self {
+        let merged = match channel.reduce {
+            Reducer::Replace | Reducer::Sum => Merged::Nothing,
+            Reducer::Append | Reducer::Union => Merged::Append(Vec::new()),
+            Reducer::Merge => Merged::Put(Map::new()),
+            Reducer::Messages => Merged::Messages(IndexSet::new()),
+        };
+        Self { channel, old, merged, known: None, items: 0 }
+    }
+
+    fn wrong(&self, takes: &str, value: &Value) -> WriteError {
+        let channel = self.channel.name.to_string();
+        WriteError::Type { channel, takes: takes.to_owned(), got: short(value) }
+    }
+
+    fn add(&mut self, value: &Value) -> Result<(), WriteError> {
+        match (self.channel.reduce, &mut self.merged) {
+            (Reducer::Replace, Merged::Nothing) => {
+                if !self.channel.kind.admits(value) {
+                    let kind = format!("{:?}", self.channel.kind).to_lowercase();
+                    return Err(self.wrong(&kind, value));
+                }
+                self.merged = Merged::Set(value.clone());
             }
-            if !channel.kind.admits(value) {
-                return Err(wrong(&format!("{:?}", channel.kind).to_lowercase()));
+            (Reducer::Replace, _) => {
+                return Err(WriteError::Twice(self.channel.name.to_string()));
             }
-            Ok(Op::Set(value.clone()))
-        }
-        Reducer::Append => {
-            let mut items = appended(earlier);
-            items.extend(as_items(value));
-            Ok(Op::Append(items))
-        }
-        Reducer::Union => {
-            let mut items = appended(earlier);
-            for item in as_items(value) {
-                let there = old.as_array().is_some_and(|old| old.contains(&item));
-                if !there && !items.contains(&item) {
-                    items.push(item);
+            (Reducer::Sum, merged) => {
+                let sum = match merged {
+                    Merged::Set(sum) => sum,
+                    _ => self.old,
+                };
+                if !value.is_number() {
+                    return Err(self.wrong("numbers", value));
+                }
+                let sum = add(sum, value).ok_or_else(|| {
+                    self.wrong("numbers whose sum 64 bits hold to the digit", value)
+                })?;
+                self.merged = Merged::Set(sum);
+            }
+            (Reducer::Append, Merged::Append(items)) => items.extend(as_items(value).cloned()),
+            (Reducer::Union, _) => as_items(value).for_each(|item| self.unite(item)),
+            (Reducer::Merge, Merged::Put(entries)) => match value {
+                Value::Object(new) => {
+                    entries.extend(new.iter().map(|(k, v)| (k.clone(), v.clone())));
+                }
+                _ => return Err(self.wrong("objects", value)),
+            },
+            (Reducer::Messages, Merged::Messages(ids)) => {
+                for item in as_items(value) {
+                    match Message::deserialize(item) {
+                        Ok(message) => ids.insert(message.id),
+                        Err(error) => {
+                            return Err(self.wrong(&format!("messages ({error})"), item));
+                        }
+                    };
                 }
             }
-            Ok(Op::Append(items))
+            (Reducer::Append | Reducer::Merge | Reducer::Messages, _) => {}
         }
-        Reducer::Sum => {
-            if !value.is_number() {
-                return Err(wrong("numbers"));
+        Ok(())
+    }
+
+    /// Adds an item that is not there yet.
+    fn unite(&mut self, item: &Value) {
+        let Merged::Append(new) = &mut self.merged else { return };
+        let old = self.old.as_array().map(Vec::as_slice).unwrap_or_default();
+        self.items += 1;
+        if self.items <= MANY {
+            if !old.contains(item) && !new.contains(item) {
+                new.push(item.clone());
             }
-            let sum = match &earlier {
-                Some(Op::Set(sum)) => sum,
-                _ => old,
-            };
-            add(sum, value).map(Op::Set).ok_or_else(|| wrong("numbers that can be added"))
+            return;
         }
-        Reducer::Merge => {
-            let Value::Object(new) = value else { return Err(wrong("objects")) };
-            let mut entries = match earlier {
-                Some(Op::Put(entries)) => entries,
-                _ => Map::new(),
-            };
-            entries.extend(new.iter().map(|(k, v)| (k.clone(), v.clone())));
-            Ok(Op::Put(entries))
-        }
-        Reducer::Messages => {
-            let mut ids: IndexSet<MessageId> = match earlier {
-                Some(Op::Messages(ids)) => ids.into_iter().collect(),
-                _ => IndexSet::new(),
-            };
-            for item in as_items(value) {
-                let message: Message =
-                    serde_json::from_value(item).map_err(|e| wrong(&format!("messages ({e})")))?;
-                ids.insert(message.id);
+        let known = self.known.get_or_insert_with(|| {
+            let mut known: HashMap<u64, Vec<Value>> = HashMap::new();
+            for item in old.iter().chain(&*new) {
+                known.entry(json::hash(item)).or_default().push(item.clone());
             }
-            Ok(Op::Messages(ids.into_iter().collect()))
+            known
+        });
+        let alike = known.entry(json::hash(item)).or_default();
+        if !alike.contains(item) {
+            alike.push(item.clone());
+            new.push(item.clone());
+        }
+    }
+
+    fn into_op(self) -> Op {
+        match self.merged {
+            Merged::Nothing => Op::Set(self.old.clone()),
+            Merged::Set(value) => Op::Set(value),
+            Merged::Append(items) => Op::Append(items),
+            Merged::Put(entries) => Op::Put(entries),
+            Merged::Messages(ids) => Op::Messages(ids.into_iter().collect()),
         }
     }
 }
 
-fn appended(earlier: Option<Op>) -> Vec<Value> {
-    match earlier {
-        Some(Op::Append(items)) => items,
-        _ => Vec::new(),
-    }
-}
-
-fn as_items(value: &Value) -> Vec<Value> {
+fn as_items(value: &Value) -> impl Iterator<Item = &Value> {
     match value {
-        Value::Array(items) => items.clone(),
-        other => vec![other.clone()],
+        Value::Array(items) => items.as_slice(),
+        other => std::slice::from_ref(other),
     }
+    .iter()
 }
 
+/// The sum of two numbers; `None`: 64 bits do not hold it to the digit, or one is no number.
 fn add(a: &Value, b: &Value) -> Option<Value> {
-    let zero = Value::from(0);
-    let a = if a.is_null() { &zero } else { a };
-    if let (Some(a), Some(b)) = (a.as_i64(), b.as_i64())
-        && let Some(sum) = a.checked_add(b)
-    {
-        return Some(Value::from(sum));
+    let whole = |value: &Value| match value {
+        Value::Null => Some(0),
+        other => other.as_i64().map(i128::from).or_else(|| other.as_u64().map(i128::from)),
+    };
+    if let (Some(a), Some(b)) = (whole(a), whole(b)) {
+        let sum = a + b;
+        let small = i64::try_from(sum).map(Value::from);
+        return small.or_else(|_| u64::try_from(sum).map(Value::from)).ok();
     }
-    serde_json::Number::from_f64(a.as_f64()? + b.as_f64()?).map(Value::Number)
+    let float = |value: &Value| {
+        // Whole numbers above this are not all floats.
+        const EXACT: i128 = 1 << 53;
+        match whole(value) {
+            Some(number) if number.abs() > EXACT => None,
+            Some(_) if value.is_null() => Some(0.0),
+            _ => value.as_f64(),
+        }
+    };
+    serde_json::Number::from_f64(float(a)? + float(b)?).map(Value::Number)
 }
 
 /// A value in at most 60 characters, for error texts.

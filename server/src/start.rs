@@ -163,12 +163,7 @@ pub async fn stopped(app: &App, run: &RunId, after: Number) -> Result<(), Proble
             attention => attention,
         },
     };
-    let error = error.unwrap_or_else(|| RunError {
-        code: "run_failed".into(),
-        message: "the run failed without saying why".into(),
-        node: None,
-        provider: None,
-        model: None,
-    });
+    let silent = || RunError::new("run_failed", "the run failed without saying why");
+    let error = error.unwrap_or_else(silent);
     Err(Problem::RunFailed { run: run.clone(), error: Box::new(error) })
 }

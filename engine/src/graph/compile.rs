@@ -389,10 +389,9 @@ impl Builder<'_> {
 }
 
 fn run_limits(spec: &GraphSpec) -> Limits {
-    let default = Limits::default();
     Limits {
-        steps: spec.limits.steps.unwrap_or(default.steps),
-        timeout: spec.limits.timeout.map(|period| period.0).or(default.timeout),
+        steps: spec.limits.steps,
+        timeout: spec.limits.timeout.map(|period| period.0),
         tokens: spec.limits.tokens,
     }
 }

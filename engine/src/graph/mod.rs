@@ -76,20 +76,33 @@ pub struct Graph {
     pub output: Vec<Arc<str>>,
     /// Whether messages written here are the conversation's, to be seen by its user.
     pub shown: bool,
-    /// Where each name stands; made on first use.
+    /// Where each name and each slot stands; made on first use.
     pub names: Names,
 }
 
-/// Node names by place: `Names::default()` in a new [`Graph`].
+/// Places of nodes by name, and of the joins' slots: `Names::default()` in a new [`Graph`].
 #[derive(Debug, Default)]
-pub struct Names(std::sync::OnceLock<std::collections::HashMap<Arc<str>, NodeIndex>>);
+pub struct Names {
+    nodes: std::sync::OnceLock<std::collections::HashMap<Arc<str>, NodeIndex>>,
+    slots: std::sync::OnceLock<Vec<usize>>,
+}
 
 impl Graph {
     /// Where the node of that name stands.
     #[must_use]
     pub fn position(&self, name: &str) -> Option<NodeIndex> {
         let index = || self.nodes.iter().enumerate().map(|(i, n)| (n.name.clone(), i)).collect();
-        self.names.0.get_or_init(index).get(name).copied()
+        self.names.nodes.get_or_init(index).get(name).copied()
+    }
+
+    /// The place of a join's first slot among the slots of all joins, one join after the other.
+    #[must_use]
+    pub fn first_slot(&self, join: usize) -> usize {
+        let places = || {
+            let counts = self.joins.iter().map(|join| join.slots.len());
+            counts.scan(0, |next, slots| Some(std::mem::replace(next, *next + slots))).collect()
+        };
+        self.names.slots.get_or_init(places).get(join).copied().unwrap_or(usize::MAX)
     }
 }
 
@@ -291,20 +304,28 @@ pub struct Slot {
     pub alive: Vec<bool>,
 }
 
-/// When a run must stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When a graph must stop, as its file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Steps of the whole run, subgraphs included.
-    pub steps: u32,
-    /// From start to end, without the time that it waits for a person.
+    /// Its own steps; those of graphs inside it count there. Default 100.
+    pub steps: Option<u32>,
+    /// From start to end, without the time that a run waits for a person. Default ten minutes for
+    /// a run, and none for a graph inside another.
     pub timeout: Option<Duration>,
-    /// Tokens of all model calls, input and output.
+    /// Tokens of all model calls in it and further in, input and output. Default none.
     pub tokens: Option<u64>,
 }
 
-impl Default for Limits {
-    /// 100 steps, ten minutes, no limit of tokens.
-    fn default() -> Self {
-        Self { steps: 100, timeout: Some(Duration::from_mins(10)), tokens: None }
+impl Limits {
+    /// Most steps.
+    #[must_use]
+    pub fn steps(&self) -> u32 {
+        self.steps.unwrap_or(100)
+    }
+
+    /// How long a run of the graph may take.
+    #[must_use]
+    pub fn run_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_mins(10))
     }
 }

@@ -119,8 +119,8 @@ pub fn json(graph: &Graph) -> Value {
         .map(|c| json!({ "name": c.name, "type": c.kind, "reduce": c.reduce, "scope": c.scope }))
         .collect();
     let limits = json!({
-        "steps": graph.limits.steps,
-        "timeout_ms": graph.limits.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+        "steps": graph.limits.steps(),
+        "timeout_ms": u64::try_from(graph.limits.run_timeout().as_millis()).unwrap_or(u64::MAX),
         "tokens": graph.limits.tokens,
     });
     json!({

@@ -14,8 +14,8 @@ use indexmap::IndexMap;
 
 use super::lineage::{self, Cut, Line};
 use super::{
-    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place, Rest,
-    Sent, StoredMessage, wake_ms,
+    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place,
+    ReleaseInfo, Sent, StoredMessage, wake_ms,
 };
 use crate::env::Env;
 use crate::id::{InputId, LogId, MessageId, RunId, WorkerId};
@@ -102,15 +102,21 @@ impl Journal for MemoryJournal {
         Ok(self.logs().claim(now, now.saturating_add(lease), wall_ms))
     }
 
-    async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError> {
+    async fn renew(&self, leases: &[Lease], by: Duration) -> Result<Vec<LogId>, JournalError> {
         let until = self.env.monotonic().saturating_add(by);
         let mut logs = self.logs();
-        logs.held(lease)?;
-        logs.hold(&lease.log, Some(until));
-        Ok(())
+        let mut lost = Vec::new();
+        for lease in leases {
+            if logs.held(lease).is_ok() {
+                logs.hold(&lease.log, Some(until));
+            } else {
+                lost.push(lease.log.clone());
+            }
+        }
+        Ok(lost)
     }
 
-    async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError> {
+    async fn release(&self, lease: &Lease, rest: &ReleaseInfo) -> Result<(), JournalError> {
         let mut logs = self.logs();
         // Somebody else's by now: nothing is left to give back.
         if let Ok(log) = logs.held(lease) {

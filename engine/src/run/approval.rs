@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::run::context::Ask;
-use crate::run::frame;
 use crate::run::record::{AskReason, Question};
+use crate::run::task;
 use crate::tool::{ToolError, ToolErrorKind, ToolQuestion};
 
 /// The answers that need nothing else said.
@@ -75,7 +75,7 @@ pub(super) fn decide(answer: &Value, args: Value) -> Result<Value, ToolError> {
 /// A question that a tool asks in the middle of a call, and its name. A call may ask several.
 pub(super) fn of_tool(
     call: &str,
-    asked: &BTreeMap<Arc<str>, frame::Question>,
+    asked: &BTreeMap<Arc<str>, task::Question>,
     tool: &str,
     question: ToolQuestion,
 ) -> (Ask, Arc<str>) {

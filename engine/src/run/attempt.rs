@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 
-use crate::graph::Policy;
 use crate::node::{Node, NodeError, Outcome};
 use crate::run::context::Cx;
 use crate::state::State;
@@ -22,14 +21,12 @@ pub(super) struct Finished {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Time {
     pub timeout: Option<Duration>,
+    /// The key that says how long it may take.
+    pub key: &'static str,
     pub idle: Option<Duration>,
 }
 
 impl Time {
-    pub(super) fn of(policy: &Policy) -> Self {
-        Self { timeout: policy.timeout, idle: policy.idle_timeout }
-    }
-
     pub(super) fn limited(self) -> bool {
         self.timeout.is_some() || self.idle.is_some()
     }
@@ -52,7 +49,7 @@ impl Time {
             }
         };
         let (key, period) = tokio::select! {
-            () = after(self.timeout) => ("timeout", self.timeout),
+            () = after(self.timeout) => (self.key, self.timeout),
             () = silence => ("idle_timeout", self.idle),
         };
         let after_ms = u64::try_from(period.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
@@ -115,8 +112,16 @@ pub(super) async fn run(
     Finished { path, took: env.monotonic().saturating_sub(began), outcome }
 }
 
-/// Ends with a failure once the time of a task with a graph inside is over.
-pub(super) async fn watch(path: Arc<str>, time: Time, pulse: Arc<Notify>) -> Finished {
+/// Ends with a failure once the time of a task with a graph inside is over, which begins after a
+/// pause.
+pub(super) async fn watch(
+    path: Arc<str>,
+    time: Time,
+    (pause, pulse): (Duration, Arc<Notify>),
+) -> Finished {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
     let error = time.over(pulse).await;
     let took = time.timeout.unwrap_or_default();
     Finished { path, took, outcome: Err(error) }

@@ -13,12 +13,13 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::env::Env;
+use crate::expr::{NodeFailure, Scope};
 use crate::graph::{self, Graph};
 use crate::id::MessageId;
 use crate::node::Done;
 use crate::run::fold::RunState;
-use crate::run::frame::holds_messages;
-use crate::state::State;
+use crate::run::task::Task;
+use crate::run::writes::holds_messages;
 
 /// Results kept at most; the ones that have passed go first, then any.
 const RESULTS_MAX: usize = 10_000;
@@ -43,8 +44,8 @@ struct Kept {
 }
 
 impl Key {
-    /// The key of a node's result over this state.
-    pub(crate) fn new(cache: &graph::Cache, state: &State, run: &RunState) -> Self {
+    /// The key of a task's result: what it reads of the state and of its scope.
+    pub(crate) fn new(cache: &graph::Cache, task: &Task, scope: &Scope, run: &RunState) -> Self {
         let mut hash = Sha256::new();
         let mut add = |part: &[u8]| {
             hash.update(part.len().to_le_bytes());
@@ -55,9 +56,12 @@ impl Key {
         add(run.bundle.0.as_bytes());
         add(serde_json::json!(run.started.options).to_string().as_bytes());
         for name in &cache.reads {
-            let value = state.get(name).map(ToString::to_string).unwrap_or_default();
+            let value = task.state.get(name).map(ToString::to_string).unwrap_or_default();
             add(name.as_bytes());
             add(value.as_bytes());
+        }
+        if let Some(NodeFailure { code, message, node, item }) = scope.error.as_deref() {
+            add(serde_json::json!([code, message, node, item]).to_string().as_bytes());
         }
         Self(hash.finalize().into())
     }

@@ -18,15 +18,12 @@ use crate::tool::{Effect, Resumed, ToolAnswer, ToolCx, ToolError, ToolErrorKind}
 impl Cx {
     /// Makes a call that a model asked for and gives the message that answers it. Whatever goes
     /// wrong with the tool is in the message, for the model to read. With `approve`, a person must
-    /// agree first; so they must if the tool is `unsafe` and text from elsewhere has come into the
-    /// run, or if the same call may have happened before.
+    /// agree first; when else they must, says [`must_be_approved`](Self::must_be_approved).
     pub async fn call_tool(&self, wanted: &ToolCall, approve: bool) -> Reached<Message> {
         let call: Arc<str> = wanted.id.as_str().into();
         if let Some(message) = self.replies.get(&call).and_then(|r| r.message.as_ref()) {
             return Reached::Done(Message::clone(message));
         }
-        let effect = self.effect(&wanted.name);
-        let approve = approve || (effect == Effect::Unsafe && self.tainted);
         let made = match self.services.tools.parse_arguments(&wanted.arguments) {
             Ok(args) => self.make_call(&call, &wanted.name, Some(&wanted.id), args, approve).await,
             Err(error) => {
@@ -51,7 +48,8 @@ impl Cx {
     }
 
     /// Makes one named call with given arguments, for a node that wants the value itself. With
-    /// `approve`, a person must agree first.
+    /// `approve`, a person must agree first; when else they must, says
+    /// [`must_be_approved`](Self::must_be_approved).
     pub async fn call_tool_value(
         &self,
         call: &str,
@@ -122,7 +120,7 @@ impl Cx {
             self.intent(call, self.callee(tool, id, args)).await;
             return Made::Answer(ToolAnswer::Failed(error), 0);
         }
-        let approve = approve || self.unknown.contains(&call_text(tool, &args));
+        let approve = approve || self.must_be_approved(tool, &args);
         let args = match self.approved(call, tool, args, approve).await {
             Ok(args) => args,
             Err(Refused::Asked(interrupt)) => return Made::Asked(interrupt),
@@ -158,6 +156,14 @@ impl Cx {
             }
             answer => Made::Answer(answer, took_ms),
         }
+    }
+
+    /// Whether a person must agree to a call whatever its node says: it is `unsafe`, and text from
+    /// elsewhere that may steer a model has come into the log; or the same call may have happened
+    /// before.
+    fn must_be_approved(&self, tool: &str, args: &Value) -> bool {
+        (self.effect(tool) == Effect::Unsafe && self.tainted)
+            || self.unknown.contains(&call_text(tool, args))
     }
 
     /// The arguments that a person agreed to; those given, if nobody need be asked.

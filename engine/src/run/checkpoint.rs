@@ -9,9 +9,9 @@ use std::sync::Arc;
 use crate::id::RunId;
 use crate::journal::JournalError;
 use crate::run::engine::Engine;
-use crate::run::frame::split;
-use crate::run::record::{EndStatus, Fact, Fired, Number, Numbered, Step};
+use crate::run::record::{Activation, EndStatus, Fact, Number, Numbered, Step};
 use crate::run::standing::{RunAt, TaskAt, TaskStatus};
+use crate::run::task::split;
 
 /// A number of a run's log that the run can be read at and forked from.
 #[derive(Clone, Debug, PartialEq)]
@@ -189,18 +189,18 @@ impl Walk {
         match &record.fact {
             Fact::Started(started) => {
                 self.step = 1;
-                next = fired("", &started.fired);
+                next = fired("", &started.activation);
             }
             Fact::Forked(_) => next = std::mem::take(&mut self.forked),
             Fact::Step(step) => {
                 self.step = step.step;
                 path = step.path.clone();
                 ended = self.ended(step);
-                next = fired(&path, &step.fired);
+                next = fired(&path, &step.activation);
             }
             Fact::Edited(edited) => {
                 path = edited.path.clone();
-                next = edited.fired.as_ref().map_or_else(Vec::new, |f| fired(&path, f));
+                next = edited.activation.as_ref().map_or_else(Vec::new, |f| fired(&path, f));
             }
             Fact::Done(done) => {
                 let outer = split(&done.task).0;
@@ -231,8 +231,8 @@ impl Walk {
     }
 }
 
-fn fired(path: &str, fired: &Fired) -> Vec<Arc<str>> {
-    fired.next.iter().map(|id| join(path, id)).collect()
+fn fired(path: &str, activation: &Activation) -> Vec<Arc<str>> {
+    activation.next.iter().map(|id| join(path, id)).collect()
 }
 
 fn join(path: &str, id: &str) -> Arc<str> {

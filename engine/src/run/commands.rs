@@ -7,8 +7,8 @@ use crate::journal::JournalError;
 use crate::run::context::Command;
 use crate::run::driver::Driver;
 use crate::run::end;
-use crate::run::frame::split;
 use crate::run::record::{Callee, Fact};
+use crate::run::task::split;
 
 impl Driver {
     /// Does what tasks ask, as much as has come in, in one append.
@@ -63,7 +63,7 @@ impl Driver {
     /// Whether something of this message was streamed before and is void now.
     fn made_again(&mut self, task: &str, call: &Arc<str>, to: &Callee) -> bool {
         let streamed = self.writer.void(task, call);
-        let task = self.frame().and_then(|frame| frame.task(task));
+        let task = self.root().and_then(|root| root.task(task));
         let begun = task.is_some_and(|t| t.void.contains(call) || t.open.contains_key(call));
         matches!(to, Callee::Model(_)) && (streamed || begun)
     }
@@ -72,7 +72,7 @@ impl Driver {
     fn beat(&self, task: &str) {
         let mut path = task;
         loop {
-            if let Some(pulse) = self.live.get(path).and_then(|begun| begun.pulse.as_ref()) {
+            if let Some(pulse) = self.live.get(path).and_then(|running| running.pulse.as_ref()) {
                 pulse.notify_one();
             }
             match split(path).0 {
@@ -84,6 +84,6 @@ impl Driver {
 
     /// Whether the graph that a task belongs to talks to the user.
     fn shows(&self, task: &str) -> bool {
-        self.frame().and_then(|f| f.frame(split(task).0)).is_some_and(|f| f.graph.shown)
+        self.instance(split(task).0).is_some_and(|instance| instance.graph.shown)
     }
 }

@@ -5,9 +5,12 @@
 //! - A failed task lets its siblings finish; then its graph has failed.
 //! - Tasks run inside the driver's own future: while it writes, none of them moves, and dropping
 //!   one closes its connections.
+//! - Cancels, answers, limits and the end of the process are looked at before any task is polled,
+//!   and no turn of the loop takes longer than [`SLICE`] but by one poll of one task: tasks that
+//!   never wait keep nobody waiting, in this run or another.
 //! - A run whose live tasks all wait for people is let go of until somebody answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +22,27 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{Instrument as _, Span};
 
 use crate::id::RunId;
-use crate::journal::{JournalError, Lease, Rest};
+use crate::journal::{JournalError, ReleaseInfo};
 use crate::node::{Done, NodeError, Outcome};
 use crate::observer::NodeEnd;
 use crate::run::attempt::Finished;
 use crate::run::context::Command;
 use crate::run::end;
-use crate::run::frame::{Frame, TaskResult, split};
 use crate::run::inbox::{self, Verdict};
+use crate::run::instance::GraphInstance;
+use crate::run::launch::HandedOut;
+use crate::run::leases::HeldLease;
 use crate::run::record::{Called, EndStatus, Fact, RunError, Waiting};
-use crate::run::settle::Settled;
+use crate::run::settle::{Depth, RunEnd, depth};
 use crate::run::shared::Shared;
 use crate::run::start;
+use crate::run::task::{Failure, TaskResult, split};
 use crate::run::writer::Writer;
+use crate::run::writes::admit;
 use crate::span;
+
+/// How long a driver goes on before it lets others have its thread.
+const SLICE: Duration = Duration::from_millis(1);
 
 /// What reaches a driver from its process.
 #[derive(Clone)]
@@ -43,15 +53,13 @@ pub(crate) struct Signals {
     pub hand_back: watch::Receiver<bool>,
 }
 
-/// Drives a claimed log until nothing is left to do, or until it must be given back. `held_until`
-/// is when the lease lapses at the earliest, on the monotonic clock.
+/// Drives a claimed log until nothing is left to do, or until it must be given back.
 pub(crate) async fn drive(
     shared: Arc<Shared>,
-    lease: Lease,
-    held_until: Duration,
+    held: Arc<HeldLease>,
     signals: Signals,
 ) -> Result<(), JournalError> {
-    let mut writer = start::open(&shared, &lease, held_until).await?;
+    let mut writer = start::open(&shared, &held).await?;
     loop {
         if writer.log.run.as_ref().is_some_and(|run| run.waiting.is_none()) {
             let mut driver = Driver::new(shared.clone(), writer, signals.clone());
@@ -60,8 +68,8 @@ pub(crate) async fn drive(
         }
         let mut seen = None;
         if *signals.hand_back.borrow() || !inbox::take(&shared, &mut writer, &mut seen).await? {
-            let rest = Rest { wake_ms: inbox::next_expiry(&writer), seen };
-            return shared.journal.release(&writer.lease, &rest).await;
+            let rest = ReleaseInfo { wake_ms: inbox::next_expiry(&writer), seen };
+            return shared.journal.release(&held.lease, &rest).await;
         }
     }
 }
@@ -71,10 +79,10 @@ const FOREVER: Duration = Duration::from_hours(24 * 365);
 
 type Running = BoxFuture<'static, Option<Finished>>;
 
-/// Something that has begun.
-pub(super) struct Begun {
+/// A task that runs, or the run itself.
+pub(super) struct RunningTask {
     pub(super) span: Span,
-    /// When, on the monotonic clock.
+    /// When its attempt began or begins, on the monotonic clock.
     pub(super) at: Duration,
     /// Ends its future.
     abort: Option<AbortHandle>,
@@ -92,7 +100,7 @@ pub(super) struct Begun {
     answered: bool,
 }
 
-impl Begun {
+impl RunningTask {
     fn stop(&self) {
         if let Some(abort) = &self.abort {
             abort.abort();
@@ -107,80 +115,157 @@ pub(super) struct Driver {
     tasks: FuturesUnordered<Running>,
     pub(super) commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
     /// The run under the empty path, and the tasks that are live.
-    pub(super) live: BTreeMap<Arc<str>, Begun>,
+    pub(super) live: BTreeMap<Arc<str>, RunningTask>,
     /// Tasks that do work of their own right now.
     working: usize,
+    /// Instances in which something happened, to be settled, the innermost first.
+    touched: BTreeSet<Depth>,
+    /// Tasks that may be launched, in order.
+    pub(super) ready: VecDeque<Arc<str>>,
+    /// Tasks that have ended and may have no record of that.
+    pub(super) unrecorded: Vec<Arc<str>>,
+    /// Items of lists that were handed out, by the path of the list's task.
+    pub(super) items: BTreeMap<Arc<str>, HandedOut>,
     /// What is asked changed: another question may expire next.
     pub(super) asked: bool,
+    /// When the driver's turn began, on the monotonic clock.
+    turn: Duration,
 }
 
 impl Driver {
     fn new(shared: Arc<Shared>, writer: Writer, signals: Signals) -> Self {
-        let (tasks, commands) = (FuturesUnordered::new(), mpsc::channel(256));
-        let (live, working, asked) = (BTreeMap::new(), 0, false);
-        Self { shared, writer, signals, tasks, commands, live, working, asked }
+        Self {
+            turn: shared.services.env.monotonic(),
+            shared,
+            writer,
+            signals,
+            tasks: FuturesUnordered::new(),
+            commands: mpsc::channel(256),
+            live: BTreeMap::new(),
+            working: 0,
+            touched: BTreeSet::new(),
+            ready: VecDeque::new(),
+            unrecorded: Vec::new(),
+            items: BTreeMap::new(),
+            asked: false,
+        }
     }
 
     /// Runs until the run has ended, waits for somebody, or is given back.
     async fn run(&mut self) -> Result<(), JournalError> {
-        self.open_span();
-        self.advance().await?;
-        let mut renewal = tokio::time::interval(self.shared.lease / 3);
-        renewal.reset();
+        self.open();
         let deadline = tokio::time::sleep(self.time_left());
         let expiry = tokio::time::sleep(self.expiry_left());
         tokio::pin!(deadline, expiry);
         // The log may have received something before this driver listened.
         self.signals.inbox.notify_one();
+        let held = self.writer.held.clone();
         while self.goes_on() {
+            self.take_turns().await;
             if std::mem::take(&mut self.asked) {
                 expiry.set(tokio::time::sleep(self.expiry_left()));
             }
             tokio::select! {
                 biased;
-                Some(command) = self.commands.1.recv() => self.obey(command).await?,
-                Some(finished) = self.tasks.next() => self.finished(finished).await?,
-                landed = self.writer.landing() => landed?,
-                () = self.signals.inbox.notified() => self.look_into_inbox().await?,
-                () = &mut deadline => return self.out_of_time().await,
-                () = &mut expiry => self.expire().await?,
-                _ = renewal.tick() => self.writer.renew().await?,
+                () = held.lost() => return Err(JournalError::Fenced(held.lease.log.clone())),
                 Ok(()) = self.signals.hand_back.changed() => return self.hand_back().await,
+                () = &mut deadline => return self.out_of_time().await,
+                () = self.signals.inbox.notified() => self.look_into_inbox().await?,
+                () = &mut expiry => self.expire().await?,
+                appended = self.writer.appended() => self.writer.finish_append(appended).await?,
+                Some(command) = self.commands.1.recv() => self.obey(command).await?,
+                () = std::future::ready(()), if self.is_unsettled() => self.advance().await?,
+                Some(finished) = self.tasks.next() => self.finished(finished).await?,
+                // No task has ended that is not taken in.
+                () = std::future::ready(()), if self.is_unstored() || self.is_idle() => {
+                    self.rest().await?;
+                }
             }
         }
         Ok(())
     }
 
-    fn goes_on(&self) -> bool {
+    /// Lets others have the thread, once this driver has had it for long enough.
+    async fn take_turns(&mut self) {
+        tokio::task::coop::consume_budget().await;
+        let env = self.shared.services.env.clone();
+        if env.monotonic().saturating_sub(self.turn) >= SLICE {
+            tokio::task::yield_now().await;
+            self.turn = env.monotonic();
+        }
+    }
+
+    /// Whether others wait for the thread.
+    fn turn_is_over(&self) -> bool {
+        self.shared.services.env.monotonic().saturating_sub(self.turn) >= SLICE
+    }
+
+    pub(super) fn goes_on(&self) -> bool {
         self.writer.log.run.as_ref().is_some_and(|run| run.waiting.is_none())
     }
 
-    pub(super) fn frame(&self) -> Option<&Frame> {
+    /// The run's own graph.
+    pub(super) fn root(&self) -> Option<&GraphInstance> {
         self.writer.log.run.as_ref()?.root.as_ref()
     }
 
-    pub(super) fn frame_mut(&mut self) -> Option<&mut Frame> {
+    pub(super) fn root_mut(&mut self) -> Option<&mut GraphInstance> {
         self.writer.log.run.as_mut()?.root.as_mut()
     }
 
-    fn open_span(&mut self) {
+    pub(super) fn instance(&self, path: &str) -> Option<&GraphInstance> {
+        self.root()?.instance(path)
+    }
+
+    /// Notes that something happened in the instance at `path`.
+    pub(super) fn touch(&mut self, path: &Arc<str>) {
+        self.touched.insert(depth(path));
+    }
+
+    fn is_unsettled(&self) -> bool {
+        !self.touched.is_empty() || !self.ready.is_empty()
+    }
+
+    fn is_unstored(&self) -> bool {
+        !self.unrecorded.is_empty() || self.writer.pending()
+    }
+
+    /// Whether no task does anything.
+    fn is_idle(&self) -> bool {
+        self.working == 0 && self.commands.1.is_empty() && !self.is_unsettled()
+    }
+
+    /// Opens the run's span, and makes ready what can run.
+    fn open(&mut self) {
         let Some(run) = &self.writer.log.run else { return };
         let span = span::invoke_workflow(&run.started);
         if let Some(traceparent) = &run.started.traceparent {
             self.shared.services.trace.adopt(&span, traceparent);
         }
-        self.begun("".into(), span, "graph", false);
+        let tasks = run.root.as_ref().map(|root| &root.tasks);
+        let ready = tasks.into_iter().flat_map(crate::run::task::Tasks::iter);
+        self.ready = ready.filter(|t| !t.has_ended()).map(|t| t.path.clone()).collect();
+        self.begun("".into(), span, "graph", false, Duration::ZERO);
+        self.touch(&"".into());
     }
 
     pub(super) fn span(&self, path: &str) -> Span {
         self.live.get(path).map_or_else(Span::none, |b| b.span.clone())
     }
 
-    pub(super) fn begun(&mut self, path: Arc<str>, span: Span, kind: &'static str, leaf: bool) {
-        let at = self.shared.services.env.monotonic();
+    pub(super) fn begun(
+        &mut self,
+        path: Arc<str>,
+        span: Span,
+        kind: &'static str,
+        leaf: bool,
+        pause: Duration,
+    ) {
+        let at = self.shared.services.env.monotonic() + pause;
         let (abort, pulse, calls, suspended, answered) = Default::default();
-        let begun = Begun { span, at, abort, pulse, kind, calls, leaf, suspended, answered };
-        self.live.insert(path, begun);
+        let running =
+            RunningTask { span, at, abort, pulse, kind, calls, leaf, suspended, answered };
+        self.live.insert(path, running);
     }
 
     /// Adds the future of a task that has begun.
@@ -190,11 +275,10 @@ impl Driver {
         pulse: Arc<Notify>,
         work: impl Future<Output = Finished> + Send + 'static,
     ) {
-        let Some(begun) = self.live.get_mut(path) else { return };
-        let (work, abort) = abortable(work.instrument(begun.span.clone()));
-        (begun.abort, begun.pulse) = (Some(abort), Some(pulse));
-        (begun.suspended, begun.answered) = (false, false);
-        self.working += usize::from(begun.leaf);
+        let Some(running) = self.live.get_mut(path) else { return };
+        let (work, abort) = abortable(work.instrument(running.span.clone()));
+        (running.abort, running.pulse) = (Some(abort), Some(pulse));
+        self.working += usize::from(running.leaf);
         self.tasks.push(Box::pin(async { work.await.ok() }));
     }
 
@@ -205,7 +289,7 @@ impl Driver {
 
     /// Until `limits.timeout`; `None` without one.
     pub(super) fn limit_left(&self) -> Option<Duration> {
-        let limit = self.frame()?.graph.limits.timeout?;
+        let limit = self.root()?.graph.limits.run_timeout();
         let run = self.writer.log.run.as_ref()?;
         let spent = run.spent_ms(self.shared.services.env.now().as_millisecond());
         Some(limit.saturating_sub(Duration::from_millis(spent)))
@@ -223,8 +307,8 @@ impl Driver {
     /// `limits.timeout` ends the run.
     async fn out_of_time(&mut self) -> Result<(), JournalError> {
         let limit = NodeError::Limit("the run took longer than `limits.timeout`".into());
-        let error = end::explain(None, &limit);
-        self.end(EndStatus::Failed, Some(error), None).await
+        let failure = Failure { error: limit, path: "".into() };
+        self.end(EndStatus::Failed, Some(end::explain(&failure)), None).await
     }
 
     /// Questions whose time is over have their answer.
@@ -232,25 +316,28 @@ impl Driver {
         self.asked = true;
         inbox::expire(&self.shared, &mut self.writer)?;
         self.take_answers();
-        self.advance().await
+        self.writer.flush().await
     }
 
-    /// Takes in the end of a task, and of all others that have ended by now.
+    /// Takes in the end of a task, and of others that have ended by now.
     async fn finished(&mut self, first: Option<Finished>) -> Result<(), JournalError> {
         let mut next = Some(first);
         while let Some(finished) = next {
             if let Some(finished) = finished {
                 self.take_end(finished).await?;
             }
+            if self.turn_is_over() {
+                break;
+            }
             next = self.tasks.next().now_or_never().flatten();
         }
-        self.advance().await
+        Ok(())
     }
 
     async fn take_end(&mut self, finished: Finished) -> Result<(), JournalError> {
         let Finished { path, took, outcome } = finished;
-        let Some(begun) = self.live.get(&path) else { return Ok(()) };
-        let leaf = begun.leaf;
+        let Some(running) = self.live.get(&path) else { return Ok(()) };
+        let leaf = running.leaf;
         self.working -= usize::from(leaf);
         // What it asked before it ended is written first: it happened.
         while let Ok(command) = self.commands.1.try_recv() {
@@ -258,24 +345,36 @@ impl Driver {
         }
         match outcome {
             Ok(Outcome::Suspend(_)) => self.suspend(&path),
-            Ok(Outcome::Done(done)) => return self.end_task(&path, took, Ok(done)),
+            Ok(Outcome::Done(done)) => return self.end_task(&path, took, self.admit(&path, done)),
             Err(error) => {
                 if !leaf {
                     self.stop_inside(&path);
                 }
                 self.close_calls(&path)?;
-                return self.end_task(&path, took, Err(error));
+                let failure = Arc::new(Failure { error, path: path.clone() });
+                return self.end_task(&path, took, Err(failure));
             }
         }
         Ok(())
     }
 
+    /// What a node wants to write, completed and checked.
+    fn admit(&self, path: &Arc<str>, done: Done) -> Result<Done, Arc<Failure>> {
+        let Some(run) = &self.writer.log.run else { return Ok(done) };
+        let Some(instance) = self.instance(split(path).0) else { return Ok(done) };
+        let place = (&run.started.run, &**path);
+        let writes = admit(done.writes, &instance.graph.channels, place, self.shared.limits());
+        let fail = |error| Arc::new(Failure { error, path: path.clone() });
+        Ok(Done { writes: writes.map_err(fail)?, goto: done.goto })
+    }
+
     /// The task waits for an answer, unless one came while it ran, which it did not see.
-    fn suspend(&mut self, path: &str) {
-        if self.live.get(path).is_some_and(|begun| begun.answered) {
+    fn suspend(&mut self, path: &Arc<str>) {
+        if self.live.get(path).is_some_and(|running| running.answered) {
             self.live.remove(path);
-        } else if let Some(begun) = self.live.get_mut(path) {
-            begun.suspended = true;
+            self.ready.push_back(path.clone());
+        } else if let Some(running) = self.live.get_mut(path) {
+            running.suspended = true;
         }
     }
 
@@ -284,33 +383,48 @@ impl Driver {
         &mut self,
         path: &Arc<str>,
         took: Duration,
-        done: Result<Done, NodeError>,
+        done: Result<Done, Arc<Failure>>,
     ) -> Result<(), JournalError> {
-        if let Some(begun) = self.live.remove(path) {
-            begun.stop();
-            span::node_ended(&begun.span, done.as_ref().err());
-            self.observe(path, &begun, took, done.as_ref().err());
+        let error = done.as_ref().err().map(|failure| failure.error.clone());
+        if let Some(running) = self.live.remove(path) {
+            running.stop();
+            span::node_ended(&running.span, error.as_ref());
+            self.observe(path, &running, took, error.as_ref());
         }
-        match &done {
-            Err(error) if self.retry(path, error)? => return Ok(()),
-            Err(_) => {}
-            Ok(done) => self.keep(path, done),
+        self.items.remove(path);
+        match (&error, &done) {
+            (Some(error), _) if self.retry(path, error)? => return Ok(()),
+            (_, Ok(done)) => self.keep(path, done),
+            (_, Err(_)) => {}
         }
-        let result = result(done, took);
-        if let Some(task) = self.frame_mut().and_then(|f| f.task_mut(path)) {
-            task.result = Some(result);
-        }
+        self.note_result(path, result(done, took));
         Ok(())
     }
 
-    fn observe(&self, path: &str, begun: &Begun, took: Duration, error: Option<&NodeError>) {
+    /// Notes how a task ended; its record follows.
+    pub(super) fn note_result(&mut self, path: &Arc<str>, result: TaskResult) {
+        let (outer, id) = split(path);
+        if let Some(root) = self.root_mut()
+            && let Ok(instance) = root.instance_mut(outer)
+        {
+            instance.tasks.end(id, result);
+        }
+        let outer: Arc<str> = outer.into();
+        if let Some(handed_out) = self.items.get_mut(&outer) {
+            handed_out.ended();
+        }
+        self.unrecorded.push(path.clone());
+        self.touch(&outer);
+    }
+
+    fn observe(&self, path: &str, task: &RunningTask, took: Duration, error: Option<&NodeError>) {
         let Some(run) = &self.writer.log.run else { return };
-        let (model_calls, tool_calls) = begun.calls;
-        let task = path.rsplit('/').next().unwrap_or(path);
+        let (model_calls, tool_calls) = task.calls;
+        let id = path.rsplit('/').next().unwrap_or(path);
         self.shared.services.observer.node(&NodeEnd {
             graph: &run.started.graph,
-            node: task.rsplit_once(':').map_or(task, |(node, _)| node),
-            kind: begun.kind,
+            node: id.rsplit_once(':').map_or(id, |(node, _)| node),
+            kind: task.kind,
             took,
             model_calls,
             tool_calls,
@@ -322,8 +436,8 @@ impl Driver {
     pub(super) fn count(&mut self, called: &Called) {
         let mut path = &*called.task;
         loop {
-            if let Some(begun) = self.live.get_mut(path) {
-                let (models, tools) = &mut begun.calls;
+            if let Some(running) = self.live.get_mut(path) {
+                let (models, tools) = &mut running.calls;
                 *(if called.tool.is_some() { tools } else { models }) += 1;
             }
             match split(path).0 {
@@ -343,9 +457,9 @@ impl Driver {
             .filter(|p| p.starts_with(&inside))
             .collect();
         for task in below {
-            if let Some(begun) = self.live.remove(&task) {
-                begun.stop();
-                self.working -= usize::from(begun.leaf && !begun.suspended);
+            if let Some(running) = self.live.remove(&task) {
+                running.stop();
+                self.working -= usize::from(running.leaf && !running.suspended);
             }
         }
     }
@@ -363,46 +477,70 @@ impl Driver {
         });
         for path in again {
             match self.live.get_mut(&path) {
-                Some(begun) if begun.suspended => {
+                Some(running) if running.suspended => {
                     self.live.remove(&path);
+                    self.ready.push_back(path);
                 }
-                Some(begun) => begun.answered = true,
+                Some(running) => running.answered = true,
                 None => {}
             }
         }
     }
 
-    /// Commits every step that is complete, stores what ended before its siblings, and launches
-    /// what can run.
-    pub(super) async fn advance(&mut self) -> Result<(), JournalError> {
+    /// Commits steps that are complete and launches what can run, as far as the driver's turn goes.
+    async fn advance(&mut self) -> Result<(), JournalError> {
         loop {
-            match self.settle("")? {
-                Settled::Waiting => {}
-                Settled::Moved => continue,
-                Settled::Finished => return self.end(EndStatus::Finished, None, None).await,
-                Settled::Failed(task, error) => {
-                    let error = end::explain(task.as_deref(), &error);
-                    return self.end(EndStatus::Failed, Some(error), None).await;
+            if let Some((_, path)) = self.touched.pop_first() {
+                if let Some(end) = self.settle(&path)? {
+                    return self.end_as(end).await;
                 }
+            } else if let Some(path) = self.ready.pop_front() {
+                self.launch(&path)?;
+            } else {
+                break;
             }
-            if self.launch() {
+            if self.turn_is_over() {
                 break;
             }
         }
-        self.store_early()?;
-        if self.writer.pending() {
-            self.writer.flush().await?;
+        if self.touched.is_empty() && self.writer.pending() {
+            self.store().await?;
         }
-        if self.working == 0 && self.commands.1.is_empty() { self.wait().await } else { Ok(()) }
+        Ok(())
+    }
+
+    /// Stores what was written down, and what ended before its siblings.
+    async fn store(&mut self) -> Result<(), JournalError> {
+        self.record_early()?;
+        self.writer.flush().await
+    }
+
+    /// Stores what is left to store; then the run waits, if only people can do something.
+    async fn rest(&mut self) -> Result<(), JournalError> {
+        if self.is_unstored() {
+            self.store().await?;
+        }
+        if self.goes_on() && self.is_idle() { self.wait().await } else { Ok(()) }
+    }
+
+    async fn end_as(&mut self, end: RunEnd) -> Result<(), JournalError> {
+        match end {
+            RunEnd::Finished => self.end(EndStatus::Finished, None, None).await,
+            RunEnd::Failed(failure) => {
+                self.end(EndStatus::Failed, Some(end::explain(&failure)), None).await
+            }
+        }
     }
 
     /// Every live task waits for a person.
     async fn wait(&mut self) -> Result<(), JournalError> {
         let Some(run) = &self.writer.log.run else { return Ok(()) };
-        let asked: Vec<_> = run.root.as_ref().map(Frame::open_questions).unwrap_or_default();
+        let asked: Vec<_> =
+            run.root.as_ref().map(GraphInstance::open_questions).unwrap_or_default();
         if asked.is_empty() {
             let error = NodeError::Internal("nothing is left that could go on".into());
-            return self.end(EndStatus::Failed, Some(end::explain(None, &error)), None).await;
+            let failure = Arc::new(Failure { error, path: "".into() });
+            return self.end_as(RunEnd::Failed(failure)).await;
         }
         let asked = asked.iter().map(|asked| crate::run::record::Asked::clone(asked)).collect();
         let run = run.started.run.clone();
@@ -417,7 +555,7 @@ impl Driver {
             Verdict::End(status, error, by) => self.end(status, error, by).await,
             Verdict::On if self.writer.pending() => {
                 self.take_answers();
-                self.advance().await
+                self.writer.flush().await
             }
             Verdict::On => Ok(()),
         }
@@ -429,6 +567,9 @@ impl Driver {
         self.commands = mpsc::channel(256);
         self.live.clear();
         self.working = 0;
+        self.touched.clear();
+        self.ready.clear();
+        self.items.clear();
     }
 
     /// Ends the run: stops its tasks, answers what is left unanswered, and writes the last record.
@@ -438,44 +579,40 @@ impl Driver {
         error: Option<RunError>,
         by: Option<RunId>,
     ) -> Result<(), JournalError> {
-        if let (Some(begun), Some(run)) = (self.live.get(""), &self.writer.log.run) {
-            span::workflow_ended(&begun.span, error.as_ref());
+        if let (Some(running), Some(run)) = (self.live.get(""), &self.writer.log.run) {
+            span::workflow_ended(&running.span, error.as_ref());
             let services = &self.shared.services;
             let (env, observer) = (&services.env, &services.observer);
             let cancelled = (status == EndStatus::Cancelled).then_some("cancelled");
             let why = error.as_ref().map(|error| error.code.as_str()).or(cancelled);
-            let took = env.monotonic().saturating_sub(begun.at);
+            let took = env.monotonic().saturating_sub(running.at);
             observer.run(&run.started.graph, took, why);
         }
         self.stop();
         if status == EndStatus::Failed {
-            self.store_early()?;
+            self.record_early()?;
         }
         end::close(&self.shared, &mut self.writer, status, error, by)?;
         self.writer.store_all().await?;
-        self.shared.live.reset(&self.writer.lease.log).await;
+        self.shared.live.reset(&self.writer.lease().log).await;
         Ok(())
     }
 
     async fn hand_back(&mut self) -> Result<(), JournalError> {
         self.stop();
+        self.record_early()?;
         self.writer.push(Fact::Handed {})?;
         self.writer.store_all().await?;
-        self.shared.live.reset(&self.writer.lease.log).await;
+        self.shared.live.reset(&self.writer.lease().log).await;
         Ok(())
-    }
-
-    /// The tasks that are live, by path, so that others are launched.
-    pub(super) fn lives(&self, path: &str) -> bool {
-        self.live.contains_key(path)
     }
 }
 
 /// A task's result, from what its node gave.
-pub(super) fn result(done: Result<Done, NodeError>, took: Duration) -> TaskResult {
+pub(super) fn result(done: Result<Done, Arc<Failure>>, took: Duration) -> TaskResult {
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     match done {
         Ok(Done { writes, goto }) => TaskResult { took_ms, writes, goto, ..Default::default() },
-        Err(error) => TaskResult { took_ms, error: Some(error), ..Default::default() },
+        Err(failure) => TaskResult { took_ms, failure: Some(failure), ..Default::default() },
     }
 }

@@ -3,37 +3,88 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::graph::Limits;
 use crate::id::{MessageId, RunId};
 use crate::journal::JournalError;
 use crate::message::{Message, ToolCall, pending_tool_calls};
 use crate::node::{NodeError, Work};
-use crate::run::fold::RunState;
-use crate::run::frame::{Frame, holds_messages};
+use crate::run::instance::GraphInstance;
 use crate::run::record::{Callee, EndStatus, Ended, Fact, Intent, RunError};
 use crate::run::shared::Shared;
+use crate::run::task::{Failure, Task, item_of, split};
 use crate::run::writer::Writer;
+use crate::run::writes::{holds_messages, messages_in, parse_messages};
 use crate::state::{Delta, State, Writes};
 use crate::tool::{Effect, ToolAnswer, ToolError, ToolErrorKind};
 
-/// A node's failure as people see it. `task` is the path of the task that failed.
-pub(crate) fn explain(task: Option<&str>, error: &NodeError) -> RunError {
-    let node = task.map(|path| {
-        let outer = path.split_once('/').map_or(path, |(outer, _)| outer);
-        outer.rsplit_once(':').map_or(outer, |(node, _)| node).to_owned()
-    });
+/// A failure as people see it: which node, which item, and why.
+pub(crate) fn explain(failure: &Failure) -> RunError {
+    let Failure { error, path } = failure;
     let (provider, model) = match error {
         NodeError::Provider(error) => (Some(error.provider.clone()), Some(error.model.clone())),
         _ => (None, None),
     };
-    let message = match &node {
-        Some(node) => format!("node `{node}`: {error}"),
+    let place = Place::of(path);
+    let message = match &place.words {
+        Some(words) => format!("{words}: {error}"),
         None => error.to_string(),
     };
-    RunError { code: error.code().to_owned(), message, node, provider, model }
+    RunError {
+        code: error.code().to_owned(),
+        message,
+        node: place.node,
+        path: (!path.is_empty()).then(|| path.to_string()),
+        item: place.item,
+        provider,
+        model,
+    }
+}
+
+/// The place of a task as people name it.
+pub(crate) struct Place {
+    /// E.g. ``node `lookup`, item 14``; `None`: the run itself.
+    pub(crate) words: Option<String>,
+    /// The outermost node.
+    pub(crate) node: Option<String>,
+    /// The innermost item of a list.
+    pub(crate) item: Option<usize>,
+}
+
+impl Place {
+    /// Of a task's path, e.g. `lookup:1/item:14`.
+    pub(crate) fn of(path: &str) -> Self {
+        let mut place = Self { words: None, node: None, item: None };
+        for id in path.split('/').filter(|id| !id.is_empty()) {
+            let name = id.rsplit_once(':').map_or(id, |(name, _)| name);
+            let word = if let Some(number) =
+                item_of(id).filter(|_| name == "item" && place.node.is_some())
+            {
+                place.item = Some(number);
+                format!("item {number}")
+            } else {
+                place.node.get_or_insert_with(|| name.to_owned());
+                format!("node `{name}`")
+            };
+            place.words = Some(match place.words {
+                Some(outer) => format!("{outer}, {word}"),
+                None => word,
+            });
+        }
+        place
+    }
+}
+
+/// Whether no task on the way to `path`, itself included, has ended.
+pub(crate) fn goes_on(root: &GraphInstance, path: &str) -> bool {
+    let mut around = path;
+    while !around.is_empty() {
+        if root.task(around).is_none_or(Task::has_ended) {
+            return false;
+        }
+        around = split(around).0;
+    }
+    true
 }
 
 /// A run that took its process down again and again.
@@ -46,7 +97,7 @@ pub(crate) fn poison(crashes: u32) -> RunError {
 
 /// `unsafe` calls that were begun by a process that is gone: whether they happened, only a person
 /// can say.
-pub(crate) fn open_unsafe_calls(root: &Frame) -> Vec<Intent> {
+pub(crate) fn open_unsafe_calls(root: &GraphInstance) -> Vec<Intent> {
     let mut open = Vec::new();
     root.walk_live(&mut |_, task| {
         open.extend(task.open.values().filter(|intent| is_unsafe(intent)).cloned());
@@ -83,21 +134,25 @@ pub(crate) fn unusable(bundle: &str, why: &str) -> RunError {
 }
 
 fn attention(code: &str, message: String) -> RunError {
-    RunError { code: code.to_owned(), message, node: None, provider: None, model: None }
+    RunError::new(code, message)
 }
 
-/// Which limit forbids another step, if one does.
-pub(crate) fn over_limit(run: &RunState, limits: &Limits) -> Option<NodeError> {
-    if run.steps >= limits.steps {
+/// Which limit of its graph forbids another step of an instance, if one does. A graph inside
+/// another counts its own steps and tokens.
+pub(crate) fn over_limit(instance: &GraphInstance) -> Option<NodeError> {
+    let limits = &instance.graph.limits;
+    let graph = &instance.graph.name;
+    if instance.steps >= limits.steps() {
         let text = format!(
-            "the run reached `limits.steps: {}`; raise it, or give the cycle an exit",
-            limits.steps
+            "the graph `{graph}` reached its `limits.steps: {}`; raise it, or give the cycle an exit",
+            limits.steps()
         );
         return Some(NodeError::Limit(text));
     }
-    let used = run.usage.input + run.usage.output;
+    let used = instance.tokens;
     let limit = limits.tokens.filter(|&limit| used >= limit)?;
-    Some(NodeError::Limit(format!("the run used {used} tokens of `limits.tokens: {limit}`")))
+    let text = format!("the graph `{graph}` used {used} tokens of its `limits.tokens: {limit}`");
+    Some(NodeError::Limit(text))
 }
 
 /// Pushes the last record, with closing writes, and a snapshot if one is due.
@@ -117,8 +172,7 @@ pub(crate) fn close(
     let mut delta = Delta::new();
     if let Some(root) = run.root.as_ref().filter(|_| !writes.is_empty()) {
         let (state, shown) = (root.state.clone(), root.graph.shown);
-        let of_messages = writes.iter().filter(|(name, _)| holds_messages(&root.graph, name));
-        for message in parse_messages(of_messages) {
+        for message in messages_in(&root.graph, &writes) {
             writer.message(message, shown);
         }
         match state.merge([&writes]) {
@@ -138,7 +192,7 @@ pub(crate) fn close(
 
 /// What the run's own state keeps: messages of graphs that were cut short, results of tasks
 /// whose step never ended, and an answer for every tool call without one.
-fn closing_writes(root: &Frame, new_id: &dyn Fn() -> MessageId) -> Writes {
+fn closing_writes(root: &GraphInstance, new_id: &dyn Fn() -> MessageId) -> Writes {
     let mut kept = abandoned(root);
     kept.retain(|name, _| holds_messages(&root.graph, name));
     for channel in root.graph.channels.iter() {
@@ -146,7 +200,7 @@ fn closing_writes(root: &Frame, new_id: &dyn Fn() -> MessageId) -> Writes {
             continue;
         }
         let mut messages = root.state.messages(&channel.name);
-        messages.extend(kept.get(&channel.name).map(parse).unwrap_or_default());
+        messages.extend(kept.get(&channel.name).map(parse_messages).unwrap_or_default());
         let answers: Vec<Value> = pending_tool_calls(&messages)
             .iter()
             .map(|call| answer(root, call, new_id))
@@ -164,11 +218,11 @@ fn closing_writes(root: &Frame, new_id: &dyn Fn() -> MessageId) -> Writes {
 }
 
 /// What the graphs inside live tasks leave to the state around them, innermost first.
-fn abandoned(frame: &Frame) -> Writes {
+fn abandoned(instance: &GraphInstance) -> Writes {
     let mut kept = Writes::new();
-    for task in &frame.tasks {
-        let finished = task.result.as_ref().filter(|r| r.error.is_none());
-        let writes = match (finished, &frame.graph.nodes[task.node].work, &task.inner) {
+    for task in instance.tasks.iter() {
+        let finished = task.result().filter(|result| result.failure.is_none());
+        let writes = match (finished, &instance.graph.nodes[task.node].work, &task.inner) {
             (Some(result), ..) => result.writes.clone(),
             (None, Work::Sub(sub), Some(inner)) => {
                 let mut state = State::clone(&inner.state);
@@ -185,7 +239,7 @@ fn abandoned(frame: &Frame) -> Writes {
             (None, ..) => Writes::new(),
         };
         for (name, value) in writes {
-            if !holds_messages(&frame.graph, &name) {
+            if !holds_messages(&instance.graph, &name) {
                 continue;
             }
             let slot = kept.entry(name).or_insert_with(|| Value::Array(Vec::new()));
@@ -202,7 +256,7 @@ fn abandoned(frame: &Frame) -> Writes {
 
 /// The answer to a call: the recorded one if the call was made, else that it was not, or that
 /// nobody knows.
-fn answer(root: &Frame, call: &ToolCall, new_id: &dyn Fn() -> MessageId) -> Message {
+fn answer(root: &GraphInstance, call: &ToolCall, new_id: &dyn Fn() -> MessageId) -> Message {
     let mut recorded = None;
     let mut open = false;
     root.walk(&mut |_, task| {
@@ -226,18 +280,4 @@ fn answer(root: &Frame, call: &ToolCall, new_id: &dyn Fn() -> MessageId) -> Mess
         };
         Message::tool(new_id(), call, ToolAnswer::Failed(error).to_text())
     })
-}
-
-/// Every message in these channel values.
-pub(crate) fn parse_messages<'w>(
-    writes: impl Iterator<Item = (&'w Arc<str>, &'w Value)>,
-) -> Vec<Message> {
-    writes.flat_map(|(_, value)| parse(value)).collect()
-}
-
-fn parse(value: &Value) -> Vec<Message> {
-    match value {
-        Value::Array(items) => items.iter().filter_map(|v| Message::deserialize(v).ok()).collect(),
-        one => Message::deserialize(one).ok().into_iter().collect(),
-    }
 }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::bundle::{Catalog, Program};
 use crate::id::{InputId, LogId, RunId, WorkerId};
@@ -18,6 +19,7 @@ use crate::run::context::Services;
 use crate::run::driver::{self, Signals};
 use crate::run::event::{self, Event};
 use crate::run::fold::{LogState, Programs};
+use crate::run::leases::HeldLease;
 use crate::run::live::Live;
 use crate::run::record::{Ended, Fact, Number, Waiting};
 use crate::run::shared::{LEASE, Shared, message_map};
@@ -203,6 +205,7 @@ impl Engine {
     pub async fn serve(self: Arc<Self>, shutdown: CancellationToken, drain: Duration) {
         let worker = WorkerId::new(&*self.shared.services.env);
         let (hand_back, handed) = watch::channel(false);
+        let heartbeat = AbortOnDropHandle::new(tokio::spawn(heartbeat(self.shared.clone())));
         let mut drives = JoinSet::new();
         while !shutdown.is_cancelled() {
             self.claim_all(&worker, &handed, &mut drives).await;
@@ -222,6 +225,7 @@ impl Engine {
                 tracing::warn!("some runs could not be given back; they resume at the next start");
             }
         }
+        drop(heartbeat);
     }
 
     async fn claim_all(
@@ -241,19 +245,30 @@ impl Engine {
                     return;
                 }
             };
-            let inbox = Arc::new(Notify::new());
-            self.active().insert(lease.log.clone(), inbox.clone());
-            let signals = Signals { inbox, hand_back: handed.clone() };
-            let engine = self.clone();
-            drives.spawn(async move {
-                let log = lease.log.clone();
-                let held_until = asked_at + engine.shared.lease;
-                let driven = driver::drive(engine.shared.clone(), lease, held_until, signals).await;
-                engine.active().remove(&log);
-                if let Err(error) = driven {
-                    tracing::error!(%log, %error, "the log is no longer driven here");
-                }
-            });
+            let held = Arc::new(HeldLease::new(lease, asked_at + self.shared.lease));
+            drives.spawn(self.clone().drive(held, handed.clone()));
+        }
+    }
+
+    async fn drive(self: Arc<Self>, held: Arc<HeldLease>, hand_back: watch::Receiver<bool>) {
+        let log = held.lease.log.clone();
+        let inbox = Arc::new(Notify::new());
+        self.shared.leases.keep(held.clone());
+        self.active().insert(log.clone(), inbox.clone());
+        let signals = Signals { inbox: inbox.clone(), hand_back };
+        let driven = driver::drive(self.shared.clone(), held.clone(), signals).await;
+        self.shared.leases.forget(&held);
+        {
+            let mut active = self.active();
+            // Whoever claimed the log since is told of what is sent to it.
+            if active.get(&log).is_some_and(|listens| Arc::ptr_eq(listens, &inbox)) {
+                active.remove(&log);
+            }
+        }
+        // What was sent while nobody listened is claimed at once.
+        self.wake.notify_one();
+        if let Err(error) = driven {
+            tracing::error!(%log, %error, "the log is no longer driven here");
         }
     }
 
@@ -265,6 +280,15 @@ impl Engine {
     #[must_use]
     pub fn store_fault(&self) -> Option<String> {
         self.fault.borrow().clone()
+    }
+}
+
+/// Keeps the leases of all logs that are driven here alive.
+async fn heartbeat(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(shared.lease / 3).await;
+        let (journal, env) = (&*shared.journal, &*shared.services.env);
+        shared.leases.renew_all(journal, env, shared.lease).await;
     }
 }
 

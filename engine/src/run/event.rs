@@ -14,7 +14,7 @@ use crate::id::RunId;
 use crate::model::{Delta, Usage};
 use crate::node::NodeError;
 use crate::run::record::{
-    Asked, Attempt, Called, Callee, Edited, EndStatus, Ended, Fact, Fired, Intent, Number,
+    Activation, Asked, Attempt, Called, Callee, Edited, EndStatus, Ended, Fact, Intent, Number,
     Numbered, Reply, Started, Step, Waiting,
 };
 use crate::state::MessageMap;
@@ -123,13 +123,13 @@ const fn last(name: &'static str, about: &'static str, fields: &'static [&'stati
 #[must_use]
 pub fn width(fact: &Fact) -> u64 {
     let events = match fact {
-        Fact::Started(started) => 2 + started.fired.next.len(),
+        Fact::Started(started) => 2 + started.activation.next.len(),
         Fact::Step(step) => {
-            step.done.len() + usize::from(!step.delta.is_empty()) + begun_width(&step.fired)
+            step.done.len() + usize::from(!step.delta.is_empty()) + begun_width(&step.activation)
         }
         Fact::Edited(edited) => {
             let changed = usize::from(!edited.delta.is_empty());
-            changed + edited.fired.as_ref().map_or(0, begun_width)
+            changed + edited.activation.as_ref().map_or(0, begun_width)
         }
         Fact::Called(called) if called.model.is_some() => 1 + usize::from(called.shown),
         Fact::Ended(ended) => 1 + usize::from(!ended.delta.is_empty()),
@@ -153,8 +153,8 @@ pub fn width(fact: &Fact) -> u64 {
     events.max(1) as u64
 }
 
-fn begun_width(fired: &Fired) -> usize {
-    if fired.next.is_empty() { 0 } else { 1 + fired.next.len() }
+fn begun_width(activation: &Activation) -> usize {
+    if activation.next.is_empty() { 0 } else { 1 + activation.next.len() }
 }
 
 /// The events of one record. `messages` holds every message that it names.
@@ -221,7 +221,7 @@ fn project_started(started: &Started, emit: Emit<'_>) {
             "bundle": started.bundle,
         }),
     );
-    begun("", 1, &started.fired.next, emit);
+    begun("", 1, &started.activation.next, emit);
 }
 
 fn project_edited(edited: &Edited, emit: Emit<'_>) {
@@ -229,8 +229,8 @@ fn project_edited(edited: &Edited, emit: Emit<'_>) {
         let changes = json!({ "path": edited.path, "changes": edited.delta, "by": edited.by });
         emit("state.update", changes);
     }
-    if let Some(fired) = edited.fired.as_ref().filter(|fired| !fired.next.is_empty()) {
-        begun(&edited.path, 0, &fired.next, emit);
+    if let Some(activation) = edited.activation.as_ref().filter(|a| !a.next.is_empty()) {
+        begun(&edited.path, 0, &activation.next, emit);
     }
 }
 
@@ -299,8 +299,8 @@ fn project_step(step: &Step, emit: Emit<'_>) {
     if !step.delta.is_empty() {
         emit("state.update", json!({ "path": step.path, "changes": step.delta }));
     }
-    if !step.fired.next.is_empty() {
-        begun(&step.path, step.step, &step.fired.next, emit);
+    if !step.activation.next.is_empty() {
+        begun(&step.path, step.step, &step.activation.next, emit);
     }
 }
 

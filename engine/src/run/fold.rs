@@ -18,13 +18,14 @@ use crate::bundle::Program;
 use crate::expr::Scope;
 use crate::graph::Graph;
 use crate::journal::BlobId;
-use crate::message::Message;
+use crate::message::{Message, Role};
 use crate::model::Usage;
-use crate::run::frame::Frame;
+use crate::run::instance::GraphInstance;
 use crate::run::record::{
     Called, Callee, Ended, Fact, Forked, LastRun, Number, Numbered, Reply, RunOptions, Started,
     Step, Waiting,
 };
+use crate::run::writes::parse_messages;
 use crate::state::{self, Channel, Delta, MessageMap, Op, Reducer, State};
 use crate::tool::ToolErrorKind;
 
@@ -72,6 +73,9 @@ pub struct LogState {
     pub run: Option<RunState>,
     /// The run that ended last.
     pub last: Option<LastRun>,
+    /// Texts that are not the user's came into it: what tools answered. They stay in its channels,
+    /// so every later run of the log is tainted too.
+    pub tainted: bool,
     /// Channels as the last run left them.
     values: IndexMap<Arc<str>, Arc<Value>>,
     /// Those of them that are lists of messages, and so are stored by id.
@@ -99,11 +103,9 @@ pub struct RunState {
     /// Since when it goes on, in milliseconds since 1970.
     pub since_ms: i64,
     /// Its graph, if the caller of [`LogState::apply`] had it.
-    pub root: Option<Frame>,
+    pub root: Option<GraphInstance>,
     /// What it waits for, if it waits.
     pub waiting: Option<Arc<Waiting>>,
-    /// Texts that are not the user's came into it: what tools answered.
-    pub tainted: bool,
     /// Calls, as tool and arguments, that may or may not have happened.
     pub unknown: Arc<BTreeSet<String>>,
     /// Steps so far, of all its graphs.
@@ -152,7 +154,9 @@ impl LogState {
             (Fact::Started(_), Some(_)) => Err("another run goes on".to_owned()),
             (Fact::Started(started), None) => self.start(started, at_ms, programs),
             (Fact::Snapshot { .. }, Some(_)) => Err("a run goes on".to_owned()),
-            (Fact::Snapshot { values, last }, None) => self.stand(values, last.as_ref()),
+            (Fact::Snapshot { values, last, tainted }, None) => {
+                self.stand(values, last.as_ref(), *tainted)
+            }
             (Fact::Forked(forked), _) => self.forked(forked, at_ms),
             (Fact::Edited(edited), None) => {
                 self.talk.extend(talked(&edited.delta));
@@ -163,8 +167,11 @@ impl LogState {
             (Fact::Migrated { bundle }, Some(run)) => run.migrate(bundle, at_ms, programs),
             (fact, Some(run)) => {
                 run.note(fact, at_ms);
+                if let Fact::Called(called) = fact {
+                    self.tainted |= called.taints;
+                }
                 if let Some(root) = &mut run.root {
-                    root.advance(fact, at_ms, &self.messages)
+                    root.apply(fact, at_ms, &self.messages)
                 } else {
                     apply_plain(&mut self.values, &mut self.talk, fact, &self.messages)
                 }
@@ -187,7 +194,7 @@ impl LogState {
             (name.clone(), op)
         };
         let values = self.values.iter().map(op).collect();
-        Some(Fact::Snapshot { values, last: self.last.clone() })
+        Some(Fact::Snapshot { values, last: self.last.clone(), tainted: Some(self.tainted) })
     }
 
     /// The values of all channels: of the run that goes on, else as the last one left them.
@@ -229,7 +236,7 @@ impl LogState {
         let (mut delta, mut messages) = (Delta::new(), Vec::new());
         for (name, value) in writes {
             let op = if self.talk.contains(name) {
-                let new = crate::run::end::parse_messages(std::iter::once((name, value)));
+                let new = parse_messages(value);
                 let ids = new.iter().map(|m| m.id.clone()).collect();
                 messages.extend(new);
                 Op::Messages(ids)
@@ -255,8 +262,8 @@ impl LogState {
                 let mut state = self.entry(&program.graph);
                 state.apply(&started.delta, &self.messages).map_err(|e| e.to_string())?;
                 let scope = scope_of(started, at_ms);
-                let mut root = Frame::new("".into(), program.graph.clone(), state, scope);
-                root.begin(&started.fired, at_ms)?;
+                let mut root = GraphInstance::new("".into(), program.graph.clone(), state, scope);
+                root.begin(&started.activation, at_ms, &[])?;
                 Some(root)
             }
         };
@@ -268,7 +275,6 @@ impl LogState {
             since_ms: at_ms,
             root,
             waiting: None,
-            tainted: false,
             unknown: Arc::default(),
             steps: 1,
             usage: Usage::default(),
@@ -300,7 +306,12 @@ impl LogState {
     }
 
     /// Takes the values of a snapshot.
-    fn stand(&mut self, values: &Delta, last: Option<&LastRun>) -> Result<(), String> {
+    fn stand(
+        &mut self,
+        values: &Delta,
+        last: Option<&LastRun>,
+        tainted: Option<bool>,
+    ) -> Result<(), String> {
         self.last = last.cloned();
         self.values.clear();
         self.talk = talked(values).collect();
@@ -309,6 +320,9 @@ impl LogState {
             state::apply(&mut slot, op, &self.messages).map_err(|e| e.to_string())?;
             self.values.insert(name.clone(), slot);
         }
+        // A snapshot of an earlier version does not say: what tools answered is among its messages.
+        let of_tools = |message: &Arc<Message>| message.role == Role::Tool;
+        self.tainted |= tainted.unwrap_or_else(|| self.messages.values().any(of_tools));
         Ok(())
     }
 
@@ -362,7 +376,6 @@ impl RunState {
         if let Some(usage) = called.model.as_ref().and_then(|m| m.usage) {
             self.usage += usage;
         }
-        self.tainted |= called.taints;
         let unknown = match &called.reply {
             Reply::Message { failed: Some(error), .. } | Reply::ToolFailed(error) => {
                 error.kind == ToolErrorKind::OutcomeUnknown

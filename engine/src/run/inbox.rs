@@ -18,16 +18,19 @@ use crate::journal::{
 use crate::message::{Message, ToolCall};
 use crate::run::end;
 use crate::run::fold::RunState;
-use crate::run::frame::holds_messages;
+use crate::run::instance::GraphInstance;
+use crate::run::joins::JoinState;
 use crate::run::marks::Marks;
 use crate::run::record::{
-    Answered, Asked, Called, Callee, Edited, EndStatus, Fact, Forked, Intent, Reply, Resolved,
-    RunError, Waiting,
+    Activation, Answered, Asked, Called, Callee, Edited, EndStatus, Fact, Forked, Intent, Reply,
+    Resolved, RunError, Waiting,
 };
-use crate::run::schedule::{self, Ended, Held, Way};
+use crate::run::schedule::{self, EndedNode, LiveNodes, Transition};
 use crate::run::shared::Shared;
 use crate::run::start::{self, Cancelled};
+use crate::run::task::split;
 use crate::run::writer::Writer;
+use crate::run::writes::messages_in;
 use crate::state::Writes;
 use crate::tool::{ToolAnswer, ToolError, ToolErrorKind};
 
@@ -47,7 +50,7 @@ pub(crate) async fn while_running(
     let Some(run) = writer.log.run.as_ref().map(|r| r.started.run.clone()) else {
         return Ok(Verdict::On);
     };
-    for (id, input) in shared.journal.inbox(&writer.lease.log).await? {
+    for (id, input) in shared.journal.inbox(&writer.lease().log).await? {
         match input {
             Input::Cancel { run: whom } if whom == run => {
                 writer.consume(id);
@@ -58,7 +61,7 @@ pub(crate) async fn while_running(
                 answer(writer, *resume)?;
             }
             // The input itself stays, and its run begins once this one has ended.
-            input if displaces(&input, &writer.lease.log) => {
+            input if displaces(&input, &writer.lease().log) => {
                 let by = Some(input.run().clone());
                 return Ok(Verdict::End(EndStatus::Cancelled, None, by));
             }
@@ -91,7 +94,7 @@ pub(crate) async fn take(
     writer: &mut Writer,
     seen: &mut Option<InputId>,
 ) -> Result<bool, JournalError> {
-    let inbox = shared.journal.inbox(&writer.lease.log).await?;
+    let inbox = shared.journal.inbox(&writer.lease().log).await?;
     *seen = inbox.last().map(|(id, _)| id.clone());
     if writer.log.run.is_some() {
         while_waiting(shared, writer, inbox).await
@@ -111,7 +114,7 @@ async fn while_waiting(
     for (id, input) in inbox {
         if *input.run() != run {
             match input {
-                input if displaces(&input, &writer.lease.log) => {
+                input if displaces(&input, &writer.lease().log) => {
                     cancel(shared, writer, Some(input.run().clone()))?;
                 }
                 // They come after this run; a cancel may be of one that is queued.
@@ -162,7 +165,7 @@ async fn between(
                 cancelled.get_or_insert_default();
             }
             // Nothing is begun for a run that makes way for one that is there already.
-            (input, Some(_)) if displaces(&input, &writer.lease.log) => {
+            (input, Some(_)) if displaces(&input, &writer.lease().log) => {
                 let by = Some(input.run().clone());
                 cancelled.get_or_insert(Cancelled { by });
             }
@@ -251,12 +254,12 @@ fn answer(writer: &mut Writer, resume: ResumeRun) -> Result<(), JournalError> {
 /// Whether the graph that a task belongs to talks to the user.
 fn shown_at(writer: &Writer, task: &str) -> bool {
     let root = writer.log.run.as_ref().and_then(|run| run.root.as_ref());
-    root.and_then(|root| root.frame(super::frame::split(task).0)).is_some_and(|f| f.graph.shown)
+    root.and_then(|root| root.instance(split(task).0)).is_some_and(|i| i.graph.shown)
 }
 
 fn open_questions(writer: &Writer) -> Vec<Arc<Asked>> {
     let root = writer.log.run.as_ref().and_then(|run| run.root.as_ref());
-    root.map(super::frame::Frame::open_questions).unwrap_or_default()
+    root.map(GraphInstance::open_questions).unwrap_or_default()
 }
 
 /// Answers questions whose time is over.
@@ -310,7 +313,7 @@ fn resolve_run(
 ) -> Result<(), JournalError> {
     if let Resolution::Failed { message } = resolve.action {
         let code = waiting.attention.as_ref().map_or("poison", |why| why.code.as_str()).to_owned();
-        let error = RunError { code, message, node: None, provider: None, model: None };
+        let error = RunError::new(code, message);
         return end::close(shared, writer, EndStatus::Failed, Some(error), None);
     }
     let (task, call) = ("".into(), "".into());
@@ -398,10 +401,10 @@ fn edit(writer: &mut Writer, change: EditRun) -> Result<(), JournalError> {
     let Some(RunState { root: Some(root), started, .. }) = writer.log.run.as_ref() else {
         return edit_values(writer, &writes, change.run, change.by);
     };
-    let Some(frame) = root.frame(&change.path) else { return Ok(()) };
+    let Some(instance) = root.instance(&change.path) else { return Ok(()) };
     let run = started.run.clone();
-    let graph = frame.graph.clone();
-    let (mut state, scope) = (crate::state::State::clone(&frame.state), frame.scope.clone());
+    let graph = instance.graph.clone();
+    let (mut state, scope) = (crate::state::State::clone(&instance.state), instance.scope.clone());
     let refused = |why: String| {
         tracing::warn!(%run, why, "an edit of the state was refused");
         Ok(())
@@ -411,29 +414,38 @@ fn edit(writer: &mut Writer, change: EditRun) -> Result<(), JournalError> {
         Err(error) => return refused(error.to_string()),
     };
     let node = change.as_node.as_ref().map(|name| graph.position(name));
-    let place = frame.path.clone();
-    let of_messages = writes.iter().filter(|(name, _)| holds_messages(&graph, name));
-    for message in end::parse_messages(of_messages) {
-        writer.message(message, graph.shown);
-    }
-    if let Err(error) = state.apply(&delta, &writer.log.messages) {
+    let place = instance.path.clone();
+    // Whether the edit can be made is known before anything of it is kept.
+    let messages = messages_in(&graph, &writes);
+    let said = messages.iter().map(|m| (m.id.clone(), Arc::new(m.clone())));
+    let mut known = writer.log.messages.clone();
+    known.extend(said);
+    if let Err(error) = state.apply(&delta, &known) {
         return refused(error.to_string());
     }
-    let firing = match node {
+    let successors = match node {
         None => None,
         Some(None) => return refused("no such node".to_owned()),
         Some(Some(node)) => {
-            let ended = std::iter::once(Ended { node, way: Way::Lines });
-            match schedule::after(&graph, &state, &scope, ended, &Held::default(), &[]) {
-                Ok(firing) => Some(firing),
+            let ended = std::iter::once(EndedNode { node, transition: Transition::Lines });
+            let (joins, running) = (JoinState::default(), LiveNodes::default());
+            match schedule::after(&graph, &state, &scope, ended, &joins, &running) {
+                Ok(successors) => Some(successors),
                 Err(error) => return refused(error.to_string()),
             }
         }
     };
-    let root = writer.log.run.as_ref().and_then(|run| run.root.as_ref());
-    let fired = firing.zip(root.and_then(|r| r.frame(&place))).map(|(f, frame)| frame.fired(&f));
+    let activation = successors.map(|successors| Activation {
+        toggled: None,
+        filled: successors.joins.filled(&graph),
+        owed: successors.joins.owed(&graph),
+        ..instance.activation(&successors)
+    });
+    for message in messages {
+        writer.message(message, graph.shown);
+    }
     let (as_node, by) = (change.as_node, change.by);
-    writer.push(Fact::Edited(Box::new(Edited { path: place, as_node, by, delta, fired })))?;
+    writer.push(Fact::Edited(Box::new(Edited { path: place, as_node, by, delta, activation })))?;
     Ok(())
 }
 
@@ -449,7 +461,7 @@ fn edit_values(
     for message in messages {
         writer.first_message(message, true, &run);
     }
-    let edited = Edited { path: "".into(), as_node: None, by, delta, fired: None };
+    let edited = Edited { path: "".into(), as_node: None, by, delta, activation: None };
     writer.push(Fact::Edited(Box::new(edited)))
 }
 
@@ -467,7 +479,7 @@ async fn migrate(
         }
         // It was checked when it was sent; a graph that changed since then is not forced upon it.
         Ok(_) | Err(_) => {
-            tracing::warn!(log = %writer.lease.log, "a migration no longer fits and was dropped");
+            tracing::warn!(log = %writer.lease().log, "a migration no longer fits and was dropped");
             Ok(())
         }
     }

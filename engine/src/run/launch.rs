@@ -1,124 +1,157 @@
-//! Starts what can run, and what follows a failed attempt.
+//! Starts tasks that can run: leaves with their work, others with the graph inside them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::graph::GraphNode;
 use crate::journal::JournalError;
-use crate::model::pause;
-use crate::node::{Done, Node, NodeError, Work};
-use crate::run::advance::retryable;
+use crate::node::{Done, NodeError, Work};
 use crate::run::attempt::{self, Bounds, Time};
 use crate::run::cache::Key;
 use crate::run::context::Cx;
 use crate::run::driver::{Driver, result};
 use crate::run::end;
-use crate::run::fold::RunState;
-use crate::run::frame::{Frame, Task};
-use crate::run::inbox;
-use crate::run::record::{Fact, Intent, Retried};
+use crate::run::instance::GraphInstance;
+use crate::run::settle::inside;
+use crate::run::task::{Failure, Task, split};
 use crate::span;
-use crate::state::State;
-use crate::tool::{ToolAnswer, ToolError, ToolErrorKind};
 
-/// A task that can run and does not.
-struct Ready {
-    path: Arc<str>,
-    outer: Arc<str>,
-    name: Arc<str>,
-    kind: &'static str,
-    time: Time,
-    pause: Duration,
-    work: Option<(Arc<dyn Node>, Cx, Arc<State>)>,
-    cached: Option<Done>,
+/// Items of a list that were handed out.
+#[derive(Debug, Default)]
+pub(super) struct HandedOut {
+    /// Those that have not ended.
+    working: usize,
+    /// The place from which on others may be handed out.
+    next: usize,
+}
+
+impl HandedOut {
+    /// One of them has ended.
+    pub(super) fn ended(&mut self) {
+        self.working = self.working.saturating_sub(1);
+    }
 }
 
 impl Driver {
-    /// Starts every task that can run and does not; `false` if one had its result in the cache,
-    /// so that more may follow at once.
-    pub(super) fn launch(&mut self) -> bool {
-        let mut ready = Vec::new();
-        if let Some(root) = self.frame() {
-            let now = self.shared.services.env.monotonic();
-            let bounds = Bounds { until: self.limit_left().map(|left| now + left), silence: None };
-            self.find_ready(root, bounds, now, &mut ready);
+    /// Starts the task at `path`, unless it runs or has ended.
+    pub(super) fn launch(&mut self, path: &Arc<str>) -> Result<(), JournalError> {
+        if self.live.contains_key(path) {
+            return Ok(());
         }
-        let mut all_run = true;
-        for task in ready {
-            let span = span::node(&self.span(&task.outer), &task.name, task.kind, &task.path);
-            let leaf = task.work.is_some();
-            if let Some(done) = task.cached {
-                all_run = false;
-                span::node_ended(&span, None);
-                let mut kept = result(Ok(done), Duration::ZERO);
-                kept.cached = true;
-                if let Some(task) = self.frame_mut().and_then(|f| f.task_mut(&task.path)) {
-                    (task.result, task.inner) = (Some(kept), None);
-                }
-                continue;
-            }
-            self.begun(task.path.clone(), span, task.kind, leaf);
-            let pulse = Arc::new(Notify::new());
-            if let Some((node, cx, state)) = task.work {
-                let paused = (task.pause, pulse.clone());
-                self.spawn(&task.path, pulse, attempt::run(node, cx, state, task.time, paused));
-            } else if task.time.limited() {
-                let watch = attempt::watch(task.path.clone(), task.time, pulse.clone());
-                self.spawn(&task.path, pulse, watch);
-            }
+        let outer: Arc<str> = split(path).0.into();
+        if let Some(root) = self.root_mut()
+            && let Ok(instance) = root.instance_mut(&outer)
+        {
+            instance.open_item(split(path).1);
         }
-        all_run
-    }
-
-    /// Tasks of a frame, and of those inside, that can run and do not. `bounds`: the time that the
-    /// run and the nodes around the frame have left.
-    fn find_ready(&self, frame: &Frame, bounds: Bounds, now: Duration, ready: &mut Vec<Ready>) {
-        let mut free = frame.items.unwrap_or(usize::MAX);
-        for task in frame.tasks.iter().filter(|t| t.result.is_none()) {
-            if free == 0 {
-                return;
-            }
-            free -= 1;
-            if !self.lives(&task.path) {
-                ready.extend(self.ready(frame, task, bounds, now));
-            }
-            if let Some(inner) = &task.inner
-                && inner.begun
-            {
-                let time = Time::of(&frame.graph.nodes[task.node].policy);
-                let began = self.live.get(&task.path).map_or(now, |begun| begun.at);
-                self.find_ready(inner, bounds.within(time, began), now, ready);
-            }
-        }
-    }
-
-    fn ready(&self, frame: &Frame, task: &Task, around: Bounds, now: Duration) -> Option<Ready> {
-        let run = self.writer.log.run.as_ref()?;
-        let node = &frame.graph.nodes[task.node];
-        let (time, pause) = (Time::of(&node.policy), self.pause_left(task));
-        let bounds = around.within(time, now + pause);
-        let work = match &node.work {
-            Work::Leaf(work) => {
-                Some((work.clone(), self.cx(run, frame, task, bounds)?, task.state.clone()))
-            }
-            Work::Sub(_) | Work::Each(_) => None,
+        let Some(root) = self.root().filter(|root| end::goes_on(root, path)) else {
+            return Ok(());
         };
-        let untouched = task.attempt == 1 && task.replies.is_empty() && task.open.is_empty();
-        let cached = node.policy.cache.as_ref().filter(|_| untouched).and_then(|cache| {
-            let key = Key::new(cache, &task.state, run);
-            self.shared.cache.get(&key, &frame.graph, &*self.shared.services.env)
-        });
-        Some(Ready {
-            path: task.path.clone(),
-            outer: frame.path.clone(),
-            name: node.name.clone(),
-            kind: node.kind,
-            time,
-            pause,
-            work,
-            cached,
-        })
+        let Some((instance, task)) = root.task_in(path) else { return Ok(()) };
+        let node = &instance.graph.nodes[task.node];
+        let (name, kind) = (node.name.clone(), node.kind);
+        let span = span::node(&self.span(&outer), &name, kind, path);
+        if let Some(done) = self.cached(instance, task) {
+            span::node_ended(&span, None);
+            let mut kept = result(Ok(done), Duration::ZERO);
+            kept.cached = true;
+            self.note_result(path, kept);
+            return Ok(());
+        }
+        let (time, pause) = (Time::of(node), self.pause_left(task));
+        match &node.work {
+            Work::Leaf(work) => {
+                let work = work.clone();
+                let Some(cx) = self.context(instance, task, time, pause) else { return Ok(()) };
+                let state = task.state.clone();
+                self.begun(path.clone(), span, kind, true, pause);
+                let pulse = Arc::new(Notify::new());
+                let paused = (pause, pulse.clone());
+                self.spawn(path, pulse, attempt::run(work, cx, state, time, paused));
+            }
+            Work::Sub(_) | Work::Each(_) => {
+                self.begun(path.clone(), span, kind, false, pause);
+                if time.limited() {
+                    let pulse = Arc::new(Notify::new());
+                    let watch = attempt::watch(path.clone(), time, (pause, pulse.clone()));
+                    self.spawn(path, pulse, watch);
+                }
+                if let Err(error) = self.enter(path) {
+                    let failure = Arc::new(Failure { error, path: path.clone() });
+                    return self.end_task(path, Duration::ZERO, Err(failure));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the graph inside a task, so that its first step begins, or what of it can run.
+    fn enter(&mut self, path: &Arc<str>) -> Result<(), NodeError> {
+        let limit = self.shared.limits().map_items;
+        let Some(root) = self.root_mut() else { return Ok(()) };
+        let (outer, id) = split(path);
+        let gone = |why: String| NodeError::Internal(why);
+        let inner = root.instance_mut(outer).map_err(gone)?.open_inner(id)?;
+        if inner.items.is_some() && inner.tasks.len() > limit {
+            return Err(NodeError::Limit(format!(
+                "the list has {} items, more than `limits.map_items: {limit}`; split it, or raise \
+                 the limit in exile.yaml",
+                inner.tasks.len()
+            )));
+        }
+        let mut ready = Vec::new();
+        if inner.items.is_none() {
+            let unended = inner.tasks.iter().filter(|task| !task.has_ended());
+            ready.extend(unended.map(|task| task.path.clone()));
+        }
+        self.ready.extend(ready);
+        self.touch(path);
+        Ok(())
+    }
+
+    /// Makes further items of a list ready, as many as may be worked on at the same time.
+    pub(super) fn hand_out_items(&mut self, path: &Arc<str>) {
+        let Some(run) = self.writer.log.run.as_ref() else { return };
+        let instance = run.root.as_ref().and_then(|root| root.instance(path));
+        let Some((instance, items)) = instance.and_then(|i| Some((i, i.items.as_ref()?))) else {
+            return;
+        };
+        let handed_out = self.items.entry(path.clone()).or_default();
+        while handed_out.working < items.concurrency && handed_out.next < instance.tasks.len() {
+            let id = format!("item:{}", handed_out.next + 1);
+            handed_out.next += 1;
+            if !instance.tasks.get(&id).is_some_and(Task::has_ended) {
+                handed_out.working += 1;
+                self.ready.push_back(inside(path, &id));
+            }
+        }
+    }
+
+    /// A result of an earlier task that may be taken for this one's.
+    fn cached(&self, instance: &GraphInstance, task: &Task) -> Option<Done> {
+        let run = self.writer.log.run.as_ref()?;
+        let cache = instance.graph.nodes[task.node].policy.cache.as_ref()?;
+        let untouched = task.attempt == 1
+            && task.replies.is_empty()
+            && task.open.is_empty()
+            && task.inner.is_none();
+        let key = Key::new(cache, task, &instance.scope_of(task), run);
+        let env = &*self.shared.services.env;
+        untouched.then(|| self.shared.cache.get(&key, &instance.graph, env)).flatten()
+    }
+
+    /// Keeps a result that may be taken again.
+    pub(super) fn keep(&self, path: &str, done: &Done) {
+        let Some(run) = &self.writer.log.run else { return };
+        let Some((instance, task)) = run.root.as_ref().and_then(|root| root.task_in(path)) else {
+            return;
+        };
+        if let Some(cache) = &instance.graph.nodes[task.node].policy.cache {
+            let key = Key::new(cache, task, &instance.scope_of(task), run);
+            self.shared.cache.put(key, done, cache.keep, &*self.shared.services.env);
+        }
     }
 
     /// Until the attempt begins.
@@ -130,97 +163,60 @@ impl Driver {
         Duration::from_millis(u64::try_from(left).unwrap_or(0))
     }
 
-    fn cx(&self, run: &RunState, frame: &Frame, task: &Task, bounds: Bounds) -> Option<Cx> {
-        let mut scope = frame.scope.clone();
-        scope.now = task.now;
+    fn context(
+        &self,
+        instance: &GraphInstance,
+        task: &Task,
+        time: Time,
+        pause: Duration,
+    ) -> Option<Cx> {
+        let run = self.writer.log.run.as_ref()?;
+        let now = self.shared.services.env.monotonic();
         Some(Cx {
             services: self.shared.services.clone(),
             program: self.writer.program()?.clone(),
             started: run.started.clone(),
-            scope,
+            scope: instance.scope_of(task),
             task: task.path.clone(),
             replies: task.replies.clone(),
             asks: task.asks.clone(),
-            tainted: run.tainted,
+            tainted: self.writer.log.tainted,
             unknown: run.unknown.clone(),
-            bounds,
+            bounds: self.bounds(&instance.path, now).within(time, now + pause),
             commands: self.commands.0.clone(),
         })
     }
 
-    /// Keeps a result that may be taken again.
-    pub(super) fn keep(&self, path: &str, done: &Done) {
-        let Some(run) = &self.writer.log.run else { return };
-        let Some(root) = &run.root else { return };
-        let frame = root.frame(super::frame::split(path).0);
-        let Some((frame, task)) = frame.zip(root.task(path)) else { return };
-        if let Some(cache) = &frame.graph.nodes[task.node].policy.cache {
-            let key = Key::new(cache, &task.state, run);
-            self.shared.cache.put(key, done, cache.keep, &*self.shared.services.env);
+    /// The time that the run and the tasks around the instance at `path` have left.
+    fn bounds(&self, path: &str, now: Duration) -> Bounds {
+        let mut bounds = Bounds { until: self.limit_left().map(|left| now + left), silence: None };
+        let Some(root) = self.root() else { return bounds };
+        let mut around = path;
+        while !around.is_empty() {
+            if let (Some((instance, task)), Some(running)) =
+                (root.task_in(around), self.live.get(around))
+            {
+                bounds = bounds.within(Time::of(&instance.graph.nodes[task.node]), running.at);
+            }
+            around = split(around).0;
         }
+        bounds
     }
+}
 
-    /// Whether another attempt follows a failed one.
-    pub(super) fn retry(
-        &mut self,
-        path: &Arc<str>,
-        error: &NodeError,
-    ) -> Result<bool, JournalError> {
-        let Some(root) = self.frame() else { return Ok(false) };
-        let frame = root.frame(super::frame::split(path).0);
-        let Some((frame, task)) = frame.zip(root.task(path)) else { return Ok(false) };
-        let policy = frame.graph.nodes[task.node].policy.retry;
-        if task.attempt >= policy.attempts || !retryable(error) || Self::unsure(task) {
-            return Ok(false);
-        }
-        let attempt = task.attempt + 1;
-        let asked = match error {
-            NodeError::Provider(error) => pause::asked_for(&error.fault),
-            _ => None,
+impl Time {
+    /// What a node allows, and the graph inside it.
+    pub(super) fn of(node: &GraphNode) -> Self {
+        let inner = match &node.work {
+            Work::Sub(sub) => sub.graph().limits.timeout,
+            Work::Leaf(_) | Work::Each(_) => None,
         };
-        let (env, between) = (&*self.shared.services.env, (policy.wait, policy.wait_max));
-        let wait = pause::before_retry(env, between, task.attempt - 1, asked);
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        let retried = Retried { task: path.clone(), attempt, error: error.clone(), wait_ms };
-        self.writer.push(Fact::Retried(retried))?;
-        Ok(true)
-    }
-
-    /// Whether an `unsafe` call of this attempt, here or inside, may or may not have happened.
-    fn unsure(task: &Task) -> bool {
-        let unknown = |task: &Task| {
-            task.replies.values().any(|reply| match &reply.called.reply {
-                crate::run::record::Reply::ToolFailed(error) => {
-                    error.kind == ToolErrorKind::OutcomeUnknown
-                }
-                _ => false,
-            })
+        let policy = &node.policy;
+        let (timeout, key) = match (policy.timeout, inner) {
+            (Some(own), Some(inner)) if inner < own => (Some(inner), "limits.timeout"),
+            (None, Some(inner)) => (Some(inner), "limits.timeout"),
+            (own, _) => (own, "timeout"),
         };
-        let mut unsure = unknown(task);
-        if let Some(inner) = &task.inner {
-            inner.walk(&mut |_, task| unsure |= unknown(task));
-        }
-        unsure
-    }
-
-    /// Closes the calls that a task, or one inside it, left open when it was stopped.
-    pub(super) fn close_calls(&mut self, path: &str) -> Result<(), JournalError> {
-        let Some(task) = self.frame().and_then(|f| f.task(path)) else { return Ok(()) };
-        let mut open: Vec<Intent> = task.open.values().cloned().collect();
-        if let Some(inner) = &task.inner {
-            inner.walk_live(&mut |_, task| open.extend(task.open.values().cloned()));
-        }
-        for intent in open {
-            let kind = if end::is_unsafe(&intent) {
-                ToolErrorKind::OutcomeUnknown
-            } else {
-                ToolErrorKind::Timeout
-            };
-            let error = ToolError::new(kind, "the node's time was over before this call ended");
-            let answer = ToolAnswer::Failed(error);
-            let called = inbox::settled(&self.shared, &mut self.writer, &intent, &answer, 0);
-            self.writer.called(called)?;
-        }
-        Ok(())
+        Self { timeout, key, idle: policy.idle_timeout }
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::graph::{Graph, GraphNode};
 use crate::node::Work;
-use crate::run::frame::Frame;
+use crate::run::instance::GraphInstance;
 use crate::state::short;
 
 /// What stands against a migration.
@@ -29,13 +29,13 @@ pub struct Problem {
 
 /// Everything that stands against going on with `graph`; nothing is changed.
 #[must_use]
-pub fn check(frame: &Frame, graph: &Graph) -> Vec<Problem> {
-    let mut problems = channels(frame, graph);
-    problems.extend(joins(frame, graph));
-    for task in &frame.tasks {
-        let old = &frame.graph.nodes[task.node];
+pub fn check(instance: &GraphInstance, graph: &Graph) -> Vec<Problem> {
+    let mut problems = channels(instance, graph);
+    problems.extend(joins(instance, graph));
+    for task in instance.tasks.iter() {
+        let old = &instance.graph.nodes[task.node];
         let problem = |message: String| {
-            let (path, node) = (frame.path.clone(), Some(old.name.clone()));
+            let (path, node) = (instance.path.clone(), Some(old.name.clone()));
             Problem { path, node, channel: None, message }
         };
         let Some(new) = graph.position(&old.name).map(|place| &graph.nodes[place]) else {
@@ -65,10 +65,10 @@ pub fn inside(node: &GraphNode) -> Option<&Arc<Graph>> {
     }
 }
 
-fn channels(frame: &Frame, graph: &Graph) -> Vec<Problem> {
+fn channels(instance: &GraphInstance, graph: &Graph) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for old in frame.graph.channels.iter() {
-        let Some(value) = frame.state.get(&old.name) else { continue };
+    for old in instance.graph.channels.iter() {
+        let Some(value) = instance.state.get(&old.name) else { continue };
         let message = match graph.channels.get(&old.name) {
             None if *value == old.initial => continue,
             None => format!("`{}` holds {}, and the new graph lacks it", old.name, short(value)),
@@ -78,7 +78,7 @@ fn channels(frame: &Frame, graph: &Graph) -> Vec<Problem> {
                 format!("`{}` holds {}, which is no {kind}", old.name, short(value))
             }
         };
-        let (path, channel) = (frame.path.clone(), Some(old.name.clone()));
+        let (path, channel) = (instance.path.clone(), Some(old.name.clone()));
         problems.push(Problem { path, node: None, channel, message });
     }
     problems
@@ -86,19 +86,20 @@ fn channels(frame: &Frame, graph: &Graph) -> Vec<Problem> {
 
 /// A join holds arrivals by place: the one at that place must lead to the same node, from the
 /// same source.
-fn joins(frame: &Frame, graph: &Graph) -> Vec<Problem> {
+fn joins(instance: &GraphInstance, graph: &Graph) -> Vec<Problem> {
     let name = |graph: &Graph, join: usize, slot: usize| {
         let join = graph.joins.get(join)?;
         let (from, to) = (join.slots.get(slot)?.from, join.target);
         Some((graph.nodes[from].name.clone(), graph.nodes[to].name.clone()))
     };
-    let held = frame.held.filled.iter().chain(&frame.held.owed);
-    held.filter(|[join, slot]| name(&frame.graph, *join, *slot) != name(graph, *join, *slot))
+    let filled = instance.joins.filled(&instance.graph);
+    let held = filled.into_iter().chain(instance.joins.owed(&instance.graph));
+    held.filter(|[join, slot]| name(&instance.graph, *join, *slot) != name(graph, *join, *slot))
         .map(|[join, slot]| {
-            let (from, to) = name(&frame.graph, *join, *slot).unwrap_or_default();
+            let (from, to) = name(&instance.graph, join, slot).unwrap_or_default();
             let message =
                 format!("the join of `{to}` holds the arrival of `{from}`, and has moved");
-            Problem { path: frame.path.clone(), node: Some(to), channel: None, message }
+            Problem { path: instance.path.clone(), node: Some(to), channel: None, message }
         })
         .collect()
 }

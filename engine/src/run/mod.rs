@@ -3,11 +3,13 @@
 //! | file | what it does |
 //! |---|---|
 //! | `record.rs`, `marks.rs` | the facts that a log holds; where deltas stood in the stream |
-//! | `fold.rs`, `frame.rs`, `advance.rs` | what they add up to, and which may follow which |
-//! | `schedule.rs` | what fires next: edges, branches, joins |
+//! | `fold.rs`, `instance.rs`, `task.rs`, `apply.rs` | what they add up to, and which may follow which |
+//! | `schedule.rs`, `joins.rs` | what begins next: edges, branches, joins |
+//! | `writes.rs` | what a task may write, and how its writes are stored |
 //! | `context.rs`, `asking.rs` | what a node reaches: people; models, one after the other |
 //! | `calling.rs`, `approval.rs` | tools, and whether a person must agree first |
-//! | `driver.rs`, `launch.rs`, `attempt.rs` | runs the tasks of one log at the same time; one attempt of a task |
+//! | `driver.rs`, `launch.rs`, `attempt.rs`, `retry.rs` | runs the tasks of one log at the same time; one attempt of a task, and another one |
+//! | `leases.rs` | the leases of all logs that are driven, kept alive together |
 //! | `commands.rs` | what tasks ask while they run, written down |
 //! | `settle.rs`, `cache.rs` | commits their steps and fires what follows; results taken again |
 //! | `start.rs`, `end.rs` | how a run begins; how it ends, and what it leaves |
@@ -17,7 +19,7 @@
 //! | `checkpoint.rs`, `standing.rs`, `replay.rs` | where a run can be read and forked from; what stood there |
 //! | `engine.rs` | the front: send, watch, read, and the loop that claims logs |
 
-mod advance;
+mod apply;
 mod approval;
 mod asking;
 mod attempt;
@@ -31,18 +33,23 @@ mod end;
 pub mod engine;
 pub mod event;
 pub mod fold;
-pub mod frame;
 mod inbox;
+pub mod instance;
+pub mod joins;
 mod launch;
+mod leases;
 pub mod live;
 pub mod marks;
 pub mod migrate;
 pub mod record;
 mod replay;
+mod retry;
 pub mod schedule;
 mod settle;
 mod shared;
 pub mod standing;
 mod start;
 mod stream;
+pub mod task;
 mod writer;
+pub mod writes;

@@ -6,7 +6,8 @@
 //! - A record names nodes and channels, never indices, so that it can be read without its graph.
 //! - Keys are short: a step of a small state is stored in under 200 bytes.
 //!
-//! The shape is version 1 of the format ([`VERSION`]); fields are only ever added.
+//! Fields are only ever added; [`VERSION`] rises when a reader that does not know one would
+//! misread the record.
 
 mod calls;
 mod people;
@@ -21,14 +22,15 @@ use crate::id::{ConversationId, MessageId, RunId, UserId};
 use crate::journal::BlobId;
 use crate::model::Usage;
 use crate::node::NodeError;
+use crate::run::joins::{JoinChange, SlotIndex};
 use crate::state::{Delta, Op};
 
 pub use crate::model::asking::Attempt;
 pub use calls::{Called, Callee, Intent, ModelFacts, Reply};
 pub use people::{Answered, AskReason, Asked, Edited, Question, Resolved, Waiting};
 
-/// Version of the records' shape.
-pub const VERSION: u32 = 1;
+/// Version of the records' shape. 2: what joins hold may be told as a change ([`Activation`]).
+pub const VERSION: u32 = 2;
 
 /// A place in a log. Rises, with gaps; never used twice.
 pub type Number = u64;
@@ -160,6 +162,9 @@ pub enum Fact {
         /// The run that ended last: the next one may take its place.
         #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
         last: Option<LastRun>,
+        /// Whether texts that are not the user's came into the log; version 1 does not say.
+        #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+        tainted: Option<bool>,
     },
 }
 
@@ -200,9 +205,9 @@ pub struct Started {
     /// the log has no value of, and those whose value their type no longer admits.
     #[serde(rename = "b", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub base: BTreeMap<Arc<str>, Arc<Value>>,
-    /// What START fired.
+    /// What START began.
     #[serde(flatten)]
-    pub fired: Fired,
+    pub activation: Activation,
     /// W3C `traceparent` of the run's root span.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
@@ -287,16 +292,20 @@ pub struct Retried {
 
 /// What is live after a step: tasks that begin, and what joins hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fired {
+pub struct Activation {
     /// Tasks that begin: `node:visit`.
     #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
     pub next: Vec<String>,
-    /// Join slots that are filled (all of them, not only the new ones).
+    /// Join slots that are filled: all of them, not only the new ones.
     #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
-    pub filled: Vec<[usize; 2]>,
+    pub filled: Vec<SlotIndex>,
     /// Join slots that still owe an arrival, which will be absorbed.
     #[serde(rename = "w", default, skip_serializing_if = "Vec::is_empty")]
-    pub owed: Vec<[usize; 2]>,
+    pub owed: Vec<SlotIndex>,
+    /// Instead of `filled` and `owed`, where joins hold much: how that differs from what they held
+    /// before.
+    #[serde(rename = "j", default, skip_serializing_if = "Option::is_none")]
+    pub toggled: Option<JoinChange>,
 }
 
 /// A task that ended.
@@ -314,6 +323,9 @@ pub struct TaskDone {
     /// Why it failed; it then writes nothing.
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     pub error: Option<NodeError>,
+    /// Path of the task inside of it that failed, if it was not itself.
+    #[serde(rename = "at", default, skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<Arc<str>>,
     /// Nodes that it fires in place of its lines.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
     pub goto: Option<Vec<Arc<str>>>,
@@ -345,9 +357,9 @@ pub struct Step {
     /// What the step changed.
     #[serde(rename = "d", default, skip_serializing_if = "Delta::is_empty")]
     pub delta: Delta,
-    /// What it fired.
+    /// What begins next.
     #[serde(flatten)]
-    pub fired: Fired,
+    pub activation: Activation,
 }
 
 /// A task that ended together with its step.
@@ -402,7 +414,7 @@ pub enum EndStatus {
 }
 
 /// Why a run failed, as people see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunError {
     /// Stable, e.g. `provider_rate_limited`.
     pub code: String,
@@ -411,10 +423,23 @@ pub struct RunError {
     /// The node, if one failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Path of the innermost task that failed, e.g. `lookup:1/item:14`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The item of a list, counted from 1, if one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<usize>,
     /// The provider, if a model call failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     /// The model, if a model call failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+}
+
+impl RunError {
+    /// A failure that no node brought about.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), ..Self::default() }
+    }
 }

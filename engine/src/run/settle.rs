@@ -1,12 +1,16 @@
-//! Brings a run as far as its tasks' results allow: merges complete steps, fires what follows,
+//! Brings a run as far as its tasks' results allow: merges complete steps, begins what follows,
 //! and takes graphs inside tasks to their end.
+//!
+//! Only instances that something happened in are looked at, the innermost first, so that a task
+//! costs the same however many there are beside it.
 //!
 //! Invariants:
 //! - Under supersteps a step is committed once all its tasks have ended; writes merge in
-//!   task-path order. Under dataflow each task is a step, in the order in which they end.
+//!   task-path order. Under dataflow each task is a step, in the order in which they began.
 //! - Conditions read the merged state.
 //! - A failed step still stands with what it did; only what would follow does not begin.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +22,35 @@ use crate::message::Message;
 use crate::node::{Done, NodeError, Work};
 use crate::run::driver::Driver;
 use crate::run::end;
-use crate::run::frame::{Frame, Task, TaskResult, dehydrate, holds_messages, split};
+use crate::run::instance::GraphInstance;
 use crate::run::record::{Fact, Step, StepDone, TaskDone};
-use crate::run::schedule::{self, Ended, Firing, Way};
-use crate::state::{Delta, State, Writes};
+use crate::run::schedule::{self, EndedNode, LiveNodes, Successors, Transition};
+use crate::run::task::{Failure, Task};
+use crate::run::writes::{dehydrate, messages_in};
+use crate::state::{Delta, State};
 
-/// How far a graph came.
-pub(super) enum Settled {
+/// A path, and how deep it lies: deeper ones come first.
+pub(super) type Depth = (Reverse<usize>, Arc<str>);
+
+/// The place of an instance among those that something happened in.
+pub(super) fn depth(path: &Arc<str>) -> Depth {
+    (Reverse(levels(path)), path.clone())
+}
+
+fn levels(path: &str) -> usize {
+    if path.is_empty() { 0 } else { 1 + path.matches('/').count() }
+}
+
+/// How a run comes to its end.
+pub(super) enum RunEnd {
+    /// Nothing is left to do.
+    Finished,
+    /// A task or a step failed.
+    Failed(Arc<Failure>),
+}
+
+/// How far an instance came.
+enum Settled {
     /// Tasks are still running.
     Waiting,
     /// A step was committed and others may follow at once.
@@ -32,207 +58,241 @@ pub(super) enum Settled {
     /// Nothing is left to do.
     Finished,
     /// A task or the step itself failed.
-    Failed(Option<String>, NodeError),
+    Failed(Arc<Failure>),
 }
 
 impl Driver {
-    /// Brings the graph at `path` as far as its tasks' results allow.
-    pub(super) fn settle(&mut self, path: &str) -> Result<Settled, JournalError> {
-        let Some(frame) = self.frame().and_then(|f| f.frame(path)) else {
-            return Ok(Settled::Waiting);
-        };
-        if !frame.begun {
+    /// Brings the instance at `path` as far as its tasks' results allow; gives how the run ends,
+    /// once it does.
+    pub(super) fn settle(&mut self, path: &Arc<str>) -> Result<Option<RunEnd>, JournalError> {
+        if !self.goes_on_inside(path) {
+            return Ok(None);
+        }
+        match self.settle_instance(path)? {
+            Settled::Waiting => {}
+            Settled::Moved => self.touch(path),
+            Settled::Finished if path.is_empty() => return Ok(Some(RunEnd::Finished)),
+            Settled::Failed(failure) if path.is_empty() => {
+                return Ok(Some(RunEnd::Failed(failure)));
+            }
+            Settled::Finished => {
+                let done = self.exit(path);
+                self.end_inner(path, done)?;
+            }
+            Settled::Failed(failure) => self.end_inner(path, Err(failure))?,
+        }
+        Ok(None)
+    }
+
+    fn settle_instance(&mut self, path: &Arc<str>) -> Result<Settled, JournalError> {
+        let Some(instance) = self.instance(path) else { return Ok(Settled::Waiting) };
+        if !instance.begun {
             return self.begin_inner(path);
         }
-        let inner = |t: &&Task| t.inner.is_some() && t.result.is_none();
-        let inner: Vec<Arc<str>> =
-            frame.tasks.iter().filter(inner).map(|t| t.path.clone()).collect();
-        let mut moved = false;
-        for path in inner {
-            moved |= self.settle_inner(&path)?;
-        }
-        let Some(frame) = self.frame().and_then(|f| f.frame(path)) else {
-            return Ok(Settled::Waiting);
-        };
-        let all = frame.tasks.iter().all(|t| t.result.is_some());
-        if frame.items.is_some() {
-            return Ok(if all { Settled::Finished } else { waiting(moved) });
-        }
-        if all {
-            return self.commit(path);
-        }
-        // Once one has failed for good, nothing new begins: its siblings finish.
-        if frame.flows() && !frame.tasks.iter().any(|t| fails(frame, t)) {
-            let ended = |t: &&Task| t.result.is_some();
-            if let Some(task) = frame.tasks.iter().find(ended) {
-                let task = task.id.clone();
-                return self.commit_tasks(path, &[task]);
+        if instance.items.is_some() {
+            if instance.tasks.have_ended() {
+                return Ok(Settled::Finished);
             }
+            self.hand_out_items(path);
+            return Ok(Settled::Waiting);
         }
-        Ok(waiting(moved))
+        if instance.tasks.is_empty() {
+            return Ok(Settled::Finished);
+        }
+        let failed = instance.tasks.failed().find(|task| is_unhandled(instance, task));
+        let failed = failed.and_then(|task| task.failure().cloned());
+        let all = instance.tasks.have_ended();
+        match failed {
+            Some(failure) if all => Ok(Settled::Failed(failure)),
+            None if instance.is_dataflow() => {
+                let first = instance.tasks.ended().next().map(|task| task.id.clone());
+                first.map_or(Ok(Settled::Waiting), |id| self.commit(path, Some(&id)))
+            }
+            None if all => self.commit(path, None),
+            // Once one has failed for good, nothing new begins: its siblings finish.
+            Some(_) | None => Ok(Settled::Waiting),
+        }
     }
 
-    /// Settles the graph inside a task; its end is the task's result.
-    fn settle_inner(&mut self, path: &Arc<str>) -> Result<bool, JournalError> {
-        let done = match self.settle(path)? {
-            Settled::Waiting => return Ok(false),
-            Settled::Moved => return Ok(true),
-            Settled::Finished => self.exit(path),
-            Settled::Failed(_, error) => Err(error),
-        };
-        let began = self.live.get(path).map(|begun| begun.at);
+    /// Whether no task around the instance at `path` has ended.
+    fn goes_on_inside(&self, path: &str) -> bool {
+        let Some(root) = self.root() else { return false };
+        path.is_empty() || end::goes_on(root, path)
+    }
+
+    /// The end of the graph inside a task is the task's result.
+    fn end_inner(
+        &mut self,
+        path: &Arc<str>,
+        done: Result<Done, Arc<Failure>>,
+    ) -> Result<(), JournalError> {
+        let began = self.live.get(path).map(|running| running.at);
         let now = self.shared.services.env.monotonic();
         let took = began.map_or(Duration::ZERO, |began| now.saturating_sub(began));
-        self.end_task(path, took, done)?;
-        Ok(true)
+        self.end_task(path, took, done)
     }
 
-    fn exit(&self, path: &str) -> Result<Done, NodeError> {
-        let gone = || NodeError::Internal(format!("no task `{path}`"));
-        let root = self.frame().ok_or_else(gone)?;
-        let outer = root.frame(split(path).0).ok_or_else(gone)?;
-        let task = root.task(path).ok_or_else(gone)?;
+    fn exit(&self, path: &Arc<str>) -> Result<Done, Arc<Failure>> {
+        let fail = |error| Arc::new(Failure { error, path: path.clone() });
+        let gone = || fail(NodeError::Internal(format!("no task `{path}`")));
+        let (outer, task) = self.root().and_then(|root| root.task_in(path)).ok_or_else(gone)?;
         match (&outer.graph.nodes[task.node].work, &task.inner) {
-            (Work::Sub(sub), Some(inner)) => sub.exit(&inner.before, &inner.state),
+            (Work::Sub(sub), Some(inner)) => sub.exit(&inner.before, &inner.state).map_err(fail),
             (Work::Each(each), Some(inner)) => {
-                let result = |task: &Task| match &task.result {
-                    Some(TaskResult { error: Some(error), .. }) => Err(error.clone()),
-                    Some(TaskResult { writes, .. }) => Ok(writes.clone()),
-                    None => Err(gone()),
+                let result = |task: &Task| match (task.failure(), task.result()) {
+                    (Some(failure), _) => Err(failure.error.clone()),
+                    (None, Some(result)) => Ok(result.writes.clone()),
+                    (None, None) => Err(NodeError::Internal(format!("no task `{}`", task.path))),
                 };
-                each.exit(inner.tasks.iter().map(result).collect())
+                each.exit(inner.tasks.iter().map(result).collect()).map_err(|error| {
+                    let same = inner.tasks.failed().find_map(Task::failure);
+                    same.filter(|failure| failure.error == error).cloned().unwrap_or(fail(error))
+                })
             }
             _ => Err(gone()),
         }
     }
 
     /// The first step of a graph inside a task.
-    fn begin_inner(&mut self, path: &str) -> Result<Settled, JournalError> {
-        let Some(frame) = self.frame().and_then(|f| f.frame(path)) else {
-            return Ok(Settled::Waiting);
-        };
-        match schedule::start(&frame.graph, &frame.state, &frame.scope) {
-            Ok(firing) => self.step(path, Ends::default(), Delta::new(), &firing),
-            Err(error) => Ok(Settled::Failed(Some(path.into()), error)),
+    fn begin_inner(&mut self, path: &Arc<str>) -> Result<Settled, JournalError> {
+        let Some(instance) = self.instance(path) else { return Ok(Settled::Waiting) };
+        match schedule::start(&instance.graph, &instance.state, &instance.scope) {
+            Ok(successors) => self.step(path, Ends::default(), Delta::new(), &successors),
+            Err(error) => Ok(failed(path, error)),
         }
     }
 
-    /// All tasks of the graph at `path` have results: merge them and fire what follows.
-    fn commit(&mut self, path: &str) -> Result<Settled, JournalError> {
-        let Some(frame) = self.frame().and_then(|f| f.frame(path)) else {
-            return Ok(Settled::Waiting);
-        };
-        if frame.tasks.is_empty() {
-            return Ok(Settled::Finished);
-        }
-        if let Some(task) = frame.tasks.iter().find(|t| fails(frame, t)) {
-            let error = task.result.as_ref().and_then(|r| r.error.clone());
-            let place = Some(task.path.to_string());
-            return Ok(error.map_or(Settled::Waiting, |e| Settled::Failed(place, e)));
-        }
-        if frame.flows() {
-            let first = frame.tasks[0].id.clone();
-            return self.commit_tasks(path, &[first]);
-        }
-        let all: Vec<Arc<str>> = frame.tasks.iter().map(|t| t.id.clone()).collect();
-        self.commit_tasks(path, &all)
-    }
-
-    /// Merges the results of these tasks and fires what follows.
-    fn commit_tasks(&mut self, path: &str, tasks: &[Arc<str>]) -> Result<Settled, JournalError> {
-        self.record_failures(path, tasks)?;
-        let Some(frame) = self.frame().and_then(|f| f.frame(path)) else {
-            return Ok(Settled::Waiting);
-        };
-        let ending: Vec<&Task> = frame.tasks.iter().filter(|t| tasks.contains(&t.id)).collect();
-        let writes = ending.iter().filter_map(|t| t.result.as_ref()).map(|r| &r.writes);
-        let delta = match frame.state.merge(writes) {
+    /// Merges the results of tasks that have ended, one or all of them, and begins what follows.
+    fn commit(&mut self, path: &Arc<str>, one: Option<&Arc<str>>) -> Result<Settled, JournalError> {
+        self.record_failures(path, one)?;
+        let Some(instance) = self.instance(path) else { return Ok(Settled::Waiting) };
+        let ending = ending(instance, one);
+        let results = || ending.iter().filter_map(|task| task.result());
+        let delta = match instance.state.merge(results().map(|result| &result.writes)) {
             Ok(delta) => delta,
-            Err(error) => return Ok(Settled::Failed(None, error.into())),
+            Err(error) => return Ok(failed(path, error.into())),
         };
-        let (messages, shown) = (last_messages(frame, &ending), frame.graph.shown);
+        // Of several messages with one id the last in task-path order stands, whichever was stored
+        // first.
+        let messages = results().flat_map(|r| messages_in(&instance.graph, &r.writes));
+        let last: IndexMap<_, _> = messages.map(|m| (m.id.clone(), m)).collect();
+        let messages: Vec<Message> = last.into_values().collect();
+        if let Some(error) = self.too_heavy(&instance.state, &delta, &messages) {
+            return Ok(failed(path, error));
+        }
+        let shown = instance.graph.shown;
         for message in messages {
             self.writer.message(message, shown);
         }
-        // Conditions read the merged state.
-        let Some(frame) = self.frame().and_then(|f| f.frame(path)) else {
-            return Ok(Settled::Waiting);
-        };
-        let mut state = State::clone(&frame.state);
+        let Some(instance) = self.instance(path) else { return Ok(Settled::Waiting) };
+        let mut state = State::clone(&instance.state);
         if let Err(error) = state.apply(&delta, &self.writer.log.messages) {
-            return Ok(Settled::Failed(None, error.into()));
+            return Ok(failed(path, error.into()));
         }
-        let mut scope = frame.scope.clone();
+        let ending = self::ending(instance, one);
+        match self.successors(instance, &ending, &state) {
+            Ok(successors) => {
+                let ends = Ends::of(instance, &ending);
+                let more = ending.len() < instance.tasks.len();
+                Ok(match self.step(path, ends, delta, &successors)? {
+                    Settled::Finished if more => Settled::Moved,
+                    settled => settled,
+                })
+            }
+            Err(error) => Ok(failed(path, error)),
+        }
+    }
+
+    /// What begins after these tasks, over the merged state.
+    fn successors(
+        &self,
+        instance: &GraphInstance,
+        ending: &[&Task],
+        state: &State,
+    ) -> Result<Successors, NodeError> {
+        let mut scope = instance.scope.clone();
         scope.now = self.shared.services.env.now();
-        let (ending, running): (Vec<&Task>, Vec<&Task>) =
-            frame.tasks.iter().partition(|t| tasks.contains(&t.id));
-        let ways = ending.iter().map(|task| way(frame, task));
-        let running: Vec<_> = running.iter().map(|t| t.node).collect();
-        let (graph, held) = (&frame.graph, &frame.held);
-        let firing = match schedule::after(graph, &state, &scope, ways, held, &running) {
-            Ok(firing) => firing,
-            Err(error) => return Ok(Settled::Failed(None, error)),
-        };
-        let ends = Ends::of(frame, &ending);
-        let more = !running.is_empty();
-        Ok(match self.step(path, ends, delta, &firing)? {
-            Settled::Finished if more => Settled::Moved,
-            settled => settled,
+        let mut running = LiveNodes::default();
+        if ending.len() < instance.tasks.len() {
+            running = instance.tasks.nodes().clone();
+            for task in ending {
+                running.remove(task.node);
+            }
+        }
+        let ended = ending.iter().map(|task| leads_to(instance, task));
+        schedule::after(&instance.graph, state, &scope, ended, &instance.joins, &running)
+    }
+
+    /// Why the state may not become what `delta` makes of it.
+    fn too_heavy(&self, state: &State, delta: &Delta, messages: &[Message]) -> Option<NodeError> {
+        let limit = self.shared.limits().state;
+        let said = messages.iter().map(Message::weight).sum::<usize>();
+        let weight = state.weight_after(delta) + said;
+        let heaviest =
+            || State::heaviest(delta).map_or_else(String::new, |name| format!(" `{name}`"));
+        (weight > limit).then(|| {
+            NodeError::Limit(format!(
+                "the state would take {weight} bytes, more than `limits.state: {}`; the largest \
+                 write is to{}",
+                crate::size::Size(limit),
+                heaviest(),
+            ))
         })
     }
 
     /// Failures that are handled have records of their own.
-    fn record_failures(&mut self, path: &str, tasks: &[Arc<str>]) -> Result<(), JournalError> {
-        let Some(frame) = self.frame().and_then(|f| f.frame(path)) else { return Ok(()) };
-        let failed = |t: &&Task| {
-            let result = t.result.as_ref();
-            tasks.contains(&t.id) && result.is_some_and(|r| r.error.is_some() && !r.recorded)
-        };
+    fn record_failures(&mut self, path: &str, one: Option<&Arc<str>>) -> Result<(), JournalError> {
+        let Some(instance) = self.instance(path) else { return Ok(()) };
+        let unrecorded = |t: &&Task| t.result().is_some_and(|result| !result.recorded);
+        let failed = instance.tasks.failed().filter(|task| one.is_none_or(|id| *id == task.id));
         let failed: Vec<TaskDone> =
-            frame.tasks.iter().filter(failed).filter_map(|t| task_done(frame, t)).collect();
+            failed.filter(unrecorded).filter_map(|task| task_done(instance, task)).collect();
         failed.into_iter().try_for_each(|done| self.writer.push(Fact::Done(done)))
     }
 
     fn step(
         &mut self,
-        path: &str,
+        path: &Arc<str>,
         ends: Ends,
         delta: Delta,
-        firing: &Firing,
+        successors: &Successors,
     ) -> Result<Settled, JournalError> {
         let Some(run) = self.writer.log.run.as_ref() else { return Ok(Settled::Waiting) };
-        let limits = run.root.as_ref().map(|f| f.graph.limits).unwrap_or_default();
-        let begins = !firing.next.is_empty();
-        let over = end::over_limit(run, &limits).filter(|_| begins);
-        let Some(frame) = run.root.as_ref().and_then(|f| f.frame(path)) else {
-            return Ok(Settled::Waiting);
-        };
-        let (mut fired, mut step) = (frame.fired(firing), run.steps + u32::from(begins));
+        let instance = run.root.as_ref().and_then(|root| root.instance(path));
+        let Some(instance) = instance else { return Ok(Settled::Waiting) };
+        let begins = !successors.next.is_empty();
+        let over = end::over_limit(instance).filter(|_| begins);
+        let (mut activation, mut step) =
+            (instance.activation(successors), run.steps + u32::from(begins));
         if over.is_some() {
             // What the step did stands; only what would follow does not begin.
-            (fired.next, step) = (Vec::new(), run.steps);
+            (activation.next, step) = (Vec::new(), run.steps);
         }
         let Ends { done, recorded } = ends;
-        let path = path.into();
-        self.writer.push(Fact::Step(Step { path, step, done, recorded, delta, fired }))?;
+        let begun: Vec<Arc<str>> = activation.next.iter().map(|id| inside(path, id)).collect();
+        let step = Step { path: path.clone(), step, done, recorded, delta, activation };
+        self.writer.push(Fact::Step(step))?;
+        self.ready.extend(begun);
         Ok(match over {
-            Some(over) => Settled::Failed(None, over),
+            Some(over) => failed(path, over),
             None if begins => Settled::Moved,
             None => Settled::Finished,
         })
     }
 
     /// Stores the results of tasks whose siblings still run, so that a crash costs no re-run.
-    pub(super) fn store_early(&mut self) -> Result<(), JournalError> {
-        let Some(root) = self.frame() else { return Ok(()) };
-        let mut early = Vec::new();
-        root.walk(&mut |frame, task| {
-            let unrecorded = task.result.as_ref().filter(|r| !r.recorded);
-            if let (Some(result), Some(done)) = (unrecorded, task_done(frame, task)) {
-                early.push((done, frame.graph.shown, messages_of(frame, &result.writes)));
-            }
-        });
-        for (done, shown, messages) in early {
+    pub(super) fn record_early(&mut self) -> Result<(), JournalError> {
+        let mut paths = std::mem::take(&mut self.unrecorded);
+        // The outer ones first: what is inside a task that has its result is of no use any more.
+        paths.sort_by_key(|path| levels(path));
+        for path in &paths {
+            let task = self.root().and_then(|root| root.task_in(path));
+            let unrecorded = task.and_then(|(instance, task)| {
+                let result = task.result().filter(|result| !result.recorded)?;
+                let messages = messages_in(&instance.graph, &result.writes);
+                Some((task_done(instance, task)?, instance.graph.shown, messages))
+            });
+            let Some((done, shown, messages)) = unrecorded else { continue };
             for message in messages {
                 self.writer.message(message, shown);
             }
@@ -240,6 +300,23 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// The tasks that end with a step: the one, or all.
+fn ending<'i>(instance: &'i GraphInstance, one: Option<&Arc<str>>) -> Vec<&'i Task> {
+    match one {
+        Some(id) => instance.tasks.get(id).into_iter().collect(),
+        None => instance.tasks.iter().collect(),
+    }
+}
+
+fn failed(path: &Arc<str>, error: NodeError) -> Settled {
+    Settled::Failed(Arc::new(Failure { error, path: path.clone() }))
+}
+
+/// The path of a task of the instance at `path`.
+pub(super) fn inside(path: &str, id: &str) -> Arc<str> {
+    if path.is_empty() { id.into() } else { format!("{path}/{id}").into() }
 }
 
 /// The tasks that end with a step, as its record tells them.
@@ -250,14 +327,14 @@ struct Ends {
 }
 
 impl Ends {
-    fn of(frame: &Frame, ending: &[&Task]) -> Self {
+    fn of(instance: &GraphInstance, ending: &[&Task]) -> Self {
         let mut ends = Self::default();
         for task in ending {
-            let Some(result) = &task.result else { continue };
+            let Some(result) = task.result() else { continue };
             if !result.recorded {
                 let (task, took_ms, cached) = (task.id.clone(), result.took_ms, result.cached);
                 ends.done.push(StepDone { task, took_ms, cached });
-            } else if frame.flows() {
+            } else if instance.is_dataflow() {
                 ends.recorded.push(task.id.clone());
             }
         }
@@ -265,54 +342,36 @@ impl Ends {
     }
 }
 
-fn waiting(moved: bool) -> Settled {
-    if moved { Settled::Moved } else { Settled::Waiting }
-}
-
 /// Whether a task failed, and nothing handles that.
-fn fails(frame: &Frame, task: &Task) -> bool {
-    let failed = task.result.as_ref().is_some_and(|r| r.error.is_some());
-    failed && frame.graph.nodes[task.node].policy.on_error == OnError::Fail
+fn is_unhandled(instance: &GraphInstance, task: &Task) -> bool {
+    instance.graph.nodes[task.node].policy.on_error == OnError::Fail
 }
 
 /// Where a task that ended leads.
-fn way(frame: &Frame, task: &Task) -> Ended {
+fn leads_to(instance: &GraphInstance, task: &Task) -> EndedNode {
     let node = task.node;
-    let result = task.result.as_ref();
-    let failed = result.is_some_and(|r| r.error.is_some());
-    let way = match (failed, frame.graph.nodes[node].policy.on_error) {
-        (true, OnError::Node(handler)) => Way::OnError(handler),
-        (true, OnError::Continue | OnError::Fail) => Way::Lines,
-        (false, _) => match result.and_then(|r| r.goto.clone()) {
-            Some(names) => Way::Goto(names),
-            None => Way::Lines,
+    let transition = match (task.failure(), instance.graph.nodes[node].policy.on_error) {
+        (Some(_), OnError::Node(handler)) => Transition::OnError(handler),
+        (Some(_), OnError::Continue | OnError::Fail) => Transition::Lines,
+        (None, _) => match task.result().and_then(|r| r.goto.clone()) {
+            Some(names) => Transition::Goto(names),
+            None => Transition::Lines,
         },
     };
-    Ended { node, way }
+    EndedNode { node, transition }
 }
 
 /// The record of a task that ended before its siblings.
-fn task_done(frame: &Frame, task: &Task) -> Option<TaskDone> {
-    let result = task.result.as_ref()?;
+fn task_done(instance: &GraphInstance, task: &Task) -> Option<TaskDone> {
+    let result = task.result()?;
+    let failure = result.failure.as_ref();
     Some(TaskDone {
         task: task.path.clone(),
         took_ms: result.took_ms,
-        writes: dehydrate(&frame.graph, &result.writes),
-        error: result.error.clone(),
+        writes: dehydrate(&instance.graph, &result.writes),
+        error: failure.map(|failure| failure.error.clone()),
+        failed_at: failure.map(|f| f.path.clone()).filter(|path| *path != task.path),
         goto: result.goto.clone(),
         cached: result.cached,
     })
-}
-
-/// Messages that the results of tasks write. Of several with one id the last in task-path order
-/// stands, whichever was stored first.
-fn last_messages(frame: &Frame, tasks: &[&Task]) -> Vec<Message> {
-    let results = tasks.iter().filter_map(|t| t.result.as_ref());
-    let written = results.flat_map(|r| messages_of(frame, &r.writes));
-    let last: IndexMap<_, _> = written.map(|m| (m.id.clone(), m)).collect();
-    last.into_values().collect()
-}
-
-fn messages_of(frame: &Frame, writes: &Writes) -> Vec<Message> {
-    end::parse_messages(writes.iter().filter(|(name, _)| holds_messages(&frame.graph, name)))
 }

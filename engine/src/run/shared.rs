@@ -10,10 +10,12 @@ use tokio::sync::{Notify, watch};
 use crate::bundle::{Bundle, Catalog, Program};
 use crate::id::RunId;
 use crate::journal::{BlobId, Journal, JournalError};
+use crate::limits::Limits;
 use crate::message::Message;
 use crate::run::cache::Cache;
 use crate::run::context::Services;
 use crate::run::end;
+use crate::run::leases::Leases;
 use crate::run::live::Live;
 use crate::run::record::RunError;
 use crate::state::MessageMap;
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     stops: Mutex<HashMap<RunId, Weak<Notify>>>,
     /// How long a claim holds without being renewed.
     pub lease: Duration,
+    /// The leases of all logs that are driven here.
+    pub leases: Leases,
     /// Results that nodes with `cache` may take again.
     pub cache: Cache,
 }
@@ -52,8 +56,9 @@ impl Shared {
     ) -> (Arc<Self>, watch::Receiver<Option<String>>) {
         let (fault, faults) = watch::channel(None);
         let (programs, cache, stops) = (Mutex::default(), Cache::default(), Mutex::default());
+        let leases = Leases::default();
         let shared =
-            Self { journal, live, services, catalog, programs, fault, stops, lease, cache };
+            Self { journal, live, services, catalog, programs, fault, stops, lease, leases, cache };
         (Arc::new(shared), faults)
     }
 
@@ -77,6 +82,11 @@ impl Shared {
         let waiting = Arc::new(Notify::new());
         all.insert(run.clone(), Arc::downgrade(&waiting));
         waiting
+    }
+
+    /// How much is admitted.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.catalog.limits
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Weak<Notify>>> {

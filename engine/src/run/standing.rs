@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 use crate::bundle::Program;
 use crate::graph::Graph;
 use crate::run::checkpoint::{CheckpointKind, Standing};
-use crate::run::frame::{Frame, Task};
+use crate::run::instance::GraphInstance;
 use crate::run::migrate::{self, Problem};
 use crate::run::record::{Answered, Asked, Number, RunOptions, Waiting};
+use crate::run::task::Task;
 
 /// A run as it stood at a number.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct RunAt {
     /// What it was pinned to; `None` if that cannot be compiled here any more.
     pub program: Option<Arc<Program>>,
     /// Its graph; `None` once it has ended.
-    pub root: Option<Frame>,
+    pub root: Option<GraphInstance>,
     /// What the caller set for the whole run.
     pub options: RunOptions,
     /// The values of its log's channels.
@@ -145,21 +146,21 @@ impl RunAt {
     }
 }
 
-fn collect(frame: &Frame, all: &mut Vec<GraphAt>) {
-    let items = frame.items.is_some();
+fn collect(instance: &GraphInstance, all: &mut Vec<GraphAt>) {
+    let items = instance.items.is_some();
     all.push(GraphAt {
-        path: frame.path.clone(),
-        graph: frame.graph.clone(),
-        values: if items { Map::new() } else { frame.state.to_json() },
-        tasks: frame.tasks.iter().map(|task| task_at(frame, task, items)).collect(),
+        path: instance.path.clone(),
+        graph: instance.graph.clone(),
+        values: if items { Map::new() } else { instance.state.to_json() },
+        tasks: instance.tasks.iter().map(|task| task_at(instance, task, items)).collect(),
     });
-    for inner in frame.tasks.iter().filter_map(|task| task.inner.as_deref()) {
+    for inner in instance.tasks.iter().filter_map(|task| task.inner.as_deref()) {
         collect(inner, all);
     }
 }
 
-fn task_at(frame: &Frame, task: &Task, item: bool) -> TaskAt {
-    let node = &frame.graph.nodes[task.node];
+fn task_at(instance: &GraphInstance, task: &Task, item: bool) -> TaskAt {
+    let node = &instance.graph.nodes[task.node];
     TaskAt {
         path: task.path.clone(),
         node: node.name.clone(),
@@ -172,12 +173,12 @@ fn task_at(frame: &Frame, task: &Task, item: bool) -> TaskAt {
 
 /// What a task asked and got no answer to; none once it has ended.
 fn unanswered(task: &Task) -> impl Iterator<Item = &Arc<Asked>> {
-    task.open_questions().filter(|_| task.result.is_none())
+    task.open_questions().filter(|_| !task.has_ended())
 }
 
 fn status(task: &Task) -> TaskStatus {
-    match &task.result {
-        Some(result) if result.error.is_some() => TaskStatus::Failed,
+    match task.result() {
+        Some(result) if result.failure.is_some() => TaskStatus::Failed,
         Some(_) => TaskStatus::Done,
         None if unanswered(task).next().is_some() || waits_inside(task) => TaskStatus::Suspended,
         None => TaskStatus::Running,
@@ -186,7 +187,7 @@ fn status(task: &Task) -> TaskStatus {
 
 /// Whether something goes on inside a task and all of it waits.
 fn waits_inside(task: &Task) -> bool {
-    let inside = || task.inner.iter().flat_map(|frame| &frame.tasks);
-    let live = || inside().filter(|task| task.result.is_none());
+    let inside = || task.inner.iter().flat_map(|instance| instance.tasks.iter());
+    let live = || inside().filter(|task| !task.has_ended());
     live().next().is_some() && live().all(|task| status(task) == TaskStatus::Suspended)
 }

@@ -1,9 +1,6 @@
 //! How a log is taken up, and how its next run begins.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use serde_json::Value;
 
 use crate::bundle::Program;
 use crate::id::RunId;
@@ -11,25 +8,26 @@ use crate::journal::{History, Input, JournalError, Lease, StartRun};
 use crate::node::NodeError;
 use crate::run::end;
 use crate::run::fold::{LogState, Programs, scope_of};
-use crate::run::frame::holds_messages;
+use crate::run::leases::HeldLease;
 use crate::run::record::{
-    EndStatus, Fact, Fired, Forked, Number, Numbered, RunError, Started, Waiting,
+    Activation, EndStatus, Fact, Forked, Number, Numbered, RunError, Started, Waiting,
 };
 use crate::run::schedule;
 use crate::run::shared::Shared;
+use crate::run::task::Failure;
 use crate::run::writer::Writer;
+use crate::run::writes::{admit, messages_in};
 use crate::state::{Delta, Writes};
 
 /// How often a run may be taken over without getting on before it is left to a person.
 const CRASHES_MAX: u32 = 3;
 
-/// Loads a log as it stands. A run that another process left in the middle is taken over;
-/// `held_until` is when the lease lapses at the earliest, on the monotonic clock.
+/// Loads a log as it stands. A run that another process left in the middle is taken over.
 pub(crate) async fn open(
     shared: &Arc<Shared>,
-    lease: &Lease,
-    held_until: Duration,
+    held: &Arc<HeldLease>,
 ) -> Result<Writer, JournalError> {
+    let lease = &held.lease;
     let history = shared.journal.load(&lease.log, None).await?;
     let reserved = history.reserved;
     let (programs, broken) = programs(shared, &history).await?;
@@ -39,8 +37,7 @@ pub(crate) async fn open(
         // What goes on there goes on in the log that this one is a fork of.
         log.run = None;
     }
-    let mut writer =
-        Writer::new(shared.clone(), lease.clone(), held_until, log, reserved, programs);
+    let mut writer = Writer::new(shared.clone(), held.clone(), log, reserved, programs);
     let Some(run) = &writer.log.run else { return Ok(writer) };
     if run.waiting.is_some() && broken.is_none() {
         return Ok(writer);
@@ -119,7 +116,7 @@ pub(crate) async fn fork(
     writer: &mut Writer,
     forked: Forked,
 ) -> Result<(), JournalError> {
-    let history = shared.journal.load(&writer.lease.log, Some(forked.at)).await?;
+    let history = shared.journal.load(&writer.lease().log, Some(forked.at)).await?;
     let (programs, _) = programs(shared, &history).await?;
     writer.fork(forked, history, programs).await
 }
@@ -151,7 +148,7 @@ pub(crate) async fn begin(
         options: start.options,
         delta: Delta::new(),
         base: std::collections::BTreeMap::new(),
-        fired: Fired::default(),
+        activation: Activation::default(),
         traceparent: start.traceparent,
         durability: start.durability.unwrap_or_default(),
     };
@@ -166,11 +163,11 @@ pub(crate) async fn begin(
     started.durability = start.durability.unwrap_or(program.graph.durability);
     writer.add_program(program.clone());
     let writes: Writes = start.input.into_iter().map(|(k, v)| (k.into(), v)).collect();
-    let ready = prepare(shared, writer, &program, &mut started, &writes);
+    let ready = prepare(shared, writer, &program, &mut started, writes);
     writer.push(Fact::Started(Box::new(started)))?;
     match (ready, cancelled) {
         (Err(error), _) => {
-            let error = end::explain(None, &error);
+            let error = end::explain(&Failure { error, path: "".into() });
             end::close(shared, writer, EndStatus::Failed, Some(error), None)?;
         }
         (Ok(()), Some(Cancelled { by })) => {
@@ -188,25 +185,26 @@ fn prepare(
     writer: &mut Writer,
     program: &Program,
     started: &mut Started,
-    writes: &Writes,
+    writes: Writes,
 ) -> Result<(), NodeError> {
     let graph = &program.graph;
     let mut state = writer.log.entry(graph);
     started.base = writer.log.base(graph);
-    let of_messages = |(name, _): &(&Arc<str>, &Value)| holds_messages(graph, name);
-    let messages = end::parse_messages(writes.iter().filter(of_messages));
-    let delta = state.merge([writes])?;
+    let writes = admit(writes, &graph.channels, (&started.run, "START"), shared.limits())?;
+    let messages = messages_in(graph, &writes);
+    let delta = state.merge([&writes])?;
     for message in messages {
         writer.first_message(message, graph.shown, &started.run);
     }
     state.apply(&delta, &writer.log.messages)?;
     let now = shared.services.env.now().as_millisecond();
-    let firing = schedule::start(graph, &state, &scope_of(started, now))?;
+    let successors = schedule::start(graph, &state, &scope_of(started, now))?;
     started.delta = delta;
-    started.fired = Fired {
-        next: firing.next.iter().map(|&n| format!("{}:1", graph.nodes[n].name)).collect(),
-        filled: firing.held.filled,
-        owed: firing.held.owed,
+    started.activation = Activation {
+        next: successors.next.iter().map(|&n| format!("{}:1", graph.nodes[n].name)).collect(),
+        filled: successors.joins.filled(graph),
+        owed: successors.joins.owed(graph),
+        toggled: None,
     };
     Ok(())
 }

@@ -21,6 +21,7 @@ use crate::message::Message;
 use crate::model::{Delta, Retry};
 use crate::run::event::{self, Event, call_key};
 use crate::run::fold::{Illegal, LogState, Programs};
+use crate::run::leases::HeldLease;
 use crate::run::marks::Marks;
 use crate::run::record::{Called, Durability, Fact, Forked, Number, Numbered, Record};
 use crate::run::shared::Shared;
@@ -33,18 +34,19 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Writes one log under one lease.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
-    pub(crate) lease: Lease,
+    /// The right to write.
+    pub(crate) held: Arc<HeldLease>,
     /// What the records say, those not yet stored included.
     pub(crate) log: LogState,
     /// What the run that goes on is or was pinned to.
     programs: Programs,
-    /// When the lease lapses at the earliest, on the monotonic clock.
-    held_until: Duration,
     stored: Number,
     next: Number,
     reserved: Number,
     /// What the next append stores.
     due: Due,
+    /// Something was pushed since the last [`flush`](Self::flush).
+    unflushed: bool,
     /// The append that is under way.
     flight: Option<Flight>,
     /// Of each open call: the marks of its deltas, and the number of the last one.
@@ -75,28 +77,32 @@ enum ToShow {
 }
 
 impl Writer {
-    /// `held_until`: when the lease lapses at the earliest, on the monotonic clock.
+    /// `reserved`: every number handed out so far is at most this.
     pub(crate) fn new(
         shared: Arc<Shared>,
-        lease: Lease,
-        held_until: Duration,
+        held: Arc<HeldLease>,
         log: LogState,
         reserved: Number,
         programs: Programs,
     ) -> Self {
         Self {
             shared,
-            lease,
+            held,
             stored: log.head,
             log,
             programs,
-            held_until,
             next: reserved + 1,
             reserved,
             due: Due::default(),
+            unflushed: false,
             flight: None,
             marks: BTreeMap::new(),
         }
+    }
+
+    /// Which log, and under which epoch.
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.held.lease
     }
 
     /// The program of the run that goes on.
@@ -118,6 +124,7 @@ impl Writer {
             .map_err(|illegal| JournalError::Corrupt(illegal.to_string()))?;
         self.due.to_show.push(ToShow::Record(numbered.clone()));
         self.due.batch.records.push(numbered);
+        self.unflushed = true;
         Ok(())
     }
 
@@ -168,11 +175,13 @@ impl Writer {
     /// Marks inputs as answered by what is stored next.
     pub(crate) fn consume(&mut self, input: InputId) {
         self.due.batch.consumed.push(input);
+        self.unflushed = true;
     }
 
     /// Answers a waiting task once what was pushed so far is stored.
     pub(crate) fn acknowledge(&mut self, ack: oneshot::Sender<()>) {
         self.due.acks.push(ack);
+        self.unflushed = true;
     }
 
     /// Has the next [`flush`](Self::flush) store what was pushed, whatever the run's durability.
@@ -206,6 +215,7 @@ impl Writer {
         marks.push(number - *last, bytes, reasoning);
         *last = number;
         self.due.to_show.push(ToShow::Delta(event::delta(number, task, call, shown, delta)));
+        self.unflushed = true;
         Ok(())
     }
 
@@ -214,8 +224,8 @@ impl Writer {
         self.land().await?;
         let mut batch = Batch { after: self.stored, ..Batch::default() };
         batch.reserve = self.next + HEADROOM;
-        let batch = append(self.shared.clone(), self.lease.clone(), batch).await?;
-        self.landed(&batch);
+        let batch = append(self.shared.clone(), self.held.clone(), batch).await?;
+        self.note_stored(&batch);
         Ok(())
     }
 
@@ -227,9 +237,9 @@ impl Writer {
         self.push(Fact::Called(Box::new(called)))
     }
 
-    /// Whether there is something to store or to show.
+    /// Whether something was pushed since the last [`flush`](Self::flush).
     pub(crate) fn pending(&self) -> bool {
-        self.to_store() || !self.due.to_show.is_empty() || !self.due.acks.is_empty()
+        self.unflushed
     }
 
     fn to_store(&self) -> bool {
@@ -240,6 +250,7 @@ impl Writer {
     /// Stores what was pushed, shows it, and answers who waits for it, in the order that the
     /// run's durability asks for.
     pub(crate) async fn flush(&mut self) -> Result<(), JournalError> {
+        self.unflushed = false;
         if self.due.at_once {
             return self.store_all().await;
         }
@@ -259,17 +270,27 @@ impl Writer {
 
     /// Stores everything that was pushed, shows it, and answers who waits for it.
     pub(crate) async fn store_all(&mut self) -> Result<(), JournalError> {
+        self.unflushed = false;
         self.land().await?;
         self.take_off().await?;
         self.land().await
     }
 
-    /// Until the append that is under way has landed; for ever, if none is.
-    pub(crate) async fn landing(&mut self) -> Result<(), JournalError> {
-        if self.flight.is_none() {
-            return std::future::pending().await;
+    /// What came of the append that is under way, which [`finish_append`](Self::finish_append)
+    /// takes; for ever, if none is. Dropping the future loses nothing.
+    pub(crate) async fn appended(&mut self) -> Result<Batch, JournalError> {
+        match &mut self.flight {
+            Some(flight) => (&mut flight.append).await,
+            None => std::future::pending().await,
         }
-        self.land().await?;
+    }
+
+    /// Shows what was appended, and begins to store what was pushed since.
+    pub(crate) async fn finish_append(
+        &mut self,
+        appended: Result<Batch, JournalError>,
+    ) -> Result<(), JournalError> {
+        self.landed(appended).await?;
         self.take_off().await
     }
 
@@ -288,7 +309,7 @@ impl Writer {
         if used > self.reserved {
             batch.reserve = used + HEADROOM;
         }
-        let append = Box::pin(append(self.shared.clone(), self.lease.clone(), batch));
+        let append = Box::pin(append(self.shared.clone(), self.held.clone(), batch));
         self.flight = Some(Flight { append, due });
         Ok(())
     }
@@ -296,13 +317,17 @@ impl Writer {
     /// Waits for the append that is under way, if one is.
     async fn land(&mut self) -> Result<(), JournalError> {
         let Some(flight) = &mut self.flight else { return Ok(()) };
-        let batch = (&mut flight.append).await;
+        let appended = (&mut flight.append).await;
+        self.landed(appended).await
+    }
+
+    async fn landed(&mut self, appended: Result<Batch, JournalError>) -> Result<(), JournalError> {
         let Some(Flight { due, .. }) = self.flight.take() else { return Ok(()) };
-        self.landed(&batch?);
+        self.note_stored(&appended?);
         self.show(due).await
     }
 
-    fn landed(&mut self, batch: &Batch) {
+    fn note_stored(&mut self, batch: &Batch) {
         self.reserved = batch.reserve.max(self.reserved);
         if let Some(last) = batch.records.last() {
             self.stored = last.number;
@@ -353,9 +378,9 @@ impl Writer {
     /// finds them in the journal.
     async fn show(&mut self, due: Due) -> Result<(), JournalError> {
         if due.to_show.iter().any(|s| matches!(s, ToShow::Delta(_))) {
-            self.hold().await?;
+            self.ensure_lease().await?;
         }
-        let watched = self.shared.live.watched(&self.lease.log);
+        let watched = self.shared.live.watched(&self.held.lease.log);
         let mut events = Vec::new();
         for item in due.to_show {
             match item {
@@ -373,10 +398,10 @@ impl Writer {
             }
         }
         if !events.is_empty() {
-            self.shared.live.publish(&self.lease.log, events).await;
+            self.shared.live.publish(&self.held.lease.log, events).await;
         }
         for call in due.settled {
-            self.shared.live.settle(&self.lease.log, &call).await;
+            self.shared.live.settle(&self.held.lease.log, &call).await;
         }
         for ack in due.acks {
             // A task that no longer waits was dropped; its record stands all the same.
@@ -386,43 +411,32 @@ impl Writer {
     }
 
     /// Asks for the lease again if it may have lapsed.
-    async fn hold(&mut self) -> Result<(), JournalError> {
-        if self.shared.services.env.monotonic() < self.held_until {
+    async fn ensure_lease(&mut self) -> Result<(), JournalError> {
+        let env = &*self.shared.services.env;
+        if self.held.holds_at(env.monotonic()) {
             return Ok(());
         }
-        self.renew().await
-    }
-
-    /// Keeps the log claimed. A store without room cannot note that, but neither can it note that
-    /// somebody else took the log: only losing the lease ends the driving.
-    pub(crate) async fn renew(&mut self) -> Result<(), JournalError> {
-        let asked_at = self.shared.services.env.monotonic();
-        renew(&self.shared, &self.lease).await?;
-        self.held_until = asked_at + self.shared.lease;
-        Ok(())
+        self.held.renew(&*self.shared.journal, env, self.shared.lease).await
     }
 }
 
-async fn renew(shared: &Shared, lease: &Lease) -> Result<(), JournalError> {
-    let renewed = shared.journal.renew(lease, shared.lease).await;
-    renewed.or_else(|error| match error.retry() {
-        Retry::Backoff => Ok(()),
-        Retry::Never | Retry::After(_) => Err(error),
-    })
-}
-
-/// Appends, and asks a store without room again and again; gives the batch back.
-async fn append(shared: Arc<Shared>, lease: Lease, batch: Batch) -> Result<Batch, JournalError> {
+/// Appends, and asks a store without room again and again until the lease is lost; gives the batch
+/// back.
+async fn append(
+    shared: Arc<Shared>,
+    held: Arc<HeldLease>,
+    batch: Batch,
+) -> Result<Batch, JournalError> {
     let mut pause = Duration::from_millis(50);
     loop {
-        match shared.journal.append(&lease, &batch).await {
+        match shared.journal.append(&held.lease, &batch).await {
             Ok(()) => break,
             Err(error) if error.retry() == Retry::Backoff => {
-                tracing::warn!(log = %lease.log, %error, "append failed; trying again");
+                tracing::warn!(log = %held.lease.log, %error, "append failed; trying again");
                 shared.fault(Some(&error));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PATIENCE);
-                renew(&shared, &lease).await?;
+                held.renew(&*shared.journal, &*shared.services.env, shared.lease).await?;
             }
             Err(error) => return Err(error),
         }

@@ -9,16 +9,16 @@ use exile_engine::bundle::{Catalog, Program};
 use exile_engine::env::{Env, StepEnv};
 use exile_engine::expr::{Expression, Scope};
 use exile_engine::graph::{
-    Branch, Graph, GraphNode, Guard, Join, Limits, Line, Names, Needs, Policy, Schedule, Slot,
-    Target,
+    Branch, Graph, GraphNode, Guard, Join, Line, Names, Needs, Policy, Schedule, Slot, Target,
 };
 use exile_engine::id::{InputId, LogId, RunId, UserId};
 use exile_engine::journal::{BlobId, IfActive, Journal, MemoryJournal, StartRun};
+use exile_engine::limits::Limits;
 use exile_engine::model::{Aliases, Models};
-use exile_engine::node::{Done, Node, NodeError, NodeKinds, Outcome, Subgraph, Work};
+use exile_engine::node::{Done, ForEach, Node, NodeError, NodeKinds, Outcome, Subgraph, Work};
 use exile_engine::run::context::{Cx, Services};
 use exile_engine::run::engine::{Engine, Stopped};
-use exile_engine::run::live;
+use exile_engine::run::live::{self, Live};
 use exile_engine::run::record::{Durability, Ended, RunOptions};
 use exile_engine::span::NoTrace;
 use exile_engine::state::{Channel, ChannelType, Channels, Reducer, State, Writes};
@@ -66,7 +66,7 @@ impl Subgraph for Inner {
         &self.0
     }
 
-    fn enter(&self, outer: &State, _: &Scope) -> Result<Writes, NodeError> {
+    fn enter(&self, outer: &State, _: &Scope, _: &str) -> Result<Writes, NodeError> {
         let value = |c: &Channel| outer.get(&c.name).map(|v| (c.name.clone(), Value::clone(v)));
         Ok(self.0.channels.iter().filter_map(value).collect())
     }
@@ -75,6 +75,56 @@ impl Subgraph for Inner {
         let changed = inner.iter().filter(|(name, value)| before.get(name) != Some(value));
         let writes = changed.map(|(name, value)| (name.clone(), Value::clone(value)));
         Ok(Done { writes: writes.collect(), goto: None })
+    }
+}
+
+/// A node once for each of so many items, which begin with `item`, their number from 0, and may
+/// write `result`; the numbers of those that wrote one become an `append` to `log`.
+#[derive(Debug)]
+#[allow(dead_code, reason = "the benches share this file")]
+pub struct Each {
+    graph: Arc<Graph>,
+    items: usize,
+    concurrency: usize,
+}
+
+#[allow(dead_code, reason = "the benches share this file")]
+impl Each {
+    pub fn new(items: usize, concurrency: usize, node: Work) -> Self {
+        let channel = |hand: Hand, name| hand.channel(name, Reducer::Replace, Value::Null);
+        let hand = channel(channel(Hand::default(), "result"), "item");
+        let hand = hand.channel("n", Reducer::Sum, Value::from(0));
+        let hand = hand.channel("log", Reducer::Append, Value::Array(Vec::new()));
+        let graph = hand.node("item", node).edge("START", "item").graph();
+        Self { graph: Arc::new(graph), items, concurrency }
+    }
+
+    pub fn work(self) -> Work {
+        Work::Each(Arc::new(self))
+    }
+}
+
+impl ForEach for Each {
+    fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
+    fn enter(&self, _: &State, _: &Scope) -> Result<Vec<Writes>, NodeError> {
+        let item = |n: usize| std::iter::once(("item".into(), Value::from(n))).collect();
+        Ok((0..self.items).map(item).collect())
+    }
+
+    fn exit(&self, items: Vec<Result<Writes, NodeError>>) -> Result<Done, NodeError> {
+        let mut log = Vec::new();
+        for item in items {
+            log.extend(item?.get("result").cloned());
+        }
+        let writes = std::iter::once(("log".into(), Value::Array(log))).collect();
+        Ok(Done { writes, goto: None })
+    }
+
+    fn concurrency(&self) -> usize {
+        self.concurrency
     }
 }
 
@@ -87,7 +137,8 @@ pub struct Hand {
     edges: Vec<(String, Guard, String)>,
     joins: Vec<(Vec<String>, String, Needs)>,
     pub schedule: Schedule,
-    pub limits: Limits,
+    pub durability: Durability,
+    pub limits: exile_engine::graph::Limits,
 }
 
 impl Hand {
@@ -220,7 +271,7 @@ impl Hand {
             start_branch: Branch::First,
             joins,
             schedule: self.schedule,
-            durability: Durability::Sync,
+            durability: self.durability,
             limits: self.limits,
             input: output.clone(),
             output,
@@ -230,16 +281,50 @@ impl Hand {
     }
 }
 
+/// What an engine has besides its journal and its clock.
+pub struct Around {
+    pub models: Models,
+    pub tools: Arc<ToolRegistry>,
+    pub limits: Limits,
+    pub live: Arc<dyn Live>,
+    pub lease: Duration,
+}
+
+impl Default for Around {
+    fn default() -> Self {
+        Self {
+            models: Models::default(),
+            tools: Arc::default(),
+            limits: Limits::default(),
+            live: live::memory(),
+            lease: Duration::from_secs(15),
+        }
+    }
+}
+
 /// An engine over one hand-made graph.
 pub struct Bench {
     pub engine: Arc<Engine>,
     pub journal: Arc<dyn Journal>,
     pub bundle: BlobId,
+    /// What is pinned.
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub graph: Arc<Graph>,
     aliases: Aliases,
     stop: CancellationToken,
+    serving: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Bench {
+    /// Ends the engine in good order.
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub async fn stop(&mut self) {
+        self.stop.cancel();
+        if let Some(serving) = self.serving.take() {
+            serving.await.unwrap();
+        }
+    }
+
     /// Starts an engine that drives runs of `graph` over `journal`.
     pub async fn over(
         journal: Arc<dyn Journal>,
@@ -258,6 +343,36 @@ impl Bench {
         models: Models,
         tools: Arc<ToolRegistry>,
     ) -> Self {
+        let around = Around { models, tools, ..Around::default() };
+        Self::whole(journal, env, graph, around).await
+    }
+
+    /// In memory, with the stepping clock and these limits.
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub async fn limited(graph: impl Into<Arc<Graph>>, limits: Limits) -> Self {
+        let env: Arc<dyn Env> = Arc::new(StepEnv::new());
+        let journal = Arc::new(MemoryJournal::new(env.clone()));
+        Self::whole(journal, env, graph, Around { limits, ..Around::default() }).await
+    }
+
+    /// With leases of that length.
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub async fn leasing(
+        journal: Arc<dyn Journal>,
+        env: Arc<dyn Env>,
+        graph: impl Into<Arc<Graph>>,
+        lease: Duration,
+    ) -> Self {
+        Self::whole(journal, env, graph, Around { lease, ..Around::default() }).await
+    }
+
+    pub async fn whole(
+        journal: Arc<dyn Journal>,
+        env: Arc<dyn Env>,
+        graph: impl Into<Arc<Graph>>,
+        around: Around,
+    ) -> Self {
+        let Around { models, tools, limits, live, lease } = around;
         let aliases = models.aliases().clone();
         let models = Arc::new(models);
         let services = Arc::new(Services {
@@ -268,20 +383,24 @@ impl Bench {
             observer: Arc::new(exile_engine::observer::Unobserved),
         });
         let catalog =
-            Catalog { kinds: NodeKinds::default(), tools, models, limits: Arc::default() };
-        let engine = Engine::new(journal.clone(), live::memory(), services, catalog);
+            Catalog { kinds: NodeKinds::default(), tools, models, limits: Arc::new(limits) };
+        let engine = Engine::with_lease(journal.clone(), live, services, catalog, lease);
         let stop = CancellationToken::new();
-        tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
-        let mut bench = Self { engine, journal, bundle: BlobId::of(b""), aliases, stop };
+        let serving = tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
+        let serving = Some(serving);
+        let (bundle, graph) = (BlobId::of(b""), graph.into());
+        let mut bench =
+            Self { engine, journal, bundle, graph: graph.clone(), aliases, stop, serving };
         bench.use_graph(graph, b"hand").await;
         bench
     }
 
     /// Pins a graph under the address of `bytes`: runs that start from now on run it.
     pub async fn use_graph(&mut self, graph: impl Into<Arc<Graph>>, bytes: &[u8]) {
+        self.graph = graph.into();
         let program = Program {
             id: BlobId::of(bytes),
-            graph: graph.into(),
+            graph: self.graph.clone(),
             skills: BTreeMap::new(),
             aliases: self.aliases.clone(),
         };
@@ -345,7 +464,7 @@ macro_rules! journal_over {
     ($name:ty, $store:ident, append: |$this:ident, $lease:ident, $batch:ident| $append:block) => {
         $crate::hand::journal_over!($name, $store,
             append: |$this, $lease, $batch| $append,
-            renew: |this, lease, by| { this.$store.renew(lease, by).await });
+            renew: |this, leases, by| { this.$store.renew(leases, by).await });
     };
     ($name:ty, $store:ident, renew: |$this:ident, $lease:ident, $by:ident| $renew:block) => {
         $crate::hand::journal_over!($name, $store,
@@ -358,7 +477,7 @@ macro_rules! journal_over {
         const _: () = {
             use exile_engine::id::{InputId, LogId, RunId, WorkerId};
             use exile_engine::journal::{
-                Batch, BlobId, History, Input, Journal, JournalError, Lease, Place, Rest, Sent,
+                Batch, BlobId, History, Input, Journal, JournalError, Lease, Place, ReleaseInfo, Sent,
             };
             use std::time::Duration;
 
@@ -382,11 +501,15 @@ macro_rules! journal_over {
                 ) -> Result<Option<Lease>, JournalError> {
                     self.$store.claim(worker, lease).await
                 }
-                async fn renew(&self, $held: &Lease, $by: Duration) -> Result<(), JournalError> {
+                async fn renew(
+                    &self,
+                    $held: &[Lease],
+                    $by: Duration,
+                ) -> Result<Vec<LogId>, JournalError> {
                     let $same = self;
                     $renew
                 }
-                async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError> {
+                async fn release(&self, lease: &Lease, rest: &ReleaseInfo) -> Result<(), JournalError> {
                     self.$store.release(lease, rest).await
                 }
                 async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {

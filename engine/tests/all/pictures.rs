@@ -302,7 +302,7 @@ fn a_graph_compiles_to_indices() {
     assert_eq!(targets(1), [Target::Slot { join: 0, slot: 0 }]);
     assert_eq!(targets(3), [Target::Node(0), Target::End]);
     assert_eq!(graph.nodes[3].branch, Branch::All);
-    assert_eq!((graph.limits.steps, graph.limits.tokens), (40, Some(60_000)));
+    assert_eq!((graph.limits.steps, graph.limits.tokens), (Some(40), Some(60_000)));
     assert_eq!(graph.limits.timeout, Some(Duration::from_mins(3)));
     assert_eq!(graph.input, ["question".into()]);
     assert!(graph.shown);

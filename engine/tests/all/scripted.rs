@@ -158,6 +158,15 @@ impl Counting {
         Arc::new(Self { once: true, ..Arc::into_inner(tool).unwrap() })
     }
 
+    /// One whose answers may steer a model.
+    #[allow(dead_code, reason = "the benches share this file")]
+    pub fn tainting(name: &str) -> Arc<Self> {
+        let tool = Self::make(name, Effect::Pure, None, false);
+        let mut tool = Arc::into_inner(tool).unwrap();
+        tool.spec.taints = true;
+        Arc::new(tool)
+    }
+
     fn make(name: &str, effect: Effect, hangs: Option<Arc<Notify>>, fails: bool) -> Arc<Self> {
         let schema = json!({ "type": "object", "properties": { "n": { "type": "integer" } } });
         let spec = ToolSpec::new(name, "Counts.", schema, effect, "native");

@@ -139,7 +139,8 @@ fn inner(name: Arc<str>, turn: Turn) -> Option<Graph> {
         joins: Vec::new(),
         schedule: Schedule::default(),
         durability: Durability::default(),
-        limits: Limits::default(),
+        // `max_turns` bounds it.
+        limits: Limits { steps: Some(u32::MAX), ..Limits::default() },
         input: Vec::new(),
         output: Vec::new(),
         shown,
@@ -179,7 +180,7 @@ impl Subgraph for Agent {
         &self.graph
     }
 
-    fn enter(&self, outer: &State, scope: &Scope) -> Result<Writes, NodeError> {
+    fn enter(&self, outer: &State, scope: &Scope, _: &str) -> Result<Writes, NodeError> {
         let messages = if self.conversation { outer.messages(MESSAGES) } else { Vec::new() };
         let messages = history::sent(messages);
         let mut writes = Writes::new();

@@ -14,6 +14,7 @@ use exile_engine::graph::build::Build;
 use exile_engine::graph::nesting::Inner;
 use exile_engine::message::Message;
 use exile_engine::node::{Done, NodeError, NodeKind, Subgraph, Work};
+use exile_engine::run::writes::name_messages;
 use exile_engine::state::{MessageMap, Reducer, State, Writes};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -192,11 +193,16 @@ impl Subgraph for Inside {
         &self.graph
     }
 
-    fn enter(&self, outer: &State, scope: &Scope) -> Result<Writes, NodeError> {
+    fn enter(&self, outer: &State, scope: &Scope, path: &str) -> Result<Writes, NodeError> {
         let value = |(channel, source): &(Arc<str>, Source)| {
             Ok((channel.clone(), source.value(outer, scope, "with", channel)?))
         };
-        let given: Writes = self.enter.iter().map(value).collect::<Result<_, NodeError>>()?;
+        let mut given: Writes = self.enter.iter().map(value).collect::<Result<_, NodeError>>()?;
+        for (channel, value) in &mut given {
+            if self.graph.channels.get(channel).is_some_and(|c| c.reduce == Reducer::Messages) {
+                name_messages(value, &format!("{}/{path}/{channel}", scope.run));
+            }
+        }
         merged(&self.graph, &given)
     }
 

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use exile_engine::env::StepEnv;
 use exile_engine::id::{InputId, LogId, RunId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, History, Input, Journal, JournalError, Lease, MemoryJournal, Place, Rest, Sent,
+    Batch, BlobId, History, Input, Journal, JournalError, Lease, MemoryJournal, Place, ReleaseInfo,
+    Sent,
 };
 use exile_engine::message::Role;
 use exile_engine::model::ModelRequest;
@@ -40,11 +41,11 @@ impl Journal for Dies {
         self.store.claim(by, lease).await
     }
 
-    async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError> {
-        self.store.renew(lease, by).await
+    async fn renew(&self, leases: &[Lease], by: Duration) -> Result<Vec<LogId>, JournalError> {
+        self.store.renew(leases, by).await
     }
 
-    async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError> {
+    async fn release(&self, lease: &Lease, rest: &ReleaseInfo) -> Result<(), JournalError> {
         self.store.release(lease, rest).await
     }
 

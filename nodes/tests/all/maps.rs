@@ -214,3 +214,53 @@ order: [a, b, c, d, e, f, g, h, i, j]
         30: unknown_kind
         31: an item writes to `result` alone: `all` would be lost → write `result`, and let the map's own `into` name `all`"#]].assert_eq(&findings(graph, &[]).join("\n"));
 }
+
+#[tokio::test]
+async fn a_node_that_handles_a_failure_reads_what_failed_and_where() {
+    const MAP: &str = "graph: test
+state:
+  list: { type: array, default: [1, 2, 3] }
+  out: { type: array }
+  told: {}
+nodes:
+  each: { kind: map, over: list, as: x, node: { kind: set, set: { result: '4 // (x - 2)' } }, into: out, on_error: mend }
+  mend: { kind: set, set: { told: '[error.code, error.node, error.item, error.message]' } }
+edges:
+  - { from: START, to: each }
+  - { from: each, to: END }
+  - { from: mend, to: END }
+";
+    const INSIDE: &str = "graph: test
+state:
+  list: { type: array, default: [1, 2, 3] }
+  told: {}
+nodes:
+  sub: { kind: graph, graph: inner, with: { list: list }, into: { told: told }, on_error: mend }
+  mend: { kind: set, set: { told: '[error.code, error.node, error.item, error.message]' } }
+edges:
+  - { from: START, to: sub }
+  - { from: sub, to: END }
+  - { from: mend, to: END }
+";
+    const INNER: &str = "graph: inner
+input: [list]
+output: [told]
+state:
+  list: { type: array }
+  told: {}
+nodes:
+  each: { kind: map, over: list, as: x, node: { kind: set, set: { result: '4 // (x - 2)' } }, into: told }
+edges:
+  - { from: START, to: each }
+  - { from: each, to: END }
+";
+    let told = |node, item| json!(["expression_failed", node, item]);
+    let map = Stage { graph: MAP, ..Stage::default() }.play().await;
+    let inside = Stage { graph: INSIDE, inside: &[INNER], ..Stage::default() }.play().await;
+    for (played, told) in [(map, told("each", json!(2))), (inside, told("sub", json!(null)))] {
+        let mut read = played.state["told"].as_array().cloned().unwrap_or_default();
+        let message = read.pop().unwrap_or_default();
+        assert_eq!(json!(read), told, "{}", played.error());
+        assert!(message.as_str().unwrap().contains("4 // (x - 2)"), "{message}");
+    }
+}

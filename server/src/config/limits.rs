@@ -41,6 +41,11 @@ pub struct LimitsFile {
     /// Most keys that a user who is no administrator may have at a time; 1000 by default.
     #[schemars(range(min = 1))]
     pub keys: Option<u32>,
+    /// Most memory that the channels of one graph may take, about; 64MiB by default.
+    pub state: Option<Size>,
+    /// Most items of a list that one `map` works on; 20,000 by default.
+    #[schemars(range(min = 1))]
+    pub map_items: Option<u32>,
     /// Longest body of a request that may hold documents or pictures (messages, runs, answers,
     /// calls of tools, `/v1`); 32MiB by default.
     pub body: Option<Size>,
@@ -132,6 +137,12 @@ impl Limits {
         }
         if let Some(Size(bytes)) = file.kept_answer {
             kept_answer = bytes;
+        }
+        if let Some(Size(bytes)) = file.state {
+            engine.state = bytes;
+        }
+        if let Some(items) = file.map_items {
+            engine.map_items = usize::try_from(items).unwrap_or(usize::MAX);
         }
         let keys = file.keys.map_or(keys, u64::from);
         Self { engine, kept_answer, keys, transport: TransportLimits::of(file) }

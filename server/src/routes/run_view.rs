@@ -62,6 +62,12 @@ struct ErrorView {
     /// The node, if one failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
+    /// Path of the innermost task that failed, e.g. `lookup:1/item:14`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// The item of a list, counted from 1, if one failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    item: Option<usize>,
     /// The provider, if a model call failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<String>,
@@ -88,8 +94,8 @@ struct UsageView {
 
 impl From<RunError> for ErrorView {
     fn from(error: RunError) -> Self {
-        let RunError { code, message, node, provider, model } = error;
-        Self { code, message, node, provider, model }
+        let RunError { code, message, node, path, item, provider, model } = error;
+        Self { code, message, node, path, item, provider, model }
     }
 }
 

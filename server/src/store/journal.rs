@@ -17,13 +17,14 @@
 //!   that of the input that brought it there. A log that waits may have a wake-up (`wake`), which
 //!   stands until it is given back or goes on.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use exile_engine::id::{InputId, LogId, RunId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place, Rest,
-    Sent,
+    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place,
+    ReleaseInfo, Sent,
 };
 use exile_engine::run::record::Number;
 use sqlx::sqlite::SqliteRow;
@@ -58,12 +59,11 @@ impl Journal for Store {
         Ok(claimed)
     }
 
-    async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError> {
-        let held = self.prolong(lease, by).await?;
-        if held { Ok(()) } else { Err(JournalError::Fenced(lease.log.clone())) }
+    async fn renew(&self, leases: &[Lease], by: Duration) -> Result<Vec<LogId>, JournalError> {
+        Ok(self.prolong(leases, by).await?)
     }
 
-    async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError> {
+    async fn release(&self, lease: &Lease, rest: &ReleaseInfo) -> Result<(), JournalError> {
         Ok(self.give_back(lease, rest).await?)
     }
 
@@ -198,23 +198,28 @@ impl Store {
         row.map(claimed).transpose()
     }
 
-    /// Sets when a lease lapses, from now on; `false` if it is void.
-    async fn prolong(&self, lease: &Lease, by: Duration) -> Result<bool, StoreError> {
-        let done = sqlx::query(
+    /// Sets when leases lapse, from now on; gives the logs of those that are void.
+    async fn prolong(&self, leases: &[Lease], by: Duration) -> Result<Vec<LogId>, StoreError> {
+        let named: Vec<(&LogId, u64)> = leases.iter().map(|l| (&l.log, l.epoch)).collect();
+        let held: Vec<String> = sqlx::query_scalar(
             "UPDATE exile_log
-             SET lease_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?3
-             WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
+             SET lease_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?2
+             FROM json_each(?1) AS named
+             WHERE exile_log.id = named.value ->> 0 AND exile_log.epoch = named.value ->> 1
+               AND exile_log.lease_until IS NOT NULL
+             RETURNING exile_log.id",
         )
-        .bind(lease.log.as_str())
-        .bind(column::integer(lease.epoch)?)
+        .bind(column::json(&named)?)
         .bind(millis(by))
-        .execute(self.write().await?.connection())
+        .fetch_all(self.write().await?.connection())
         .await?;
-        Ok(done.rows_affected() > 0)
+        let held: HashSet<&str> = held.iter().map(String::as_str).collect();
+        let lost = leases.iter().filter(|lease| !held.contains(lease.log.as_str()));
+        Ok(lost.map(|lease| lease.log.clone()).collect())
     }
 
     /// Voids a lease. One that is somebody else's by now is left alone.
-    async fn give_back(&self, lease: &Lease, rest: &Rest) -> Result<(), StoreError> {
+    async fn give_back(&self, lease: &Lease, rest: &ReleaseInfo) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE exile_log
              SET lease_until = NULL, worker = NULL, wake = iif(parked, ?3, NULL),

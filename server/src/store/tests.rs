@@ -11,7 +11,7 @@ use exile_engine::journal::{
 };
 use exile_engine::message::{Message, Role};
 use exile_engine::run::record::{
-    Fact, Fired, Number, Numbered, Record, RunOptions, Step, StepDone,
+    Activation, Fact, Number, Numbered, Record, RunOptions, Step, StepDone,
 };
 use exile_engine::state::{Delta, Op};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -64,7 +64,10 @@ fn step(number: Number) -> Numbered {
         done: vec![StepDone { task: format!("count:{number}").into(), took_ms: 0, cached: false }],
         delta: Delta::from([("n".into(), Op::Set(number.into()))]),
         recorded: Vec::new(),
-        fired: Fired { next: vec![format!("count:{}", number + 1)], ..Fired::default() },
+        activation: Activation {
+            next: vec![format!("count:{}", number + 1)],
+            ..Activation::default()
+        },
     };
     let record = Record { at_ms: 1_767_225_700_000, fact: Fact::Step(step) };
     Numbered { number, record: Arc::new(record) }

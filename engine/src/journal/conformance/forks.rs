@@ -8,7 +8,7 @@ use super::sample::{
 };
 use super::{Fault, Held, Law, claimed, ensure, same};
 use crate::id::RunId;
-use crate::journal::{Batch, History, Journal, JournalError, Lease, Place, Rest, Sent};
+use crate::journal::{Batch, History, Journal, JournalError, Lease, Place, ReleaseInfo, Sent};
 use crate::run::record::{EndStatus, Number};
 
 /// Every law.
@@ -113,11 +113,11 @@ async fn run_gone_over(journal: &dyn Journal) -> Held {
     let find = async |run: &str| journal.find(&RunId::from(run)).await;
     same(&find("run_1").await?, &place(Some(1), Some(6)))?;
     same(&find("run_2").await?, &place(Some(6), None))?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     let lease = claimed(journal, LONG).await?;
     journal.append(&lease, &batch(6, vec![forked(7, None, "run_2", 5)])).await?;
     same(&find("run_2").await?, &place(Some(6), Some(7)))?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     same(&journal.claim(&super::worker(), LONG).await?, &None)
 }
 

@@ -11,7 +11,9 @@ use super::sample::{
 };
 use super::{Fault, Held, Law, claimed, ensure, fenced, same};
 use crate::id::RunId;
-use crate::journal::{Batch, BlobId, History, Journal, JournalError, Lease, Place, Rest, Sent};
+use crate::journal::{
+    Batch, BlobId, History, Journal, JournalError, Lease, Place, ReleaseInfo, Sent,
+};
 use crate::run::record::{EndStatus, Number};
 
 /// Longer than any test.
@@ -55,7 +57,7 @@ async fn unknown_is_empty(journal: &dyn Journal) -> Held {
     same(&journal.claim(&worker(), LONG).await?, &None)?;
     let lease = Lease { log: log("nobody"), epoch: 0 };
     fenced(&journal.append(&lease, &batch(0, vec![started(1, "nobody")])).await)?;
-    fenced(&journal.renew(&lease, LONG).await)
+    void(journal, &lease).await
 }
 
 async fn begun_by_start(journal: &dyn Journal) -> Held {
@@ -135,8 +137,8 @@ async fn stale_changes_nothing(journal: &dyn Journal) -> Held {
     whole.consumed = vec![input("in_run_1")];
     whole.reserve = 50;
     fenced(&journal.append(&old, &whole).await)?;
-    fenced(&journal.renew(&old, LONG).await)?;
-    journal.release(&old, &Rest::default()).await?;
+    void(journal, &old).await?;
+    journal.release(&old, &ReleaseInfo::default()).await?;
     same(&journal.claim(&worker(), LONG).await?, &None)?;
     same(&journal.load(&log("run_1"), None).await?, &History::default())?;
     same(&journal.inbox(&log("run_1")).await?.len(), &1)?;
@@ -148,9 +150,9 @@ async fn released(journal: &dyn Journal) -> Held {
     send_start(journal, "run_1").await?;
     let lease = claimed(journal, LONG).await?;
     begin(journal, &lease, "run_1").await?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     fenced(&journal.append(&lease, &batch(1, vec![step(2, json!(1), &[])])).await)?;
-    fenced(&journal.renew(&lease, LONG).await)?;
+    void(journal, &lease).await?;
     let next = claimed(journal, LONG).await?;
     ensure(next.epoch > lease.epoch, || format!("{next:?} follows {lease:?}"))
 }
@@ -158,10 +160,16 @@ async fn released(journal: &dyn Journal) -> Held {
 async fn renewed(journal: &dyn Journal) -> Held {
     send_start(journal, "run_1").await?;
     let lease = claimed(journal, LAPSED).await?;
-    journal.renew(&lease, LONG).await?;
+    same(&journal.renew(std::slice::from_ref(&lease), LONG).await?, &Vec::new())?;
     same(&journal.claim(&worker(), LONG).await?, &None)?;
     begin(journal, &lease, "run_1").await?;
     Ok(())
+}
+
+/// A lease that cannot be renewed, also not together with others.
+async fn void(journal: &dyn Journal, lease: &Lease) -> Held {
+    let lost = journal.renew(std::slice::from_ref(lease), LONG).await?;
+    same(&lost, &vec![lease.log.clone()])
 }
 
 async fn wrong_head(journal: &dyn Journal) -> Held {
@@ -276,14 +284,14 @@ async fn idle(journal: &dyn Journal) -> Held {
     begin(journal, &lease, "run_1").await?;
     let end = batch(1, vec![ended(2, "run_1", EndStatus::Finished)]);
     journal.append(&lease, &end).await?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     same(&journal.claim(&worker(), LONG).await?, &None)?;
     journal.send(&log("run_1"), &input("in_2"), &start("run_2")).await?;
     let again = claimed(journal, LONG).await?;
     same(&again.log, &log("run_1"))?;
     let both = batch(2, vec![started(3, "run_2"), ended(4, "run_2", EndStatus::Failed)]);
     journal.append(&again, &Batch { consumed: vec![input("in_2")], ..both }).await?;
-    journal.release(&again, &Rest::default()).await?;
+    journal.release(&again, &ReleaseInfo::default()).await?;
     same(&journal.claim(&worker(), LONG).await?, &None)
 }
 
@@ -296,7 +304,7 @@ async fn queued_end(journal: &dyn Journal) -> Held {
     let mut end = batch(1, vec![ended(2, "run_2", EndStatus::Cancelled)]);
     end.consumed = vec![input("in_2"), input("in_3")];
     journal.append(&lease, &end).await?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     same(&claimed(journal, LONG).await?.log, &log("run_1"))?;
     let place = Place { log: log("run_1"), first: Some(2), last: Some(2) };
     same(&journal.find(&RunId::from("run_2")).await?, &Some(place))
@@ -340,7 +348,7 @@ async fn within_reserve(journal: &dyn Journal) -> Held {
     same(&history.records[1..3].to_vec(), &steps)?;
     journal.append(&lease, &batch(8, vec![snapshot(9, &[])])).await?;
     same(&journal.load(&log("run_1"), None).await?.records, &vec![snapshot(9, &[])])?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     fenced(&journal.append(&lease, &batch(9, vec![step(10, json!(10), &[])])).await)?;
     let next = claimed(journal, LONG).await?;
     journal.append(&next, &batch(9, vec![step(10, json!(10), &[])])).await?;

@@ -12,7 +12,7 @@ use crate::journal::{
 use crate::message::{Message, Role, ToolCall};
 use crate::model::Usage;
 use crate::run::record::{
-    AskReason, Asked, Durability, EndStatus, Ended, Fact, Fired, Forked, Number, Numbered,
+    Activation, AskReason, Asked, Durability, EndStatus, Ended, Fact, Forked, Number, Numbered,
     Question, Record, RunOptions, Started, Step, Waiting,
 };
 use crate::state::{Delta, Op};
@@ -77,7 +77,7 @@ pub(super) fn started(number: Number, run: &str) -> Numbered {
         options: RunOptions::default(),
         delta: Delta::new(),
         base: std::collections::BTreeMap::new(),
-        fired: Fired { next: vec!["work:1".to_owned()], ..Fired::default() },
+        activation: Activation { next: vec!["work:1".to_owned()], ..Activation::default() },
         traceparent: None,
         durability: Durability::Sync,
     };
@@ -89,8 +89,8 @@ pub(super) fn step(number: Number, value: Value, messages: &[&str]) -> Numbered 
     let ids = messages.iter().map(|id| MessageId::from(*id)).collect();
     let delta =
         Delta::from([("value".into(), Op::Set(value)), ("messages".into(), Op::Messages(ids))]);
-    let (done, recorded, fired) = (Vec::new(), Vec::new(), Fired::default());
-    record(number, Fact::Step(Step { path: "".into(), step: 1, done, recorded, delta, fired }))
+    let (done, recorded, activation) = (Vec::new(), Vec::new(), Activation::default());
+    record(number, Fact::Step(Step { path: "".into(), step: 1, done, recorded, delta, activation }))
 }
 
 /// A wait for the answer to one question.
@@ -127,7 +127,7 @@ pub(super) fn ended(number: Number, run: &str, status: EndStatus) -> Numbered {
 pub(super) fn snapshot(number: Number, messages: &[&str]) -> Numbered {
     let ids = messages.iter().map(|id| MessageId::from(*id)).collect();
     let values = Delta::from([("messages".into(), Op::Messages(ids))]);
-    record(number, Fact::Snapshot { values, last: None })
+    record(number, Fact::Snapshot { values, last: None, tainted: None })
 }
 
 pub(super) fn message(id: &str, run: &str, content: &str) -> StoredMessage {

@@ -8,7 +8,7 @@ use super::sample::{
 };
 use super::{Held, Law, claimed, same};
 use crate::id::RunId;
-use crate::journal::{Batch, IfActive, Journal, Lease, Place, Rest, Sent};
+use crate::journal::{Batch, IfActive, Journal, Lease, Place, ReleaseInfo, Sent};
 use crate::run::record::EndStatus;
 
 /// Every law.
@@ -35,8 +35,8 @@ async fn waits(journal: &dyn Journal, expires_ms: Option<i64>) -> Result<Lease, 
     Ok(lease)
 }
 
-fn wakes(at_ms: i64) -> Rest {
-    Rest { wake_ms: Some(at_ms), seen: None }
+fn wakes(at_ms: i64) -> ReleaseInfo {
+    ReleaseInfo { wake_ms: Some(at_ms), seen: None }
 }
 
 async fn none_due(journal: &dyn Journal) -> Held {
@@ -46,13 +46,13 @@ async fn none_due(journal: &dyn Journal) -> Held {
 async fn parked(journal: &dyn Journal) -> Held {
     let lease = waits(journal, None).await?;
     none_due(journal).await?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     none_due(journal).await?;
     journal.send(&log("run_1"), &input("in_2"), &resume("run_1")).await?;
     let lease = claimed(journal, LONG).await?;
     let again = batch(2, vec![waiting(3, "run_1", None)]);
     journal.append(&lease, &Batch { consumed: vec![input("in_2")], ..again }).await?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     none_due(journal).await
 }
 
@@ -74,7 +74,7 @@ async fn wakes_again(journal: &dyn Journal) -> Held {
     journal.release(&lease, &wakes(1)).await?;
     claimed(journal, LAPSED).await?;
     let lease = claimed(journal, LONG).await?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     none_due(journal).await
 }
 
@@ -90,11 +90,11 @@ async fn goes_on(journal: &dyn Journal) -> Held {
     let on = vec![step(3, json!(1), &[])];
     journal.append(&lease, &batch(2, on)).await?;
     let lease = claimed(journal, LONG).await?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     let lease = claimed(journal, LONG).await?;
     let end = vec![waiting(4, "run_1", None), ended(5, "run_1", EndStatus::Finished)];
     journal.append(&lease, &batch(3, end)).await?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     none_due(journal).await
 }
 
@@ -102,7 +102,7 @@ async fn leaves(journal: &dyn Journal) -> Held {
     let lease = waits(journal, None).await?;
     let queued = start_if("run_2", IfActive::Enqueue);
     journal.send(&log("run_1"), &input("in_2"), &queued).await?;
-    let seen = Rest { wake_ms: None, seen: Some(input("in_2")) };
+    let seen = ReleaseInfo { wake_ms: None, seen: Some(input("in_2")) };
     journal.release(&lease, &seen).await?;
     none_due(journal).await?;
     journal.send(&log("run_1"), &input("in_3"), &resume("run_1")).await?;
@@ -111,7 +111,7 @@ async fn leaves(journal: &dyn Journal) -> Held {
     let lease = claimed(journal, LONG).await?;
     let end = batch(2, vec![ended(3, "run_1", EndStatus::Finished)]);
     journal.append(&lease, &Batch { consumed: vec![input("in_3")], ..end }).await?;
-    journal.release(&lease, &Rest::default()).await?;
+    journal.release(&lease, &ReleaseInfo::default()).await?;
     claimed(journal, LONG).await?;
     same(&journal.inbox(&log("run_1")).await?.len(), &1)
 }

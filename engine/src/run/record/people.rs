@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::calls::Intent;
-use super::{Fired, RunError};
+use super::{Activation, RunError};
 use crate::id::{InterruptId, MessageId, RunId, UserId};
 use crate::state::Delta;
 
@@ -130,5 +130,5 @@ pub struct Edited {
     pub delta: Delta,
     /// With `as_node`: what is live instead of the tasks there were.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
-    pub fired: Option<Fired>,
+    pub activation: Option<Activation>,
 }

@@ -58,8 +58,8 @@ async fn run(hand: Hand) -> Told {
     let steps = events.iter().filter(|e| e.name == "step.started").map(tasks).collect();
     let records = bench.journal.load(&log, None).await.unwrap().records;
     let held = records.iter().rev().find_map(|r| match &r.record.fact {
-        Fact::Step(step) => Some(step.fired.filled.len()),
-        Fact::Started(started) => Some(started.fired.filled.len()),
+        Fact::Step(step) => Some(step.activation.filled.len()),
+        Fact::Started(started) => Some(started.activation.filled.len()),
         _ => None,
     });
     Told {
@@ -120,7 +120,7 @@ fn sketches() -> impl Strategy<Value = Sketch> {
 impl Sketch {
     fn hand(&self) -> Hand {
         let mut hand = noting(self.nodes);
-        hand.limits.steps = u32::try_from(STEPS).unwrap();
+        hand.limits.steps = Some(u32::try_from(STEPS).unwrap());
         for &to in &self.start {
             hand = hand.edge("START", &name(to));
         }

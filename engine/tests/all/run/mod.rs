@@ -1,16 +1,20 @@
 //! How runs move, by behaviour.
 
 mod attention;
+mod bounds;
 mod choice;
 mod complaints;
 mod crash;
 mod flows;
 mod laws;
+mod liveness;
+mod mixtures;
 mod moves;
 mod policies;
 mod questions;
 mod stops;
 mod streams;
+mod taint;
 mod turns;
 mod written;
 

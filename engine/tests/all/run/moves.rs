@@ -134,11 +134,11 @@ async fn joins_that_wait_only_for_each_other_do_not_wait_forever() {
         .edge("START", "a")
         .join(&["a", "y"], "x")
         .join(&["a", "x"], "y");
-    hand.limits.steps = 3;
+    hand.limits.steps = Some(3);
     check(
         hand,
         &expect![
-            "a x y Failed the run reached `limits.steps: 3`; raise it, or give the cycle an exit"
+            "a x y Failed the graph `hand` reached its `limits.steps: 3`; raise it, or give the cycle an exit"
         ],
     )
     .await;
@@ -159,11 +159,11 @@ async fn a_cycle_ends_by_its_condition() {
 #[tokio::test]
 async fn a_cycle_without_an_end_is_stopped_by_its_limit() {
     let mut hand = logging().node("a", says("a")).edge("START", "a").edge("a", "a");
-    hand.limits.steps = 4;
+    hand.limits.steps = Some(4);
     check(
         hand,
         &expect![
-            "a a a a Failed the run reached `limits.steps: 4`; raise it, or give the cycle an exit"
+            "a a a a Failed the graph `hand` reached its `limits.steps: 4`; raise it, or give the cycle an exit"
         ],
     )
     .await;

@@ -171,6 +171,25 @@ async fn an_attempt_ends_when_its_time_or_its_silence_is_over() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_pause_before_another_attempt_is_no_part_of_its_time() {
+    let retry = Retry { attempts: 2, wait: Duration::from_mins(1), ..Retry::default() };
+    let policy = || Policy {
+        timeout: Some(Duration::from_secs(5)),
+        idle_timeout: Some(Duration::from_secs(4)),
+        retry,
+        ..Policy::default()
+    };
+    let node = || leaf(Fails::new("a", vec![passing()]).0);
+    let inner = noting().node("in", node()).edge("START", "in").graph();
+    let sub = exile_engine::node::Work::Sub(Arc::new(Inner(Arc::new(inner))));
+    for work in [node(), sub] {
+        let hand = noting().node("a", work).edge("START", "a").policy("a", policy());
+        let (ended, log) = run(hand).await;
+        assert_eq!((ended.status, log), (EndStatus::Finished, json!(["a"])), "{:?}", ended.error);
+    }
+}
+
 #[tokio::test]
 async fn a_failure_is_handled_where_the_node_says() {
     let handled = |on_error: fn(&Hand) -> OnError| async move {

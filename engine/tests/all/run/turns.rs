@@ -34,7 +34,7 @@ async fn bench(rounds: u32) -> (Bench, Arc<Notify>, Arc<Scripted>) {
     let env: Arc<dyn Env> = Arc::new(StepEnv::new());
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(env.clone()));
     let models = Models::new(vec![model.clone()], BTreeMap::new());
-    hand.limits.steps = rounds + 10;
+    hand.limits.steps = Some(rounds + 10);
     (Bench::over(journal, env, hand.graph(), models).await, hangs, model)
 }
 

@@ -10,8 +10,8 @@ use exile_engine::bundle::Catalog;
 use exile_engine::env::{Env, SystemEnv};
 use exile_engine::id::{InputId, LogId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, ForkRun, History, Input, Journal, JournalError, Lease, Place, ResolveRun, Rest,
-    ResumeRun, Sent, StartRun,
+    Batch, BlobId, ForkRun, History, Input, Journal, JournalError, Lease, Place, ReleaseInfo,
+    ResolveRun, ResumeRun, Sent, StartRun,
 };
 use exile_engine::library::Library;
 use exile_engine::model::{Aliases, ModelAlias, ModelRef, Models};
@@ -287,13 +287,15 @@ impl Journal for Telling {
         self.0.claim(worker, lease).await
     }
 
-    async fn renew(&self, lease: &Lease, by: Duration) -> Result<(), JournalError> {
-        let answer = self.0.renew(lease, by).await;
-        fenced(&lease.log, &answer);
-        answer
+    async fn renew(&self, leases: &[Lease], by: Duration) -> Result<Vec<LogId>, JournalError> {
+        let lost = self.0.renew(leases, by).await?;
+        for log in &lost {
+            fenced(log, &Err::<(), _>(JournalError::Fenced(log.clone())));
+        }
+        Ok(lost)
     }
 
-    async fn release(&self, lease: &Lease, rest: &Rest) -> Result<(), JournalError> {
+    async fn release(&self, lease: &Lease, rest: &ReleaseInfo) -> Result<(), JournalError> {
         self.0.release(lease, rest).await
     }
 

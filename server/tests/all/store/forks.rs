@@ -36,13 +36,7 @@ async fn a_run_that_waits_says_so_until_something_follows() {
     let row = run(&store, "run_1").await;
     assert_eq!((row.status, row.error, row.last), (RunStatus::Waiting, None, 2));
 
-    let attention = RunError {
-        code: "open_call".to_owned(),
-        message: "a call may have happened".to_owned(),
-        node: None,
-        provider: None,
-        model: None,
-    };
+    let attention = RunError::new("open_call".to_owned(), "a call may have happened".to_owned());
     let records = vec![waiting(3, "run_1", Some(attention.clone()))];
     append(&store, &lease, 2, records).await;
     let row = run(&store, "run_1").await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use exile_engine::env::Env as _;
 use exile_engine::id::{InputId, LogId, RunId};
-use exile_engine::journal::{Batch, BlobId, Journal as _, JournalError, Rest};
+use exile_engine::journal::{Batch, BlobId, Journal as _, JournalError, ReleaseInfo};
 use exile_engine::message::Role;
 use exile_engine::run::record::{EndStatus, Number, Numbered};
 use exile_server::store::{Page, Purged, RunStatus, Store};
@@ -30,7 +30,7 @@ async fn append(store: &Store, log: &str, after: Number, records: Vec<Numbered>)
     let consumed = vec![InputId::from(format!("in_{log}"))];
     let batch = Batch { after, records, messages, consumed, ..Batch::default() };
     store.append(&lease, &batch).await.unwrap();
-    store.release(&lease, &Rest::default()).await.unwrap();
+    store.release(&lease, &ReleaseInfo::default()).await.unwrap();
 }
 
 fn gone<T: std::fmt::Debug>(read: &Result<T, JournalError>) {
@@ -87,7 +87,7 @@ async fn a_conversation_keeps_what_its_user_sees_and_what_its_next_turn_reads() 
     let snapshot = snapshot(7, &["msg_run_1_asked", "msg_run_1_answered"]);
     let records = vec![ended(6, "run_x", EndStatus::Cancelled), snapshot];
     store.append(&lease, &Batch { after: 5, records, consumed, ..Batch::default() }).await.unwrap();
-    store.release(&lease, &Rest::default()).await.unwrap();
+    store.release(&lease, &ReleaseInfo::default()).await.unwrap();
     turn(&store, "ann", "run_2", &id, 7).await;
     let before = store.load(&log, None).await.unwrap();
     let seen = store.list_messages(&user("ann"), &id, Page::default()).await.unwrap();
@@ -228,6 +228,6 @@ async fn tell(store: &Store, dice: &mut Dice, log: LogId, fork: bool) -> Told {
         let batch = Batch { after, records: vec![record], reserve, messages, consumed };
         store.append(&lease, &batch).await.unwrap();
     }
-    store.release(&lease, &Rest::default()).await.unwrap();
+    store.release(&lease, &ReleaseInfo::default()).await.unwrap();
     Told { log, open, own }
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use exile_engine::id::{ConversationId, InputId, LogId, MessageId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, ForkRun, IfActive, Input, Journal as _, Lease, Rest, StartRun, StoredMessage,
+    Batch, BlobId, ForkRun, IfActive, Input, Journal as _, Lease, ReleaseInfo, StartRun,
+    StoredMessage,
 };
 use exile_engine::message::{Message, Role};
 use exile_engine::model::Usage;
 use exile_engine::run::record::{
-    Durability, EndStatus, Ended, Fact, Fired, Forked, Number, Numbered, Record, RunError,
+    Activation, Durability, EndStatus, Ended, Fact, Forked, Number, Numbered, Record, RunError,
     RunOptions, Started, Step, Waiting,
 };
 use exile_engine::state::{Delta, Op};
@@ -88,7 +89,7 @@ pub(crate) fn started(
         options: RunOptions::default(),
         delta: Delta::from([("messages".into(), Op::Messages(ids))]),
         base: BTreeMap::new(),
-        fired: Fired { next: vec!["answer:1".to_owned()], ..Fired::default() },
+        activation: Activation { next: vec!["answer:1".to_owned()], ..Activation::default() },
         traceparent: None,
         durability: Durability::Sync,
     };
@@ -102,6 +103,7 @@ pub(crate) fn ended(number: Number, run: &str, status: EndStatus) -> Numbered {
         node: Some("answer".to_owned()),
         provider: Some("mock".to_owned()),
         model: Some("m".to_owned()),
+        ..RunError::default()
     });
     let ended = Ended {
         run: RunId::from(run),
@@ -157,7 +159,7 @@ pub(crate) async fn turn(
         consumed: Vec::new(),
     };
     store.append(&lease, &end).await.unwrap();
-    store.release(&lease, &Rest::default()).await.unwrap();
+    store.release(&lease, &ReleaseInfo::default()).await.unwrap();
 }
 
 /// Sends a fork of the run `from` at a number, to the log of a conversation or to one of its own.
@@ -201,7 +203,7 @@ pub(crate) fn waiting(number: Number, run: &str, attention: Option<RunError>) ->
 pub(crate) fn snapshot(number: Number, messages: &[&str]) -> Numbered {
     let ids = messages.iter().map(|id| MessageId::from(*id)).collect();
     let values = Delta::from([("messages".into(), Op::Messages(ids))]);
-    record(number, 1_767_225_750_000, Fact::Snapshot { values, last: None })
+    record(number, 1_767_225_750_000, Fact::Snapshot { values, last: None, tainted: Some(false) })
 }
 
 /// A step that names a message.
@@ -213,7 +215,7 @@ pub(crate) fn step(number: Number, message: &str) -> Numbered {
         done: Vec::new(),
         recorded: Vec::new(),
         delta: Delta::from([("messages".into(), Op::Messages(ids))]),
-        fired: Fired::default(),
+        activation: Activation::default(),
     };
     record(number, 1_767_225_750_000, Fact::Step(step))
 }

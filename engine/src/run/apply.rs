@@ -4,20 +4,22 @@
 //! - A fact about a task names one that is live; about a call, one that was begun.
 //! - A task that is tried again forgets what failed and what models said; what tools did stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::node::NodeError;
 use crate::run::context::Recorded;
-use crate::run::frame::{Answer, Frame, Question, Task, TaskResult, hydrate, split};
+use crate::run::instance::GraphInstance;
 use crate::run::record::{
     Answered, Asked, Called, Edited, Fact, Intent, Reply, Resolved, Retried, Step, TaskDone,
 };
+use crate::run::task::{Answer, Failure, Question, Task, TaskResult, split};
+use crate::run::writes::hydrate;
 use crate::state::MessageMap;
 
-impl Frame {
+impl GraphInstance {
     /// Applies a fact about tasks, here or further in.
-    pub(super) fn advance(
+    pub(super) fn apply(
         &mut self,
         fact: &Fact,
         at_ms: i64,
@@ -30,9 +32,11 @@ impl Frame {
             Fact::Answered(answered) => self.answered(answered, messages),
             Fact::Retried(retried) => self.retried(retried, at_ms),
             Fact::Done(done) => self.done(done, messages),
-            Fact::Step(step) => self.at(&step.path)?.step(step, at_ms, messages),
+            Fact::Step(step) => self.instance_mut(&step.path)?.step(step, at_ms, messages),
             Fact::Resolved(resolved) => self.resolved(resolved),
-            Fact::Edited(edited) => self.at(&edited.path)?.edited(edited, at_ms, messages),
+            Fact::Edited(edited) => {
+                self.instance_mut(&edited.path)?.edited(edited, at_ms, messages)
+            }
             Fact::Resumed { .. } | Fact::Handed {} | Fact::Waiting(_) => Ok(()),
             Fact::Started(_)
             | Fact::Forked(_)
@@ -42,13 +46,9 @@ impl Frame {
         }
     }
 
-    fn at(&mut self, path: &str) -> Result<&mut Self, String> {
-        self.frame_mut(path).ok_or(format!("no graph runs at `{path}`"))
-    }
-
     fn live(&mut self, path: &str) -> Result<&mut Task, String> {
-        let task = self.task_mut(path).ok_or(format!("no task `{path}` is live"))?;
-        if task.result.is_some() {
+        let task = self.task_mut(path)?;
+        if task.has_ended() {
             return Err(format!("task `{path}` has ended"));
         }
         Ok(task)
@@ -62,6 +62,9 @@ impl Frame {
     }
 
     fn called(&mut self, called: &Called, messages: &MessageMap) -> Result<(), String> {
+        if let Some(usage) = called.model.as_ref().and_then(|model| model.usage) {
+            self.count_tokens(&called.task, usage.input.saturating_add(usage.output));
+        }
         let task = self.live(&called.task)?;
         let (path, call) = (&called.task, &called.call);
         task.open.remove(call).ok_or(format!("call `{call}` of `{path}` was not begun"))?;
@@ -108,45 +111,53 @@ impl Frame {
     }
 
     fn retried(&mut self, retried: &Retried, at_ms: i64) -> Result<(), String> {
-        let path = &retried.task;
-        let task = self.task_mut(path).ok_or(format!("no task `{path}` is live"))?;
+        let (outer, id) = split(&retried.task);
         let wait = i64::try_from(retried.wait_ms).unwrap_or(i64::MAX);
-        task.again(retried.attempt, at_ms.saturating_add(wait))
+        self.instance_mut(outer)?.again(id, retried.attempt, at_ms.saturating_add(wait))
     }
 
     fn done(&mut self, done: &TaskDone, messages: &MessageMap) -> Result<(), String> {
-        let frame = self.at(split(&done.task).0)?;
-        let writes = hydrate(&frame.graph, &done.writes, messages)?;
-        let task = frame.task_mut(&done.task).ok_or(format!("no task `{}` is live", done.task))?;
-        if task.result.as_ref().is_some_and(|r| r.recorded) {
+        let (outer, id) = split(&done.task);
+        let instance = self.instance_mut(outer)?;
+        instance.open_item(id);
+        let writes = hydrate(&instance.graph, &done.writes, messages)?;
+        let gone = || format!("no task `{}` is live", done.task);
+        let task = instance.tasks.get_mut(id).ok_or_else(gone)?;
+        if task.result().is_some_and(|result| result.recorded) {
             return Err(format!("task `{}` has ended", done.task));
         }
-        let TaskDone { took_ms, error, goto, cached, .. } = done.clone();
-        if error.is_none() {
+        let TaskDone { took_ms, goto, cached, .. } = done.clone();
+        let failure = done.error.as_ref().map(|error| {
+            let path = done.failed_at.as_ref().unwrap_or(&done.task).clone();
+            Arc::new(Failure { error: error.clone(), path })
+        });
+        if failure.is_none() {
             // What a graph that failed inside leaves behind is decided when the run ends.
             task.inner = None;
         }
-        task.result = Some(TaskResult { took_ms, writes, goto, error, cached, recorded: true });
-        Ok(())
+        let result = TaskResult { took_ms, writes, goto, failure, cached, recorded: true };
+        instance.tasks.end(id, result).ok_or_else(gone)
     }
 
     fn step(&mut self, step: &Step, at_ms: i64, messages: &MessageMap) -> Result<(), String> {
-        if self.flows() {
-            let ended = |t: &Task| {
-                step.done.iter().any(|d| d.task == t.id) || step.recorded.contains(&t.id)
-            };
-            self.tasks.retain(|t| !ended(t));
+        let handled = if self.is_dataflow() {
+            let ids = step.done.iter().map(|done| &done.task).chain(&step.recorded);
+            let ended: Vec<Task> = ids.filter_map(|id| self.tasks.remove(id)).collect();
+            self.handled(ended.iter())
         } else {
-            for task in &self.tasks {
-                let listed = step.done.iter().any(|d| d.task == task.id);
-                if !listed && !task.result.as_ref().is_some_and(|r| r.recorded) {
-                    return Err(format!("task `{}` has not ended", task.path));
-                }
+            let listed: HashSet<&str> = step.done.iter().map(|done| &*done.task).collect();
+            let unended = self.tasks.iter().find(|task| {
+                !listed.contains(&*task.id) && !task.result().is_some_and(|r| r.recorded)
+            });
+            if let Some(task) = unended {
+                return Err(format!("task `{}` has not ended", task.path));
             }
+            let handled = self.handled(self.tasks.failed());
             self.tasks.clear();
-        }
+            handled
+        };
         Arc::make_mut(&mut self.state).apply(&step.delta, messages).map_err(|e| e.to_string())?;
-        self.begin(&step.fired, at_ms)
+        self.begin(&step.activation, at_ms, &handled)
     }
 
     fn resolved(&mut self, resolved: &Resolved) -> Result<(), String> {
@@ -160,25 +171,42 @@ impl Frame {
 
     fn edited(&mut self, edited: &Edited, at_ms: i64, messages: &MessageMap) -> Result<(), String> {
         Arc::make_mut(&mut self.state).apply(&edited.delta, messages).map_err(|e| e.to_string())?;
-        if let Some(fired) = &edited.fired {
+        if let Some(activation) = &edited.activation {
             self.tasks.clear();
-            return self.begin(fired, at_ms);
+            return self.begin(activation, at_ms, &[]);
         }
         // What is live begins again from the changed state; what its calls gave stands.
-        for task in &mut self.tasks {
-            task.state = self.state.clone();
+        let state = self.state.clone();
+        for task in self.tasks.iter_mut() {
+            task.state = state.clone();
         }
         Ok(())
+    }
+
+    /// Makes a task live again, here and further in, for all that did not succeed.
+    pub(super) fn again(
+        &mut self,
+        id: &str,
+        attempt: u32,
+        not_before_ms: i64,
+    ) -> Result<(), String> {
+        let gone = || format!("no task `{id}` is live");
+        let succeeded = |task: &Task| task.has_ended() && task.failure().is_none();
+        if self.tasks.get(id).is_some_and(succeeded) {
+            return Err(format!("task `{id}` did not fail"));
+        }
+        let task = self.tasks.reopen(id).ok_or_else(gone)?;
+        task.begin_again(attempt, not_before_ms);
+        let Some(inner) = &mut task.inner else { return Ok(()) };
+        let unfinished = inner.tasks.iter().filter(|task| !succeeded(task));
+        let unfinished: Vec<Arc<str>> = unfinished.map(|task| task.id.clone()).collect();
+        unfinished.iter().try_for_each(|id| inner.again(id, 1, not_before_ms))
     }
 }
 
 impl Task {
-    /// Makes the task live again, here and further in, for all that did not succeed.
-    fn again(&mut self, attempt: u32, not_before_ms: i64) -> Result<(), String> {
-        if self.result.as_ref().is_some_and(|r| r.error.is_none()) {
-            return Err(format!("task `{}` did not fail", self.path));
-        }
-        self.result = None;
+    /// Forgets what an attempt did that failed: calls that failed, and what models said.
+    fn begin_again(&mut self, attempt: u32, not_before_ms: i64) {
         (self.attempt, self.not_before_ms) = (attempt, not_before_ms);
         let streamed = |(call, reply): (&Arc<str>, &Recorded)| {
             (!reply.called.marks.is_empty()).then(|| call.clone())
@@ -195,14 +223,6 @@ impl Task {
         // An answer that was not given in time is asked for again.
         Arc::make_mut(&mut self.asks)
             .retain(|_, q| !q.answer.as_ref().is_some_and(|a| a.expired && a.value.is_null()));
-        if let Some(inner) = &mut self.inner {
-            for task in &mut inner.tasks {
-                if task.result.as_ref().is_none_or(|r| r.error.is_some()) {
-                    task.again(1, not_before_ms)?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,0 +1,116 @@
+//! What a task may write, and the two forms of its writes: with whole messages, as a node makes
+//! them, and with ids alone, as a record holds them.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::graph::Graph;
+use crate::id::{MessageId, RunId};
+use crate::json;
+use crate::limits::Limits;
+use crate::message::Message;
+use crate::node::NodeError;
+use crate::state::{self, Channels, MessageMap, Op, Reducer, Writes};
+
+/// Completes and checks what a task writes: messages get ids, and no value nests too deep to be
+/// stored. `path`: the task's, from which the ids follow.
+///
+/// # Errors
+/// A value that may not be written.
+pub(super) fn admit(
+    mut writes: Writes,
+    channels: &Channels,
+    (run, path): (&RunId, &str),
+    limits: &Limits,
+) -> Result<Writes, NodeError> {
+    for (name, value) in &mut writes {
+        if !json::is_within(value, limits.json.depth) {
+            return Err(NodeError::Write(format!(
+                "channel `{name}` takes values of at most {depth} levels (`limits.nesting`), and \
+                 this one nests deeper",
+                depth = limits.json.depth
+            )));
+        }
+        if channels.get(name).is_some_and(|c| c.reduce == Reducer::Messages) {
+            name_messages(value, &format!("{run}/{path}/{name}"));
+        }
+    }
+    Ok(writes)
+}
+
+/// Gives messages without an id one that follows from `place` and from where they stand, so that
+/// the same writes made again have the same ids.
+pub fn name_messages(value: &mut Value, place: &str) {
+    let name = |(n, message): (usize, &mut Value)| {
+        let Some(fields) = message.as_object_mut().filter(|fields| !fields.contains_key("id"))
+        else {
+            return;
+        };
+        let digest = crate::hex(&Sha256::digest(format!("{place}[{n}]").as_bytes()));
+        fields.insert("id".into(), format!("{}_{}", MessageId::PREFIX, &digest[..32]).into());
+    };
+    match value {
+        Value::Array(items) => items.iter_mut().enumerate().for_each(name),
+        one => name((0, one)),
+    }
+}
+
+/// Writes as a record holds them: messages by id.
+#[must_use]
+pub(super) fn dehydrate(graph: &Graph, writes: &Writes) -> Map<String, Value> {
+    let id = |message: &Value| message.get("id").cloned().unwrap_or(Value::Null);
+    let short = |(name, value): (&Arc<str>, &Value)| {
+        let value = match (holds_messages(graph, name), value) {
+            (true, Value::Array(items)) => items.iter().map(id).collect(),
+            (true, message) => json!([id(message)]),
+            (false, value) => value.clone(),
+        };
+        (name.to_string(), value)
+    };
+    writes.iter().map(short).collect()
+}
+
+/// Writes as a task made them, from those that a record holds.
+pub(super) fn hydrate(
+    graph: &Graph,
+    writes: &Map<String, Value>,
+    messages: &MessageMap,
+) -> Result<Writes, String> {
+    let mut full = Writes::new();
+    for (name, value) in writes {
+        let value = if holds_messages(graph, name) {
+            let mut slot = Arc::new(Value::Array(Vec::new()));
+            let ids = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+            let op = Op::Messages(ids.map(Into::into).collect());
+            state::apply(&mut slot, &op, messages).map_err(|e| e.to_string())?;
+            Arc::unwrap_or_clone(slot)
+        } else {
+            value.clone()
+        };
+        full.insert(name.as_str().into(), value);
+    }
+    Ok(full)
+}
+
+/// Whether a channel of the graph is a list of messages.
+#[must_use]
+pub fn holds_messages(graph: &Graph, channel: &str) -> bool {
+    graph.channels.get(channel).is_some_and(|c| c.reduce == Reducer::Messages)
+}
+
+/// Every message that writes hold for a graph's lists of messages.
+pub(super) fn messages_in(graph: &Graph, writes: &Writes) -> Vec<Message> {
+    let of_messages = writes.iter().filter(|(name, _)| holds_messages(graph, name));
+    of_messages.flat_map(|(_, value)| parse_messages(value)).collect()
+}
+
+/// Every message in the value of a channel.
+pub(super) fn parse_messages(value: &Value) -> Vec<Message> {
+    use serde::Deserialize as _;
+    match value {
+        Value::Array(items) => items.iter().filter_map(|v| Message::deserialize(v).ok()).collect(),
+        one => Message::deserialize(one).ok().into_iter().collect(),
+    }
+}
