@@ -136,6 +136,14 @@ pub enum Problem {
     /// The caller's role or key does not allow it.
     #[error("this needs {0}")]
     Forbidden(&'static str),
+    /// The business is not the caller's to name.
+    #[error("the business `{name}` is not yours to name{}", bound_to(known))]
+    Business {
+        /// As given.
+        name: String,
+        /// Those that the caller is bound to.
+        known: Vec<String>,
+    },
     /// A browser's request from another site.
     #[error("a session cookie came with a request from another origin")]
     Origin,
@@ -239,6 +247,14 @@ fn of_input(under: &str) -> &'static str {
     if under == "input" { " input" } else { "" }
 }
 
+fn bound_to(known: &[String]) -> String {
+    if known.is_empty() {
+        String::new()
+    } else {
+        format!("; you are bound to {}", known.join(", "))
+    }
+}
+
 fn listed(known: &[String]) -> String {
     if known.is_empty() { String::new() } else { format!("; there are: {}", known.join(", ")) }
 }
@@ -295,7 +311,7 @@ impl Problem {
             | Self::Unreadable(_)
             | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) | Self::Origin => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::Business { .. } | Self::Origin => StatusCode::FORBIDDEN,
             Self::NotFound | Self::NoModel(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
@@ -352,6 +368,7 @@ impl Problem {
             Self::UnknownChannel { .. } => "unknown_channel",
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
+            Self::Business { .. } => "business_not_yours",
             Self::Origin => "foreign_origin",
             Self::NotFound => "not_found",
             Self::Method => "method_not_allowed",
@@ -424,6 +441,10 @@ impl Problem {
                  <home>/local.key works on this machine"
             }
             Self::Forbidden(_) => "ask an administrator",
+            Self::Business { .. } => {
+                "name one that you are bound to, or have an administrator bind you: \
+                 `exile user businesses`, or `exile key create --business`"
+            }
             Self::Origin => "send it from a page of this server, or use a key",
             Self::NotFound => "check the name or id; /api/docs lists every path",
             Self::Method => "the Allow header and /api/docs list the methods of this path",

@@ -47,6 +47,7 @@ pub async fn start(
     let graph = program(&library, &wish.graph)?.graph.clone();
     names(app, &library, &wish.options)?;
     let input = input::check(&graph, wish.input, &*app.env)?;
+    wish.options.business = caller.business(app, wish.options.business)?;
     app.ledger.check(&caller.payer(wish.options.business.clone())).await?;
     wish.options.key = caller.quota_key();
     let (_, bundle) = pinned(app, &library, &wish.graph, wish.options.skill.as_deref()).await?;

@@ -7,8 +7,11 @@
 //! - A key's scopes take away from its user's rights (`scopes.rs`); they never add to them.
 //! - Keys and sessions are compared by the store, by hash; neither is ever logged.
 //!
-//! Absent on purpose: ownership of rows. Every read of the store takes the owner.
+//! Absent on purpose: ownership of rows. Every read of the store takes the owner; `reach.rs` says
+//! whose rows a caller reaches, `business.rs` which business a request belongs to.
 
+pub mod business;
+pub mod reach;
 mod scopes;
 
 use std::sync::Arc;
@@ -62,6 +65,8 @@ pub struct Caller {
     scopes: Scopes,
     /// What the keys and links that it makes come from.
     maker: Option<Maker>,
+    /// The method and the route that were asked for.
+    asked: (Method, Arc<str>),
 }
 
 /// The key that a request came with.
@@ -71,6 +76,8 @@ pub struct CallerKey {
     pub id: String,
     /// The id of the key whose quota it takes from: its own, or that of the key it comes from.
     pub counts_as: String,
+    /// The businesses that it is bound to; empty: those of its user.
+    pub businesses: Vec<String>,
 }
 
 /// A key that a request came with, or that its session comes from: what the request makes works no
@@ -109,6 +116,10 @@ impl Caller {
     pub fn payer(&self, business: Option<String>) -> Payer {
         let (owner, key) = (self.user.id.clone(), self.quota_key());
         Payer { owner, key, business, graph: None, run: None }
+    }
+
+    fn asked((method, route): (&Method, &str)) -> (Method, Arc<str>) {
+        (method.clone(), route.into())
     }
 
     /// Id of the key whose quota the caller takes from, if it shows a key.
@@ -169,14 +180,15 @@ pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next
 /// `what`: the method, and the pattern that matched; an empty one leads nowhere.
 async fn identify(
     app: &App,
-    (method, route): (&Method, &str),
+    what: (&Method, &str),
     headers: &HeaderMap,
 ) -> Result<Caller, Problem> {
     const OUT_OF_SCOPE: Problem = Problem::Forbidden("a key whose scopes allow it");
+    let (method, route) = what;
     let mut caller = if headers.contains_key(header::AUTHORIZATION) {
-        by_key(app, headers).await?
+        by_key(app, what, headers).await?
     } else {
-        by_session(app, method, headers).await?
+        by_session(app, what, headers).await?
     };
     if let Some(name) = headers.get(USER_HEADER) {
         if !caller.acts() {
@@ -227,7 +239,7 @@ pub async fn visitor(app: &App, headers: &HeaderMap) -> Result<Option<User>, Pro
     }
 }
 
-async fn by_key(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
+async fn by_key(app: &App, what: (&Method, &str), headers: &HeaderMap) -> Result<Caller, Problem> {
     const WRONG: Problem = Problem::Unauthorized("the key is not valid");
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Err(WRONG) };
@@ -240,15 +252,19 @@ async fn by_key(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
     let maker = Some(Maker { key: key.id.clone(), void_at, generation });
     let counts_as = key.counts_as.unwrap_or_else(|| key.id.clone());
     let scopes = Scopes::of(&key.scopes);
-    let key = Some(CallerKey { id: key.id, counts_as });
-    Ok(Caller { user, key, session: None, role, scopes, maker })
+    let key = Some(CallerKey { id: key.id, counts_as, businesses: key.businesses });
+    Ok(Caller { user, key, session: None, role, scopes, maker, asked: Caller::asked(what) })
 }
 
-async fn by_session(app: &App, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
+async fn by_session(
+    app: &App,
+    what: (&Method, &str),
+    headers: &HeaderMap,
+) -> Result<Caller, Problem> {
     let token = cookie(headers).ok_or(Problem::Unauthorized("no key and no session"))?;
     let owner = app.store.session_owner(token).await?;
     let owner = owner.ok_or(Problem::Unauthorized("the session has ended"))?;
-    if !method.is_safe() && !same_origin(headers) {
+    if !what.0.is_safe() && !same_origin(headers) {
         return Err(Problem::Origin);
     }
     let maker = owner.key.map(|(key, standing)| {
@@ -256,7 +272,8 @@ async fn by_session(app: &App, method: &Method, headers: &HeaderMap) -> Result<C
         Maker { key, void_at, generation }
     });
     let (user, role, session) = (owner.user, owner.role, Some(token.to_owned()));
-    Ok(Caller { user, key: None, session, role, scopes: Scopes::default(), maker })
+    let (scopes, asked) = (Scopes::default(), Caller::asked(what));
+    Ok(Caller { user, key: None, session, role, scopes, maker, asked })
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {

@@ -49,6 +49,10 @@ pub(super) struct Create {
     /// The same as `--scope metrics`
     #[arg(long)]
     metrics: bool,
+    /// A business that its requests may belong to, several times for more; the first one where they
+    /// name none [default: those of its user]
+    #[arg(long = "business", value_name = "NAME")]
+    businesses: Vec<String>,
     /// After how long it stops working, e.g. 30d or 12h [default: never]
     #[arg(long, value_name = "PERIOD")]
     expires: Option<String>,
@@ -103,7 +107,12 @@ impl Create {
         scopes.extend(short.map(|(scope, _)| scope.as_str().to_owned()));
         scopes.sort();
         scopes.dedup();
-        let mut body = json!({ "user": self.user, "name": self.name, "scopes": scopes });
+        let mut body = json!({
+            "user": self.user,
+            "name": self.name,
+            "scopes": scopes,
+            "businesses": self.businesses,
+        });
         if let Some(period) = &self.expires {
             body["expires_at"] = json!(after(period)?);
         }

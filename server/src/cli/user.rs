@@ -17,6 +17,9 @@ pub(super) enum User {
         /// What they may do
         #[arg(long, value_enum, default_value_t = Role::User)]
         role: Role,
+        /// A business that their requests may belong to, several times for more
+        #[arg(long = "business", value_name = "NAME")]
+        businesses: Vec<String>,
     },
     /// Print every user
     List,
@@ -27,6 +30,13 @@ pub(super) enum User {
         /// What they may do from now on
         #[arg(value_enum)]
         role: Role,
+    },
+    /// Bind a user to businesses that quotas and models hang on; to none if none is named
+    Businesses {
+        /// The user's name
+        name: String,
+        /// Those that their requests may belong to, the first one where they name none
+        businesses: Vec<String>,
     },
     /// Stop a user's keys and sessions at once; their runs go on
     Disable {
@@ -73,8 +83,10 @@ impl User {
         terminal: &mut Terminal,
     ) -> Result<(), CliError> {
         match self {
-            Self::Add { name, role } => {
-                let body = json!({ "name": name, "role": role.as_str() });
+            Self::Add { name, role, businesses } => {
+                let body = json!({
+                    "name": name, "role": role.as_str(), "businesses": businesses,
+                });
                 let user = connection.post("/api/users", &body).await?;
                 if terminal.json() {
                     return terminal.value(&user);
@@ -95,6 +107,9 @@ impl User {
             }
             Self::Role { name, role } => {
                 change(connection, terminal, &name, &json!({ "role": role.as_str() })).await
+            }
+            Self::Businesses { name, businesses } => {
+                change(connection, terminal, &name, &json!({ "businesses": businesses })).await
             }
             Self::Disable { name } => {
                 change(connection, terminal, &name, &json!({ "disabled": true })).await

@@ -6,19 +6,20 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::NoContent;
-use exile_engine::id::ConversationId;
+use exile_engine::id::{ConversationId, UserId};
 use exile_engine::model::Models;
 use exile_engine::run::record::RunOptions;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::Caller;
+use crate::access::reach::{self, Owners};
 use crate::app::App;
 use crate::body::JsonBody;
-use crate::page::{List, PageQuery};
+use crate::page::{self, List};
 use crate::problem::{Created, Problem};
 use crate::start;
 use crate::store::{Conversation, Deletion, NewConversation};
@@ -62,6 +63,9 @@ struct ConversationView {
     /// Its id.
     #[schema(value_type = String)]
     id: ConversationId,
+    /// The id of the user whose it is.
+    #[schema(value_type = String)]
+    owner: UserId,
     /// For lists.
     title: Option<String>,
     /// The graph that answers.
@@ -88,6 +92,7 @@ impl From<Conversation> for ConversationView {
     fn from(row: Conversation) -> Self {
         Self {
             id: row.id,
+            owner: row.owner,
             title: row.title,
             graph: row.graph,
             skill: row.skill,
@@ -120,7 +125,7 @@ async fn create(
     let options = RunOptions {
         skill: body.skill,
         model: body.model,
-        business: business(body.business, &headers)?,
+        business: caller.business(&app, business(body.business, &headers)?)?,
         key: None,
         system_prompt: body.system_prompt,
     };
@@ -157,18 +162,38 @@ pub(super) fn business(
     Ok(Some(text.to_owned()))
 }
 
-/// The caller's conversations, newest first.
+/// Which conversations.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ConversationsQuery {
+    /// Those of this user, or everybody's (`*`), for administrators; the caller's own if nothing is
+    /// said.
+    owner: Option<String>,
+    /// `next` of the page before.
+    after: Option<String>,
+    /// Items, 1 to 200; 50 if nothing is said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// The caller's conversations, newest first; with `owner`, others'.
 #[utoipa::path(
     get, path = "/api/conversations", tag = "conversations",
-    params(PageQuery),
+    params(ConversationsQuery),
     responses((status = 200, body = List<ConversationView>)),
 )]
 async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<ConversationsQuery>,
 ) -> Result<Json<List<ConversationView>>, Problem> {
-    Ok(Json(List::of(app.store.list_conversations(caller.id(), query.page()).await?)))
+    let page = page::page(query.after, query.limit);
+    let listed = match reach::owners(&app, &caller, query.owner).await? {
+        Owners::One(owner) => app.store.list_conversations(&owner, page).await?,
+        Owners::All => app.store.list_all_conversations(page).await?,
+    };
+    Ok(Json(List::of(listed)))
 }
 
 /// One conversation.
@@ -182,8 +207,7 @@ async fn read(
     caller: Caller,
     Path(id): Path<ConversationId>,
 ) -> Result<Json<ConversationView>, Problem> {
-    let row = app.store.conversation(caller.id(), &id).await?.ok_or(Problem::NotFound)?;
-    Ok(Json(row.into()))
+    Ok(Json(reach::conversation(&app, &caller, &id).await?.into()))
 }
 
 /// Gives a conversation another title.
@@ -199,7 +223,8 @@ async fn rename(
     Path(id): Path<ConversationId>,
     JsonBody(body): JsonBody<RenameBody>,
 ) -> Result<Json<ConversationView>, Problem> {
-    let row = app.store.rename_conversation(caller.id(), &id, body.title.as_deref()).await?;
+    let owner = reach::conversation(&app, &caller, &id).await?.owner;
+    let row = app.store.rename_conversation(&owner, &id, body.title.as_deref()).await?;
     Ok(Json(row.ok_or(Problem::NotFound)?.into()))
 }
 
@@ -214,7 +239,8 @@ async fn delete(
     caller: Caller,
     Path(id): Path<ConversationId>,
 ) -> Result<NoContent, Problem> {
-    match app.store.delete_conversation(caller.id(), &id).await? {
+    let owner = reach::conversation(&app, &caller, &id).await?.owner;
+    match app.store.delete_conversation(&owner, &id).await? {
         Deletion::Deleted => Ok(NoContent),
         Deletion::Active => Err(Problem::RunActive),
         Deletion::Unknown => Err(Problem::NotFound),

@@ -84,6 +84,7 @@ async fn fork(
         let what = "at: the run has ended there; name an earlier checkpoint".into();
         return Err(Problem::Field { field: "at".into(), what });
     }
+    may_go_on(&app, &caller, &from)?;
     let run = once.run_id(&*app.env);
     let change = EditBody { values: body.values, as_node: body.as_node, path: body.path };
     let edit = change.check(&app, &caller, &run, &from)?;
@@ -106,6 +107,16 @@ async fn fork(
         Sent::Busy => Err(Problem::RunActive),
         Sent::New | Sent::Known => accepted(&app, &caller, &run).await,
     }
+}
+
+/// Refuses a fork of a run that belongs to a business which is not the caller's.
+fn may_go_on(app: &App, caller: &Caller, from: &RunAt) -> Result<(), Problem> {
+    let business = from.options.business.clone();
+    if caller.business(app, business.clone())? == business {
+        return Ok(());
+    }
+    let what = "at: the run belongs to no business, and you are bound to one: begin a new run";
+    Err(Problem::Field { field: "at".into(), what: what.into() })
 }
 
 /// The run at its last checkpoint but its end.

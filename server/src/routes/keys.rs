@@ -23,7 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::users::keep_local_key;
-use crate::access::{Caller, Scope};
+use crate::access::{Caller, Scope, business};
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::page::{self, List};
@@ -54,6 +54,10 @@ struct NewKeyBody {
     /// said.
     #[serde(default)]
     scopes: Vec<String>,
+    /// The businesses that its requests may belong to, the first one where they name none; those of
+    /// its user if nothing is said. For administrators to give.
+    #[serde(default)]
+    businesses: Vec<String>,
     /// When it stops working, at the latest with the key that makes it; with that one if nothing is
     /// said.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -74,6 +78,8 @@ struct KeyView {
     prefix: String,
     /// What it may do; whatever its user may if there are none.
     scopes: Vec<String>,
+    /// The businesses that its requests may belong to; those of its user if there are none.
+    businesses: Vec<String>,
     /// `active`, `revoked`, `expired`, or `suspended` while its user, or the user of a key that it
     /// comes from, is disabled.
     state: &'static str,
@@ -113,6 +119,7 @@ impl KeyView {
             name: key.name,
             prefix: key.prefix,
             scopes: key.scopes,
+            businesses: key.businesses,
             state,
             parent: key.parent,
             counts_as,
@@ -223,11 +230,12 @@ async fn create(
     let expires_at = expiry(&app, &caller, body.expires_at)?;
     check_number(&app, &caller, &owner).await?;
     let counts_as = counts_as(&app, &caller).await?;
+    let businesses = businesses(&caller, body.businesses)?;
     let new = NewKey {
         user: &owner.id,
         name: &body.name,
         scopes: &body.scopes,
-        businesses: &[],
+        businesses: &businesses,
         expires_at,
         parent: caller.maker().map(|maker| maker.key.as_str()),
         counts_as: counts_as.as_deref(),
@@ -262,6 +270,19 @@ fn check_scopes(caller: &Caller, scopes: &[String]) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// What a key that the caller makes is bound to: what an administrator says, else what the key that
+/// makes it is.
+fn businesses(caller: &Caller, wanted: Vec<String>) -> Result<Vec<String>, Problem> {
+    if caller.is_admin() {
+        business::check_names(&wanted)?;
+        return Ok(wanted);
+    }
+    if !wanted.is_empty() {
+        caller.admin()?;
+    }
+    Ok(caller.key.as_ref().map(|key| key.businesses.clone()).unwrap_or_default())
 }
 
 /// When a key that the caller makes expires.

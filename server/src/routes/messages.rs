@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 
 use super::openapi::{if_active, on_disconnect};
 use super::run_view::RunView;
-use crate::access::Caller;
+use crate::access::{Caller, reach};
 use crate::answers;
 use crate::app::App;
 use crate::body::JsonBody;
@@ -177,7 +177,8 @@ async fn send(
     Path(id): Path<ConversationId>,
     JsonBody(body): JsonBody<SendBody>,
 ) -> Result<Response, Problem> {
-    let conversation = app.store.conversation(caller.id(), &id).await?.ok_or(Problem::NotFound)?;
+    let conversation = reach::conversation(&app, &caller, &id).await?;
+    let caller = caller.in_place_of(&app, &conversation.owner).await?;
     if body.content.is_empty() && body.images.is_empty() {
         let what = "content: must not be empty".into();
         return Err(Problem::Field { field: "content".into(), what });
@@ -291,6 +292,7 @@ async fn list(
     Path(id): Path<ConversationId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<List<MessageView>>, Problem> {
-    let rows = app.store.list_messages(caller.id(), &id, query.page()).await?;
+    let owner = reach::conversation(&app, &caller, &id).await?.owner;
+    let rows = app.store.list_messages(&owner, &id, query.page()).await?;
     Ok(Json(List::of(rows.ok_or(Problem::NotFound)?)))
 }

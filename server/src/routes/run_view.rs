@@ -1,14 +1,14 @@
 //! A run as its owner sees it, wherever an answer shows one.
 
 use axum::response::{IntoResponse as _, Response};
-use exile_engine::id::{ConversationId, RunId};
+use exile_engine::id::{ConversationId, RunId, UserId};
 use exile_engine::model::Usage;
 use exile_engine::run::record::{Number, RunError, Waiting};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::access::Caller;
+use crate::access::{Caller, reach};
 use crate::app::App;
 use crate::problem::{Accepted, Problem, RUN_HEADER};
 use crate::store::{RunRow, RunStatus};
@@ -20,6 +20,9 @@ pub(super) struct RunView {
     /// Its id.
     #[schema(value_type = String)]
     id: RunId,
+    /// The id of the user whose it is.
+    #[schema(value_type = String)]
+    owner: UserId,
     /// What it runs.
     graph: String,
     /// The hash of everything that it is pinned to.
@@ -137,6 +140,7 @@ impl RunView {
         let (asked, attention, open) = waiting.unwrap_or_default();
         Self {
             id: row.id,
+            owner: row.owner,
             graph: row.graph,
             bundle: row.bundle.0.to_string(),
             conversation_id: row.conversation,
@@ -168,14 +172,14 @@ pub(super) async fn waiting(app: &App, row: &RunRow) -> Result<Option<Waiting>, 
     }
 }
 
-/// The run, if it is the caller's.
+/// The run, if the caller reaches it.
 pub(super) async fn owned(app: &App, caller: &Caller, id: &RunId) -> Result<RunRow, Problem> {
-    app.store.run(caller.id(), id).await?.ok_or(Problem::NotFound)
+    reach::run(app, caller, id).await
 }
 
 /// What a run that was asked for something is answered with.
 pub(super) async fn accepted(app: &App, caller: &Caller, run: &RunId) -> Result<Response, Problem> {
-    let body = RunView::of(app, owned(app, caller, run).await?).await?;
+    let body = RunView::of(app, reach::run_again(app, caller, run).await?).await?;
     let accepted = Accepted { location: format!("/api/runs/{run}"), body };
     Ok(([(RUN_HEADER, run.to_string())], accepted).into_response())
 }

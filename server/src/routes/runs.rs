@@ -17,8 +17,9 @@ use utoipa_axum::routes;
 
 use super::conversations::business;
 use super::openapi::{durability, if_active, on_disconnect};
-use super::run_view::{RunView, accepted, owned};
+use super::run_view::{RunView, accepted};
 use crate::access::Caller;
+use crate::access::reach::{self, Owners};
 use crate::answers;
 use crate::app::App;
 use crate::body::JsonBody;
@@ -119,14 +120,17 @@ async fn create(
 
 async fn begin(
     app: &App,
-    caller: &Caller,
+    mut caller: &Caller,
     request: (&Trace, &Once),
     headers: &HeaderMap,
     body: RunBody,
 ) -> Result<RunId, Problem> {
+    let turn_of;
     let business = business(body.business, headers)?;
     let (graph, options) = if let Some(id) = &body.conversation_id {
-        let row = app.store.conversation(caller.id(), id).await?.ok_or(Problem::NotFound)?;
+        let row = reach::conversation(app, caller, id).await?;
+        turn_of = caller.in_place_of(app, &row.owner).await?;
+        caller = &turn_of;
         if body.if_active == IfActive::Enqueue
             && let Some(waits) = start::waiting_in(app, caller.id(), id).await?
         {
@@ -176,7 +180,7 @@ async fn wait(
     let stopped = start::stopped(&app, &run, 0).await;
     leaving.over();
     stopped?;
-    let view = RunView::of(&app, owned(&app, &caller, &run).await?).await?;
+    let view = RunView::of(&app, reach::run_again(&app, &caller, &run).await?).await?;
     let at = app.engine.run_at(&run, None).await?;
     let output = at.map(|at| at.output()).unwrap_or_default();
     let interrupts = view.interrupts().to_vec();
@@ -209,6 +213,9 @@ async fn stream(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct RunsQuery {
+    /// Those of this user, or everybody's (`*`), for administrators; the caller's own if nothing is
+    /// said.
+    owner: Option<String>,
     /// Turns of this conversation only.
     #[param(value_type = Option<String>)]
     conversation_id: Option<ConversationId>,
@@ -223,7 +230,7 @@ struct RunsQuery {
     limit: Option<u32>,
 }
 
-/// The caller's runs, newest first.
+/// The caller's runs, newest first; with `owner`, others'.
 #[utoipa::path(
     get, path = "/api/runs", tag = "runs",
     params(RunsQuery),
@@ -246,6 +253,9 @@ async fn list(
         graph: query.graph,
     };
     let page = page::page(query.after, query.limit);
-    let listed = app.store.list_runs(caller.id(), filter, page).await?;
+    let listed = match reach::owners(&app, &caller, query.owner).await? {
+        Owners::One(owner) => app.store.list_runs(&owner, filter, page).await?,
+        Owners::All => app.store.list_all_runs(filter, page).await?,
+    };
     Ok(Json(List { items: RunView::all(&app, listed.items).await?, next: listed.next }))
 }

@@ -19,7 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::Caller;
+use crate::access::{Caller, business};
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::page::{self, List};
@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(me))
-        .routes(routes!(change, remove))
+        .routes(routes!(read, change, remove))
         .routes(routes!(sign_in_link))
 }
 
@@ -46,6 +46,10 @@ struct NewUserBody {
     /// `user` if nothing is said.
     #[serde(default)]
     role: RoleName,
+    /// The businesses that the user's requests may belong to, the first one where they name none;
+    /// without any, whatever no quota and no alias names.
+    #[serde(default)]
+    businesses: Vec<String>,
 }
 
 /// What is to change of a user; what is left out stays.
@@ -56,6 +60,8 @@ struct UserChangeBody {
     role: Option<RoleName>,
     /// Whether the user's keys and sessions let nobody in.
     disabled: Option<bool>,
+    /// The businesses that the user's requests may belong to.
+    businesses: Option<Vec<String>>,
 }
 
 /// What a user may do.
@@ -101,6 +107,8 @@ struct UserView {
     name: String,
     /// What the user may do.
     role: RoleName,
+    /// The businesses that the user's requests may belong to, the first one where they name none.
+    businesses: Vec<String>,
     /// Whether the user's keys and sessions let nobody in.
     disabled: bool,
     /// When the user was added.
@@ -113,9 +121,9 @@ struct UserView {
 
 impl From<User> for UserView {
     fn from(user: User) -> Self {
-        let User { id, name, role, created_at, disabled_at, .. } = user;
+        let User { id, name, role, businesses, created_at, disabled_at } = user;
         let (role, disabled) = (role.into(), disabled_at.is_some());
-        Self { id, name, role, disabled, created_at, disabled_at }
+        Self { id, name, role, businesses, disabled, created_at, disabled_at }
     }
 }
 
@@ -178,7 +186,8 @@ async fn create(
         let what = "name: must be 1 to 100 characters, none of them a control character".into();
         return Err(Problem::Field { field: "name".into(), what });
     }
-    let user = app.store.create_user(&body.name, body.role.into()).await?;
+    business::check_names(&body.businesses)?;
+    let user = app.store.add_user(&body.name, body.role.into(), &body.businesses).await?;
     Ok(Created { location: "/api/users".into(), body: user.into() })
 }
 
@@ -189,6 +198,21 @@ async fn create(
 )]
 async fn me(caller: Caller) -> Json<UserView> {
     Json(caller.user.into())
+}
+
+/// One user; for administrators.
+#[utoipa::path(
+    get, path = "/api/users/{id}", tag = "access",
+    params(("id" = String, Path)),
+    responses((status = 200, body = UserView)),
+)]
+async fn read(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<UserId>,
+) -> Result<Json<UserView>, Problem> {
+    caller.admin()?;
+    Ok(Json(app.store.user(&id).await?.ok_or(Problem::NotFound)?.into()))
 }
 
 /// Changes what a user may do, or whether they may do anything; for administrators.
@@ -208,8 +232,9 @@ async fn change(
     JsonBody(body): JsonBody<UserChangeBody>,
 ) -> Result<Json<UserView>, Problem> {
     caller.admin()?;
-    let UserChangeBody { role, disabled } = body;
-    let change = UserChange { role: role.map(Into::into), disabled, businesses: None };
+    let UserChangeBody { role, disabled, businesses } = body;
+    business::check_names(businesses.as_deref().unwrap_or_default())?;
+    let change = UserChange { role: role.map(Into::into), disabled, businesses };
     match app.store.change_user(&id, change).await? {
         Changed::Done(user) => {
             keep_local_key(&app).await;

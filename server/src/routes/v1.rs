@@ -52,10 +52,10 @@ async fn complete(
     JsonBody(body): JsonBody<Value>,
 ) -> Result<Response, Problem> {
     let completion = Completion::read(body)?;
-    let business = business(None, &headers)?;
     // Whoever may act for others names them here; else the name is the provider's to have.
     let acts = caller.acts();
     let caller = on_behalf(&app, caller, completion.user.as_deref()).await?;
+    let business = caller.business(&app, business(None, &headers)?)?;
     let options = |skill| RunOptions { skill, business: business.clone(), ..RunOptions::default() };
     let run = match Target::of(&app, &completion.model, business.as_deref())? {
         Target::Models(chain) => {
@@ -84,9 +84,9 @@ async fn embed(
     JsonBody(body): JsonBody<Value>,
 ) -> Result<Json<Value>, Problem> {
     let Embedding { model: name, texts, base64, user, mut further } = Embedding::read(body)?;
-    let business = business(None, &headers)?;
     let acts = caller.acts();
     let caller = on_behalf(&app, caller, user.as_deref()).await?;
+    let business = caller.business(&app, business(None, &headers)?)?;
     if let Some(user) = user.filter(|_| !acts) {
         further.insert("user".into(), user.into());
     }

@@ -213,7 +213,7 @@ impl Store {
     }
 }
 
-fn from_row(row: &SqliteRow) -> Result<Conversation, StoreError> {
+pub(super) fn from_row(row: &SqliteRow) -> Result<Conversation, StoreError> {
     Ok(Conversation {
         id: ConversationId::from(row.try_get::<&str, _>("id")?),
         owner: UserId::from(row.try_get::<&str, _>("owner")?),

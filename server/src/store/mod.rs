@@ -23,6 +23,7 @@ mod append;
 mod column;
 mod conversations;
 mod error;
+mod everybody;
 mod history;
 mod idempotency;
 mod journal;
@@ -104,6 +105,7 @@ struct Shared {
     queue: append::Queue,
     usage: usage::Pending,
     keys: key_cache::KeyCache,
+    names: users::Names,
     readers: SqlitePool,
     env: Arc<dyn Env>,
 }
@@ -126,8 +128,9 @@ impl Store {
             .max_connections(READERS)
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true).create_if_missing(false));
-        let (queue, usage, keys) = Default::default();
-        let store = Self { shared: Arc::new(Shared { writer, queue, usage, keys, readers, env }) };
+        let (queue, usage, keys, names) = Default::default();
+        let store =
+            Self { shared: Arc::new(Shared { writer, queue, usage, keys, names, readers, env }) };
         store.clear_leases().await?;
         store.lose_open_usage().await?;
         store.release_all_idempotent().await?;

@@ -159,7 +159,7 @@ impl Store {
     }
 }
 
-fn from_row(row: &SqliteRow) -> Result<RunRow, StoreError> {
+pub(super) fn from_row(row: &SqliteRow) -> Result<RunRow, StoreError> {
     let status: &str = row.try_get("status")?;
     let conversation: Option<&str> = row.try_get("conversation")?;
     let first = column::maybe_number(row, "first")?;

@@ -1,5 +1,8 @@
 //! Who may use the installation.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use exile_engine::id::UserId;
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
@@ -7,6 +10,12 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::page::{Listed, Page};
 use super::{Store, StoreError, column};
+
+/// As many names as are kept; of more, all are looked up again.
+const NAMES: usize = 4096;
+
+/// Names of users by their ids.
+pub(super) type Names = Mutex<HashMap<UserId, Arc<str>>>;
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +180,24 @@ impl Store {
     pub async fn user_by_name(&self, name: &str) -> Result<Option<User>, StoreError> {
         let query = sqlx::query("SELECT * FROM exile_user WHERE name = ?1").bind(name);
         query.fetch_optional(self.readers()).await?.as_ref().map(from_row).transpose()
+    }
+
+    /// The name of a user, which never changes; the id of one who was removed.
+    pub async fn user_name(&self, id: &UserId) -> Result<Arc<str>, StoreError> {
+        // The lock guards whole names: nothing panics while it is held.
+        let names = || self.shared.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = names().get(id).cloned();
+        if let Some(name) = known {
+            return Ok(name);
+        }
+        let Some(user) = self.user(id).await? else { return Ok(id.as_str().into()) };
+        let name: Arc<str> = user.name.into();
+        let mut known = names();
+        if known.len() >= NAMES {
+            known.clear();
+        }
+        known.insert(id.clone(), name.clone());
+        Ok(name)
     }
 
     /// The administrator who came first, of those who are not disabled.

@@ -12,6 +12,7 @@ mod holding;
 mod hostile;
 mod installation;
 mod kills;
+mod logs;
 mod money;
 mod openai;
 mod otlp;

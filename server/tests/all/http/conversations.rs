@@ -122,13 +122,14 @@ async fn the_business_chooses_among_an_aliass_models() {
     let request = Request::builder()
         .method("POST")
         .uri("/api/conversations")
-        .header(header::AUTHORIZATION, format!("Bearer {}", exile.alice))
+        .header(header::AUTHORIZATION, format!("Bearer {}", exile.admin))
         .header("x-exile-business", "closed");
     let created = exile.send(with_json(request, Some(json!({ "model": "default" })))).await;
     assert_eq!(created.json()["business"], "closed");
     assert_eq!(created.json()["provider"], "keyless");
     let messages = format!("{}/messages", created.header("location"));
-    let answer = exile.call("POST", &messages, Some(json!({ "content": "hi" }))).await;
+    let answer =
+        exile.call_as(&exile.admin, "POST", &messages, Some(json!({ "content": "hi" }))).await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "provider_key_missing"));
     assert!(answer.problem()["detail"].as_str().unwrap().contains("KEYLESS_API_KEY"));
 }

@@ -225,6 +225,13 @@ impl Exile {
         created.header("location").to_owned()
     }
 
+    /// A new conversation of whoever has the key, and its path.
+    pub(super) async fn conversation_of(&self, key: &str, body: Value) -> String {
+        let created = self.call_as(key, "POST", "/api/conversations", Some(body)).await;
+        assert_eq!(created.status, 201, "{}", created.text);
+        created.header("location").to_owned()
+    }
+
     /// A run of Alice's that waits at the gate, and its path.
     pub(super) async fn waiting_run(&self) -> String {
         let body = json!({ "graph": "chat", "model": "gate/any", "input": { "messages": "hi" } });
@@ -309,6 +316,11 @@ impl Answer {
             return self.json()["error"]["code"].as_str().unwrap().to_owned();
         }
         self.problem()["code"].as_str().unwrap().to_owned()
+    }
+
+    /// The code, if the answer is no good one.
+    pub(super) fn code_if_any(&self) -> Option<String> {
+        (self.status >= 400).then(|| self.code())
     }
 
     /// The stream's events, comments left out.

@@ -3,6 +3,7 @@
 mod access;
 mod attention;
 mod bodies;
+mod businesses;
 mod checkpoints;
 mod clock;
 mod connections;
@@ -16,6 +17,8 @@ mod keys;
 mod money;
 mod openai;
 mod races;
+mod reach;
+mod roles;
 mod room;
 mod runs;
 mod second;

@@ -149,7 +149,7 @@ async fn while_others_hold_the_rest_of_a_budget_it_is_refused_for_a_moment() {
             .method("POST")
             .uri(CHAT)
             .header("x-exile-business", "sales")
-            .header(header::AUTHORIZATION, format!("Bearer {}", exile.alice));
+            .header(header::AUTHORIZATION, format!("Bearer {}", exile.admin));
         let mut body = hello("gate/any");
         body["max_tokens"] = json!(100);
         exile.send(with_json(request, Some(body))).await
