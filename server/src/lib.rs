@@ -20,6 +20,7 @@
 //! | [`openai`] | what OpenAI's clients send and read |
 //! | [`start`], [`sse`], [`leaving`] | a run begun, waited for, streamed; a caller that leaves |
 //! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
+//! | [`event_pages`] | what a run has done so far, a part at a time |
 //! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
 //! | [`ledger`] | who spends how much: quotas, costs, usage |
 //! | [`metrics`] | what Prometheus reads |
@@ -35,6 +36,7 @@ pub mod compose;
 pub mod config;
 pub mod conflict;
 pub mod diff;
+pub mod event_pages;
 pub mod held;
 pub mod home;
 pub mod idempotency;

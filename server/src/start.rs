@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::idempotency::Once;
 use crate::input;
 use crate::problem::Problem;
-use crate::store::{Page, RunFilter, RunRow, RunStatus};
+use crate::store::RunRow;
 use crate::trace::Trace;
 
 /// A run as it is asked for.
@@ -98,18 +98,7 @@ pub async fn waiting_in(
     owner: &UserId,
     conversation: &ConversationId,
 ) -> Result<Option<RunRow>, Problem> {
-    for status in [RunStatus::Waiting, RunStatus::NeedsAttention] {
-        let filter = RunFilter {
-            conversation: Some(conversation.clone()),
-            status: Some(status),
-            graph: None,
-        };
-        let first = Page { after: None, limit: 1 };
-        if let Some(row) = app.store.list_runs(owner, filter, first).await?.items.pop() {
-            return Ok(Some(row));
-        }
-    }
-    Ok(None)
+    Ok(app.store.waiting_run(owner, conversation).await?)
 }
 
 /// The graph of that name, if it serves.

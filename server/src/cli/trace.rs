@@ -3,7 +3,7 @@
 use clap::Args;
 use exile_engine::state::short;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::connection::{Connection, part};
 use super::error::CliError;
@@ -22,8 +22,20 @@ impl Trace {
         connection: &Connection,
         terminal: &mut Terminal,
     ) -> Result<(), CliError> {
-        let path = format!("/api/runs/{}/events", part(&self.run));
-        let answer = connection.get(&path).await?;
+        let path = format!("/api/runs/{}/events?limit=1000", part(&self.run));
+        let mut events = Vec::new();
+        let mut next = Value::Null;
+        loop {
+            let after = next.as_str().map(|n| format!("&after={n}")).unwrap_or_default();
+            let mut answer = connection.get(&format!("{path}{after}")).await?;
+            next = answer["next"].take();
+            let Value::Array(mut items) = answer["items"].take() else { break };
+            events.append(&mut items);
+            if next.is_null() {
+                break;
+            }
+        }
+        let answer = json!({ "items": events, "next": null });
         let events = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         let start = events.first().and_then(at).unwrap_or_default();
         let lines = |event| attempts(event, start).into_iter().chain(row(event, start));

@@ -35,6 +35,9 @@ pub struct LimitsFile {
     /// made or looked through; 500,000 by default, which is some 50 ms.
     #[schemars(range(min = 1000))]
     pub expression_steps: Option<u64>,
+    /// Longest page of a list of conversations, messages or events; one item is given whatever its
+    /// size. 4MiB by default.
+    pub page: Option<Size>,
     /// Longest answer to a request with an `Idempotency-Key` that is kept to be repeated; a request
     /// whose answer was longer is not repeated. 16MiB by default.
     pub kept_answer: Option<Size>,
@@ -92,6 +95,8 @@ pub struct LimitsFile {
 pub struct Limits {
     /// Of what graphs, tools and models hand to the engine.
     pub engine: EngineLimits,
+    /// Bytes of one page of conversations, messages or events.
+    pub page: usize,
     /// Bytes of an answer that is kept for those who send the same request again.
     pub kept_answer: usize,
     /// Keys that work, of one user who is no administrator.
@@ -104,6 +109,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             engine: EngineLimits::default(),
+            page: 4 * 1024 * 1024,
             kept_answer: 16 * 1024 * 1024,
             keys: 1000,
             transport: TransportLimits::default(),
@@ -115,7 +121,8 @@ impl Limits {
     /// What is written, else the default.
     #[must_use]
     pub(super) fn of(file: &LimitsFile) -> Self {
-        let Self { mut engine, mut kept_answer, keys, .. } = Self::default();
+        let mut limits = Self { transport: TransportLimits::of(file), ..Self::default() };
+        let engine = &mut limits.engine;
         if let Some(depth) = file.nesting {
             engine.json.depth = depth.into();
             engine.expression.nesting = depth.into();
@@ -135,16 +142,21 @@ impl Limits {
         if let Some(steps) = file.expression_steps {
             engine.expression.steps = steps;
         }
-        if let Some(Size(bytes)) = file.kept_answer {
-            kept_answer = bytes;
-        }
         if let Some(Size(bytes)) = file.state {
             engine.state = bytes;
         }
         if let Some(items) = file.map_items {
             engine.map_items = usize::try_from(items).unwrap_or(usize::MAX);
         }
-        let keys = file.keys.map_or(keys, u64::from);
-        Self { engine, kept_answer, keys, transport: TransportLimits::of(file) }
+        if let Some(Size(bytes)) = file.page {
+            limits.page = bytes;
+        }
+        if let Some(Size(bytes)) = file.kept_answer {
+            limits.kept_answer = bytes;
+        }
+        if let Some(keys) = file.keys {
+            limits.keys = keys.into();
+        }
+        limits
     }
 }

@@ -189,9 +189,10 @@ async fn list(
     Query(query): Query<ConversationsQuery>,
 ) -> Result<Json<List<ConversationView>>, Problem> {
     let page = page::page(query.after, query.limit);
+    let bytes = app.settings.limits.page;
     let listed = match reach::owners(&app, &caller, query.owner).await? {
-        Owners::One(owner) => app.store.list_conversations(&owner, page).await?,
-        Owners::All => app.store.list_all_conversations(page).await?,
+        Owners::One(owner) => app.store.list_conversations(&owner, page, bytes).await?,
+        Owners::All => app.store.list_all_conversations(page, bytes).await?,
     };
     Ok(Json(List::of(listed)))
 }

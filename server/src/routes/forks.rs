@@ -8,9 +8,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use exile_engine::id::{LogId, RunId};
 use exile_engine::journal::{EditRun, ForkRun, Input, Sent};
-use exile_engine::run::checkpoint::CheckpointKind;
 use exile_engine::run::migrate;
-use exile_engine::run::record::Number;
+use exile_engine::run::record::{Fact, Number};
 use exile_engine::run::standing::RunAt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -118,16 +117,49 @@ fn may_go_on(app: &App, caller: &Caller, from: &RunAt) -> Result<(), Problem> {
     let what = "at: the run belongs to no business, and you are bound to one: begin a new run";
     Err(Problem::Field { field: "at".into(), what: what.into() })
 }
+/// Records that are looked through at once for a checkpoint.
+const BACK: u32 = 16;
 
 /// The run at its last checkpoint but its end.
 async fn latest(app: &App, row: &RunRow) -> Result<RunAt, Problem> {
-    let all = app.engine.checkpoints(&row.id, 0, usize::MAX).await?;
-    let before = all.into_iter().rev().find(|checkpoint| checkpoint.kind != CheckpointKind::End);
-    let Some(checkpoint) = before else {
-        let (run, status) = (row.id.clone(), row.status.as_str());
-        return Err(RunConflict::GoesOn { run, status }.into());
-    };
-    at(app, &row.id, "at", checkpoint.number).await
+    let mut last = row.last;
+    while row.first > 0 && last >= row.first {
+        let records = app.store.records_back(&row.log, (row.first, last), BACK).await?;
+        let Some(oldest) = records.last().map(|record| record.number) else { break };
+        for record in records.iter().filter(|record| is_checkpoint(&record.record.fact)) {
+            // Another run of the log may have been cancelled in between, while it was queued.
+            if let Some(at) = app.engine.checkpoint(&row.id, record.number).await? {
+                return Ok(at);
+            }
+        }
+        last = oldest.saturating_sub(1);
+    }
+    let (run, status) = (row.id.clone(), row.status.as_str());
+    Err(RunConflict::GoesOn { run, status }.into())
+}
+
+/// Whether a run may be forked where this record stands: the run's end apart, it is what
+/// `GET /api/runs/{id}/checkpoints` lists. No wildcard arm: a new fact must choose.
+fn is_checkpoint(fact: &Fact) -> bool {
+    match fact {
+        Fact::Started(_)
+        | Fact::Forked(_)
+        | Fact::Step(_)
+        | Fact::Answered(_)
+        | Fact::Edited(_)
+        | Fact::Migrated { .. }
+        | Fact::Waiting(_) => true,
+        Fact::Ended(_)
+        | Fact::Resumed { .. }
+        | Fact::Handed {}
+        | Fact::Intent(_)
+        | Fact::Called(_)
+        | Fact::Asked(_)
+        | Fact::Retried(_)
+        | Fact::Done(_)
+        | Fact::Resolved(_)
+        | Fact::Snapshot { .. } => false,
+    }
 }
 
 /// A change of a run's state.

@@ -194,7 +194,7 @@ async fn send(
     leaving.over();
     stopped?;
     let row = app.store.run(caller.id(), &run).await?.ok_or(Problem::NotFound)?;
-    let message = answer(&app, &caller, &run, after).await?;
+    let message = app.store.answer_of(&row, after).await?.map(Into::into);
     let run_view = RunView::of(&app, row).await?;
     let interrupts = run_view.interrupts().to_vec();
     let view = SentView { message, run: run_view, interrupts, citations: [] };
@@ -265,21 +265,6 @@ fn turn(conversation: Conversation, message: &Message, if_active: IfActive) -> W
     }
 }
 
-/// The last message that the run finished in the user's sight, beyond a number.
-async fn answer(
-    app: &App,
-    caller: &Caller,
-    run: &RunId,
-    after: Number,
-) -> Result<Option<MessageView>, Problem> {
-    let history = app.engine.history(run).await?;
-    let beyond = history.iter().rev().take_while(|event| event.number > after);
-    let mut finished = beyond.filter(|event| event.name == "message.finished");
-    let id = finished.find_map(|e| e.data["message"]["id"].as_str()).map(MessageId::from);
-    let Some(id) = id else { return Ok(None) };
-    Ok(app.store.message(caller.id(), &id).await?.map(Into::into))
-}
-
 /// What was said, oldest first.
 #[utoipa::path(
     get, path = "/api/conversations/{id}/messages", tag = "conversations",
@@ -293,6 +278,7 @@ async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<List<MessageView>>, Problem> {
     let owner = reach::conversation(&app, &caller, &id).await?.owner;
-    let rows = app.store.list_messages(&owner, &id, query.page()).await?;
+    let bytes = app.settings.limits.page;
+    let rows = app.store.list_messages(&owner, &id, query.page(), bytes).await?;
     Ok(Json(List::of(rows.ok_or(Problem::NotFound)?)))
 }

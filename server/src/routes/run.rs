@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 use super::run_view::{RunView, accepted, owned};
 use crate::access::Caller;
 use crate::app::App;
+use crate::event_pages;
 use crate::leaving::Leaving;
 use crate::page::List;
 use crate::problem::Problem;
@@ -49,6 +50,17 @@ struct EventView {
     data: Arc<Value>,
 }
 
+impl From<Event> for EventView {
+    fn from(event: Event) -> Self {
+        Self {
+            number: event.number,
+            at: Timestamp::from_millisecond(event.at_ms).unwrap_or_default(),
+            name: event.name,
+            data: event.data,
+        }
+    }
+}
+
 /// One run.
 #[utoipa::path(
     get, path = "/api/runs/{id}", tag = "runs",
@@ -63,26 +75,38 @@ async fn read(
     Ok(Json(RunView::of(&app, owned(&app, &caller, &id).await?).await?))
 }
 
-/// What happened so far: nodes, calls, tokens, milliseconds.
+/// Which part of what happened.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct EventsQuery {
+    /// `next` of the page before, or the last number seen.
+    after: Option<Number>,
+    /// Items, 1 to 1000; 500 if nothing is said. A page ends earlier when it gets long
+    /// (`limits.page` in exile.yaml).
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// What happened so far: nodes, calls, tokens, milliseconds. In pages, oldest first.
 #[utoipa::path(
     get, path = "/api/runs/{id}/events", tag = "runs",
-    params(("id" = String, Path)),
+    params(("id" = String, Path), EventsQuery),
     responses((status = 200, body = List<EventView>)),
 )]
 async fn events(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(id): Path<RunId>,
+    Query(query): Query<EventsQuery>,
 ) -> Result<Json<List<EventView>>, Problem> {
     let row = owned(&app, &caller, &id).await?;
-    let events = app.engine.history(&row.id).await?;
-    let view = |event: Event| EventView {
-        number: event.number,
-        at: Timestamp::from_millisecond(event.at_ms).unwrap_or_default(),
-        name: event.name,
-        data: event.data,
-    };
-    Ok(Json(List::whole(events.into_iter().map(view).collect())))
+    let limit = query.limit.unwrap_or(500).clamp(1, 1000) as usize;
+    let page = event_pages::page(&app, &row, query.after.unwrap_or(0), limit).await?;
+    Ok(Json(List {
+        items: page.events.into_iter().map(Into::into).collect(),
+        next: page.next.map(|number| number.to_string()),
+    }))
 }
 
 /// Where to go on watching.

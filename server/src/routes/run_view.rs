@@ -123,11 +123,14 @@ impl RunView {
 
     /// Several rows, in their order.
     pub(super) async fn all(app: &App, rows: Vec<RunRow>) -> Result<Vec<Self>, Problem> {
-        let mut views = Vec::with_capacity(rows.len());
-        for row in rows {
-            views.push(Self::of(app, row).await?);
-        }
-        Ok(views)
+        let waiting: Vec<_> =
+            rows.iter().filter(|row| waits(row)).map(|row| (&row.log, row.last)).collect();
+        let mut found = app.store.waits(&waiting).await?.into_iter();
+        let view = |row: RunRow| {
+            let waiting = if waits(&row) { found.next().flatten() } else { None };
+            Self::new(row, waiting)
+        };
+        Ok(rows.into_iter().map(view).collect())
     }
 
     /// Its questions.
@@ -160,15 +163,21 @@ impl RunView {
 
 /// What the run waits for, if it does.
 pub(super) async fn waiting(app: &App, row: &RunRow) -> Result<Option<Waiting>, Problem> {
+    if !waits(row) {
+        return Ok(None);
+    }
+    Ok(app.engine.waiting_at(&row.log, row.last).await?)
+}
+
+/// Whether the run's last record says what it waits for.
+fn waits(row: &RunRow) -> bool {
     match row.status {
-        RunStatus::Waiting | RunStatus::NeedsAttention => {
-            Ok(app.engine.waiting_at(&row.log, row.last).await?)
-        }
+        RunStatus::Waiting | RunStatus::NeedsAttention => true,
         RunStatus::Queued
         | RunStatus::Running
         | RunStatus::Finished
         | RunStatus::Failed
-        | RunStatus::Cancelled => Ok(None),
+        | RunStatus::Cancelled => false,
     }
 }
 

@@ -122,21 +122,36 @@ impl Store {
         row.as_ref().map(from_row).transpose()
     }
 
-    /// The owner's conversations, newest first.
+    /// The owner's conversations, newest first, at most so many bytes of them.
     pub async fn list_conversations(
         &self,
         owner: &UserId,
         page: Page,
+        bytes: usize,
     ) -> Result<Listed<Conversation>, StoreError> {
+        let after = page.after()?.unwrap_or(i64::MAX);
+        let mut read = self.readers().begin().await?;
+        let sizes: Vec<i64> = sqlx::query_scalar(
+            "SELECT coalesce(octet_length(title), 0) + coalesce(octet_length(system_prompt), 0)
+             FROM exile_llm_conversation WHERE owner = ?1 AND seq < ?2
+             ORDER BY seq DESC LIMIT ?3",
+        )
+        .bind(owner.as_str())
+        .bind(after)
+        .bind(page.rows())
+        .fetch_all(&mut *read)
+        .await?;
+        let page = page.within(bytes, &sizes);
         let rows = sqlx::query(
             "SELECT * FROM exile_llm_conversation WHERE owner = ?1 AND seq < ?2
              ORDER BY seq DESC LIMIT ?3",
         )
         .bind(owner.as_str())
-        .bind(page.after()?.unwrap_or(i64::MAX))
+        .bind(after)
         .bind(page.rows())
-        .fetch_all(self.readers())
+        .fetch_all(&mut *read)
         .await?;
+        read.rollback().await?;
         let item = |row: &SqliteRow| Ok((row.try_get("seq")?, from_row(row)?));
         Ok(page.list(rows.iter().map(item).collect::<Result<_, StoreError>>()?))
     }
@@ -171,7 +186,7 @@ impl Store {
         let mut write = self.begin().await?;
         let active: Option<bool> = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM exile_run r WHERE r.conversation = c.id
-                            AND r.ended_at IS NULL)
+                            AND r.status IN ('queued', 'running', 'waiting', 'needs_attention'))
              FROM exile_llm_conversation c WHERE c.id = ?1 AND c.owner = ?2",
         )
         .bind(id.as_str())
@@ -194,8 +209,9 @@ impl Store {
                  SELECT key FROM exile_log WHERE id = ?1
                  UNION SELECT log FROM exile_run WHERE conversation = ?2
              ), needed (key) AS (
-                 SELECT parent FROM exile_log WHERE parent IS NOT NULL AND key NOT IN gone
-                 UNION SELECT l.parent FROM needed JOIN exile_log l ON l.key = needed.key
+                 SELECT c.parent FROM gone CROSS JOIN exile_log c ON c.parent = gone.key
+                 WHERE c.key NOT IN gone
+                 UNION SELECT l.parent FROM needed CROSS JOIN exile_log l ON l.key = needed.key
                  WHERE l.parent IS NOT NULL
              )
              DELETE FROM exile_log WHERE key IN gone AND key NOT IN needed",

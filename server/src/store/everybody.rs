@@ -8,23 +8,45 @@ use sqlx::sqlite::SqliteRow;
 
 use super::conversations::{self, Conversation};
 use super::page::{Listed, Page};
-use super::runs::{self, RunFilter, RunRow, RunStatus};
+use super::runs::{self, RunFilter, RunRow, RunStatus, row};
 use super::{Store, StoreError};
 
-/// The columns of a run and its log.
-macro_rules! runs {
-    () => {
-        "SELECT r.*, l.id AS log_id, max(l.head, coalesce(
-             (SELECT max(number) FROM exile_record WHERE log = l.key), 0)) AS head
-         FROM exile_run r CROSS JOIN exile_log l ON l.key = r.log
-         WHERE r.seq < ?1 AND (?3 IS NULL OR r.graph = ?3) AND (?4 IS NULL OR r.conversation = ?4)"
-    };
-}
+// As in `runs.rs`, one text for each way to ask. All take the cursor and the limit as ?1 and ?2, and of
+// status and graph what they name as ?3 and ?4.
 
-const OF_ALL: &str = concat!(runs!(), " ORDER BY r.seq DESC LIMIT ?2");
+const OF_ALL: &str = concat!(
+    "SELECT ",
+    row!(),
+    " FROM exile_run r CROSS JOIN exile_log l ON l.key = r.log
+     WHERE r.seq < ?1 ORDER BY r.seq DESC LIMIT ?2"
+);
 
-/// Those of one status are found by its index.
-const OF_STATUS: &str = concat!(runs!(), " AND r.status = ?5 ORDER BY r.seq DESC LIMIT ?2");
+const OF_STATUS: &str = concat!(
+    "SELECT ",
+    row!(),
+    " FROM exile_run r CROSS JOIN exile_log l ON l.key = r.log
+     WHERE r.status = ?3 AND r.seq < ?1 ORDER BY r.seq DESC LIMIT ?2"
+);
+
+const OF_GRAPH_AND_STATUS: &str = concat!(
+    "SELECT ",
+    row!(),
+    " FROM exile_run r CROSS JOIN exile_log l ON l.key = r.log
+     WHERE r.graph = ?4 AND r.status = ?3 AND r.seq < ?1 ORDER BY r.seq DESC LIMIT ?2"
+);
+
+/// The newest of each status, and of those the newest.
+const OF_GRAPH: &str = concat!(
+    "WITH status (name) AS (VALUES ('queued'), ('running'), ('waiting'), ('finished'), ('failed'),
+                                   ('cancelled'), ('needs_attention'))
+     SELECT ",
+    row!(),
+    " FROM status CROSS JOIN exile_run r CROSS JOIN exile_log l ON l.key = r.log
+     WHERE r.seq IN (SELECT n.seq FROM exile_run n
+                     WHERE n.graph = ?4 AND n.status = status.name AND n.seq < ?1
+                     ORDER BY n.seq DESC LIMIT ?2)
+     ORDER BY r.seq DESC LIMIT ?2"
+);
 
 impl Store {
     /// Whose run that is; `None` if there is none of that id.
@@ -50,31 +72,54 @@ impl Store {
         filter: RunFilter,
         page: Page,
     ) -> Result<Listed<RunRow>, StoreError> {
-        let query = if filter.status.is_some() { OF_STATUS } else { OF_ALL };
-        let rows = sqlx::query(query)
+        if let Some(conversation) = &filter.conversation {
+            return match self.owner_of_conversation(conversation).await? {
+                Some(owner) => self.list_runs(&owner, filter, page).await,
+                None => Ok(page.list(Vec::new())),
+            };
+        }
+        let list = match (filter.status, &filter.graph) {
+            (None, None) => OF_ALL,
+            (Some(_), None) => OF_STATUS,
+            (None, Some(_)) => OF_GRAPH,
+            (Some(_), Some(_)) => OF_GRAPH_AND_STATUS,
+        };
+        let rows = sqlx::query(list)
             .bind(page.after()?.unwrap_or(i64::MAX))
             .bind(page.rows())
-            .bind(filter.graph)
-            .bind(filter.conversation.as_ref().map(ConversationId::as_str))
             .bind(filter.status.map(RunStatus::as_str))
+            .bind(filter.graph)
             .fetch_all(self.readers())
             .await?;
         let item = |row: &SqliteRow| Ok((row.try_get("seq")?, runs::from_row(row)?));
         Ok(page.list(rows.iter().map(item).collect::<Result<_, StoreError>>()?))
     }
 
-    /// Everybody's conversations, newest first.
+    /// Everybody's conversations, newest first, at most so many bytes of them.
     pub async fn list_all_conversations(
         &self,
         page: Page,
+        bytes: usize,
     ) -> Result<Listed<Conversation>, StoreError> {
+        let after = page.after()?.unwrap_or(i64::MAX);
+        let mut read = self.readers().begin().await?;
+        let sizes: Vec<i64> = sqlx::query_scalar(
+            "SELECT coalesce(octet_length(title), 0) + coalesce(octet_length(system_prompt), 0)
+             FROM exile_llm_conversation WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
+        )
+        .bind(after)
+        .bind(page.rows())
+        .fetch_all(&mut *read)
+        .await?;
+        let page = page.within(bytes, &sizes);
         let rows = sqlx::query(
             "SELECT * FROM exile_llm_conversation WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
         )
-        .bind(page.after()?.unwrap_or(i64::MAX))
+        .bind(after)
         .bind(page.rows())
-        .fetch_all(self.readers())
+        .fetch_all(&mut *read)
         .await?;
+        read.rollback().await?;
         let item = |row: &SqliteRow| Ok((row.try_get("seq")?, conversations::from_row(row)?));
         Ok(page.list(rows.iter().map(item).collect::<Result<_, StoreError>>()?))
     }

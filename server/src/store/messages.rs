@@ -15,6 +15,7 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::history::Lineage;
 use super::page::{Listed, Page};
+use super::runs::RunRow;
 use super::{Store, StoreError, column};
 
 /// A message and where it stands.
@@ -53,12 +54,14 @@ macro_rules! row {
 
 impl Store {
     /// The messages of the owner's conversation that its user sees, oldest first, without those
-    /// that it went back over; `None` if the owner has no such conversation.
+    /// that it went back over, at most so many bytes of them; `None` if the owner has no such
+    /// conversation.
     pub async fn list_messages(
         &self,
         owner: &UserId,
         conversation: &ConversationId,
         page: Page,
+        bytes: usize,
     ) -> Result<Option<Listed<MessageRow>>, StoreError> {
         if self.conversation(owner, conversation).await?.is_none() {
             return Ok(None);
@@ -67,23 +70,49 @@ impl Store {
         let Some(lineage) = Lineage::of(&mut read, &LogId::from(conversation)).await? else {
             return Ok(Some(page.list(Vec::new())));
         };
+        let shown = shown(&mut read, &lineage, &page).await?;
+        let sizes: Vec<i64> = shown.iter().map(|(_, size)| *size).collect();
+        let page = page.within(bytes, &sizes);
+        let seqs: Vec<i64> = shown.iter().take(page.rows() as usize).map(|(seq, _)| *seq).collect();
         let rows = sqlx::query(concat!(
             "SELECT ",
             row!(),
-            " FROM json_each(?1) s CROSS JOIN exile_llm_message m
-             LEFT JOIN exile_run r ON r.id = m.run
-             WHERE m.log = s.value ->> 0 AND m.number BETWEEN s.value ->> 1 AND s.value ->> 2
-               AND m.seq > ?2 AND m.shown AND m.covers IS NULL
-             ORDER BY m.seq LIMIT ?3"
+            " FROM json_each(?1) s CROSS JOIN exile_llm_message m ON m.seq = s.value
+             LEFT JOIN exile_run r ON r.id = m.run"
         ))
-        .bind(lineage.bind(&lineage::spans(&lineage.lines, Number::MAX))?)
-        .bind(page.after()?.unwrap_or(0))
-        .bind(page.rows())
+        .bind(column::json(&seqs)?)
         .fetch_all(&mut *read)
         .await?;
         read.rollback().await?;
         let item = |row: &SqliteRow| Ok((row.try_get("seq")?, from_row(row)?));
-        Ok(Some(page.list(rows.iter().map(item).collect::<Result<_, StoreError>>()?)))
+        let mut rows = rows.iter().map(item).collect::<Result<Vec<(i64, _)>, StoreError>>()?;
+        rows.sort_by_key(|(seq, _)| seqs.iter().position(|found| found == seq));
+        Ok(Some(page.list(rows)))
+    }
+
+    /// The last message that a model wrote in the sight of the run's user, in records of the run
+    /// beyond a number.
+    pub async fn answer_of(
+        &self,
+        run: &RunRow,
+        after: Number,
+    ) -> Result<Option<MessageRow>, StoreError> {
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            row!(),
+            " FROM exile_log l CROSS JOIN exile_llm_message m ON m.log = l.key
+             CROSS JOIN exile_run r ON r.id = m.run
+             WHERE l.id = ?1 AND m.number BETWEEN ?3 AND ?4 AND m.shown AND m.covers IS NULL
+               AND m.run = ?2 AND m.role = 'assistant' AND m.model IS NOT NULL
+             ORDER BY m.number DESC, m.seq DESC LIMIT 1"
+        ))
+        .bind(run.log.as_str())
+        .bind(run.id.as_str())
+        .bind(column::integer(run.first.max(after.saturating_add(1)))?)
+        .bind(column::integer(run.last)?)
+        .fetch_optional(self.readers())
+        .await?;
+        row.as_ref().map(from_row).transpose()
     }
 
     /// The message of that id in the owner's runs, whether their user sees it or not.
@@ -104,6 +133,53 @@ impl Store {
         .await?;
         row.as_ref().map(from_row).transpose()
     }
+}
+
+/// What a page of a conversation's messages would hold, and one more: their `seq` and their size in
+/// bytes. What was gone back over is never looked at.
+async fn shown(
+    connection: &mut SqliteConnection,
+    lineage: &Lineage,
+    page: &Page,
+) -> Result<Vec<(i64, i64)>, StoreError> {
+    let after = page.after()?.unwrap_or(0);
+    let number: Option<i64> =
+        sqlx::query_scalar("SELECT number FROM exile_llm_message WHERE seq = ?1")
+            .bind(after)
+            .fetch_optional(&mut *connection)
+            .await?;
+    let number = match number {
+        Some(number) => number,
+        None if after == 0 => 0,
+        None => return Err(StoreError::Cursor),
+    };
+    let mut shown = Vec::new();
+    for span in lineage::spans(&lineage.lines, Number::MAX) {
+        let left = i64::from(page.rows()) - i64::try_from(shown.len()).unwrap_or(i64::MAX);
+        let to = i64::try_from(span.to).unwrap_or(i64::MAX);
+        if left <= 0 || to < number {
+            continue;
+        }
+        let rows: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT seq, octet_length(content) + coalesce(octet_length(reasoning), 0)
+                 + coalesce(octet_length(tool_calls), 0) + coalesce(octet_length(opaque), 0)
+                 + coalesce(octet_length(images), 0)
+             FROM exile_llm_message
+             WHERE log = ?1 AND number BETWEEN ?2 AND ?3 AND (number > ?4 OR seq > ?5)
+               AND shown AND covers IS NULL
+             ORDER BY number, seq LIMIT ?6",
+        )
+        .bind(lineage.keys[span.line])
+        .bind(i64::try_from(span.from).unwrap_or(i64::MAX).max(number))
+        .bind(to)
+        .bind(number)
+        .bind(after)
+        .bind(left)
+        .fetch_all(&mut *connection)
+        .await?;
+        shown.extend(rows);
+    }
+    Ok(shown)
 }
 
 fn whole(row: &SqliteRow) -> Result<Message, StoreError> {

@@ -35,6 +35,7 @@ mod page;
 mod points;
 mod project;
 mod quotas;
+mod records;
 mod removal;
 mod retention;
 mod runs;

@@ -49,6 +49,19 @@ impl Page {
         self.limit.clamp(1, LIMIT) + 1
     }
 
+    /// The same page, if it is to hold at most so many bytes: `sizes` are those of the rows that
+    /// there are, at most [`rows`](Self::rows). One item is given whatever its size.
+    pub(super) fn within(self, bytes: usize, sizes: &[i64]) -> Self {
+        let mut left = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let fits = |size: &&i64| {
+            left = left.saturating_sub(**size);
+            left >= 0
+        };
+        let fitting = sizes.iter().take_while(fits).count().max(1);
+        let limit = u32::try_from(fitting).unwrap_or(u32::MAX).min(self.limit.clamp(1, LIMIT));
+        Self { limit, ..self }
+    }
+
     /// Makes a page of `rows` (`seq` and item), of which there are at most [`rows`](Self::rows).
     pub(super) fn list<T>(self, rows: Vec<(i64, T)>) -> Listed<T> {
         let limit = self.limit.clamp(1, LIMIT) as usize;

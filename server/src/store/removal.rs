@@ -48,7 +48,7 @@ impl Store {
     async fn remove_conversations(&self, owner: &UserId) -> Result<bool, StoreError> {
         loop {
             let page = Page { after: None, limit: BATCH };
-            let some = self.list_conversations(owner, page).await?.items;
+            let some = self.list_conversations(owner, page, usize::MAX).await?.items;
             if some.is_empty() {
                 return Ok(true);
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::{Request, header};
+use exile_engine::id::RunId;
 use exile_server::store::Role;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -106,6 +107,50 @@ async fn events_tell_the_story_without_a_stream() {
     }
     assert!(!names.contains(&"message.delta"));
     assert!(items.iter().all(|e| e["at"].as_str().unwrap().starts_with("20")));
+}
+
+/// However they are cut, by number, by bytes or in the middle of a record, pages give every event
+/// once.
+#[tokio::test]
+async fn pages_of_events_follow_each_other_without_gap_or_repetition() {
+    let exile = Exile::start().await;
+    let conversation = exile.conversation("mock/any").await;
+    for content in ["one", "two", "three"] {
+        let say = json!({ "content": content });
+        exile.call("POST", &format!("{conversation}/messages"), Some(say)).await;
+    }
+    let runs = exile.call("GET", "/api/runs", None).await.json();
+    // Between two others in their log.
+    let run = RunId::from(runs["items"][1]["id"].as_str().unwrap());
+    let all = exile.app.engine.history(&run).await.unwrap();
+    let all: Vec<u64> = all.iter().map(|event| event.number).collect();
+    assert!(all.len() > 6, "{all:?}");
+    let read = async |exile: &Exile, limit: usize, after: Option<u64>| {
+        let (mut found, mut after) = (Vec::new(), after.map(|number| number.to_string()));
+        loop {
+            let next = after.map(|next| format!("&after={next}")).unwrap_or_default();
+            let path = format!("/api/runs/{run}/events?limit={limit}{next}");
+            let page = exile.call("GET", &path, None).await.json();
+            let items = page["items"].as_array().unwrap();
+            assert!(items.len() <= limit);
+            found.extend(items.iter().map(|event| event["number"].as_u64().unwrap()));
+            match page["next"].as_str() {
+                Some(next) => after = Some(next.to_owned()),
+                None => return found,
+            }
+        }
+    };
+    for limit in [1, 2, 3, 5, 1000] {
+        assert_eq!(read(&exile, limit, None).await, all, "{limit} at a time");
+    }
+    for (n, after) in all.iter().enumerate() {
+        assert_eq!(read(&exile, 2, Some(*after)).await, all[n + 1..], "after {after}");
+    }
+    assert_eq!(read(&exile, 5, Some(u64::MAX)).await, Vec::<u64>::new());
+    let small = exile.with_limits(|limits| limits.page = 300);
+    assert_eq!(read(&small, 1000, None).await, all);
+    let first = small.call("GET", &format!("/api/runs/{run}/events"), None).await.json();
+    assert!(first["items"].as_array().unwrap().len() < all.len() && first["next"].is_string());
 }
 
 #[tokio::test]

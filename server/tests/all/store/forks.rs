@@ -6,11 +6,11 @@ use exile_engine::message::Role;
 use exile_engine::run::record::{EndStatus, Fact, Number, Numbered, RunError};
 use exile_server::store::{Deletion, Page, RunRow, RunStatus, Store};
 
-use super::Home;
 use super::write::{
     claim, conversation, ended, forked, message, record, send, send_fork, started, turn, user,
     waiting,
 };
+use super::{Home, PAGE};
 
 async fn run(store: &Store, id: &str) -> RunRow {
     store.run(&user("ann"), &RunId::from(id)).await.unwrap().unwrap()
@@ -22,7 +22,8 @@ async fn append(store: &Store, lease: &Lease, after: Number, records: Vec<Number
 
 /// What the user sees of the conversation.
 async fn shown(store: &Store, id: &ConversationId) -> Vec<String> {
-    let listed = store.list_messages(&user("ann"), id, Page::default()).await.unwrap().unwrap();
+    let listed =
+        store.list_messages(&user("ann"), id, Page::default(), PAGE).await.unwrap().unwrap();
     listed.items.into_iter().map(|row| row.message.id.to_string()).collect()
 }
 
@@ -63,14 +64,15 @@ async fn a_run_that_was_moved_is_pinned_to_its_new_bundle() {
 
 #[tokio::test]
 async fn a_fork_inside_a_conversation_hides_what_it_went_back_over() {
-    let Home { store, folder: _folder, .. } = Home::new().await;
+    let home = Home::new().await;
+    let store = home.store.clone();
     let id = conversation(&store, "ann").await;
     turn(&store, "ann", "run_1", &id, 0).await;
     turn(&store, "ann", "run_2", &id, 5).await;
     let log = LogId::from(&id);
     send_fork(&store, ("run_3", "run_2"), &log, 6, Some(&id)).await;
     assert_eq!(run(&store, "run_3").await.status, RunStatus::Queued);
-    assert_eq!(run(&store, "run_3").await.input, run(&store, "run_2").await.input);
+    assert_eq!(home.input("run_3").await, home.input("run_2").await);
     let lease = claim(&store).await;
     append(&store, &lease, 10, vec![forked(12, Some("run_3"), "run_2", 6)]).await;
     let row = run(&store, "run_3").await;

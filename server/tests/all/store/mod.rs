@@ -4,6 +4,7 @@ mod access;
 mod forks;
 mod idempotency;
 mod journal;
+mod plans;
 mod retention;
 mod rows;
 mod usage;
@@ -14,7 +15,11 @@ use std::sync::Arc;
 
 use exile_engine::env::StepEnv;
 use exile_server::store::Store;
+use sqlx::ConnectOptions as _;
 use tempfile::TempDir;
+
+/// Bytes of a page, far more than any test has.
+pub(crate) const PAGE: usize = 1 << 20;
 
 /// A store and the folder that it lives in.
 pub(crate) struct Home {
@@ -33,6 +38,18 @@ impl Home {
 
     pub(crate) fn database(&self) -> PathBuf {
         self.folder.path().join("exile.db")
+    }
+
+    /// What a run was given, as its row has it.
+    pub(crate) async fn input(&self, run: &str) -> serde_json::Value {
+        let mut connection =
+            exile_server::store::options(&self.database()).connect().await.unwrap();
+        let input: String = sqlx::query_scalar("SELECT input FROM exile_run WHERE id = ?1")
+            .bind(run)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        serde_json::from_str(&input).unwrap()
     }
 
     /// Drops every connection, as a process does that dies, and opens the file again.

@@ -10,11 +10,11 @@ use exile_engine::run::record::{EndStatus, Number, Numbered};
 use exile_server::store::{Page, Purged, RunStatus, Store};
 use jiff::Timestamp;
 
-use super::Home;
 use super::write::{
     claim, conversation, ended, forked, message, send, send_fork, snapshot, started, turn, user,
     waiting,
 };
+use super::{Home, PAGE};
 
 /// Later than all that `write.rs` writes.
 fn later() -> Timestamp {
@@ -90,12 +90,12 @@ async fn a_conversation_keeps_what_its_user_sees_and_what_its_next_turn_reads() 
     store.release(&lease, &ReleaseInfo::default()).await.unwrap();
     turn(&store, "ann", "run_2", &id, 7).await;
     let before = store.load(&log, None).await.unwrap();
-    let seen = store.list_messages(&user("ann"), &id, Page::default()).await.unwrap();
+    let seen = store.list_messages(&user("ann"), &id, Page::default(), PAGE).await.unwrap();
     env.advance(Duration::from_hours(48));
     let purged = store.purge(later()).await.unwrap();
     assert_eq!(purged, Purged { logs: 1, records: 3, messages: 1, blobs: 0 });
     assert_eq!(store.load(&log, None).await.unwrap(), before);
-    let after = store.list_messages(&user("ann"), &id, Page::default()).await.unwrap();
+    let after = store.list_messages(&user("ann"), &id, Page::default(), PAGE).await.unwrap();
     assert_eq!(after, seen);
     gone(&store.read(&log, 1, 10).await);
     gone(&store.load(&log, Some(5)).await);

@@ -5,10 +5,13 @@ use exile_engine::journal::{Batch, Journal as _};
 use exile_engine::message::Role;
 use exile_engine::model::Usage;
 use exile_engine::run::record::EndStatus;
-use exile_server::store::{Deletion, Page, RunFilter, RunStatus, SkillRow, Store, StoreError};
+use exile_server::store::{
+    Deletion, MessageRow, Page, RunFilter, RunRow, RunStatus, SkillRow, Store, StoreError,
+};
+use sqlx::ConnectOptions as _;
 
-use super::Home;
 use super::write::{TRACE, claim, conversation, ended, message, send, started, step, turn, user};
+use super::{Home, PAGE};
 
 async fn status(store: &Store, run: &str) -> RunStatus {
     store.run(&user("ann"), &RunId::from(run)).await.unwrap().unwrap().status
@@ -44,9 +47,9 @@ async fn another_owner_finds_nothing_by_any_read() {
         let run = RunId::from("run_1");
         let asked = MessageId::from("msg_run_1_asked");
         assert_eq!(store.conversation(&owner, &id).await.unwrap().is_some(), sees);
-        let listed = store.list_conversations(&owner, Page::default()).await.unwrap();
+        let listed = store.list_conversations(&owner, Page::default(), PAGE).await.unwrap();
         assert_eq!(!listed.items.is_empty(), sees);
-        let messages = store.list_messages(&owner, &id, Page::default()).await.unwrap();
+        let messages = store.list_messages(&owner, &id, Page::default(), PAGE).await.unwrap();
         assert_eq!(messages.is_some(), sees);
         assert_eq!(store.message(&owner, &asked).await.unwrap().is_some(), sees);
         assert_eq!(store.run(&owner, &run).await.unwrap().is_some(), sees);
@@ -68,7 +71,7 @@ async fn a_conversation_shows_its_messages_in_order_and_hides_inner_ones() {
     turn(&store, "ann", "run_1", &id, 0).await;
     turn(&store, "ann", "run_2", &id, 5).await;
     let owner = user("ann");
-    let all = store.list_messages(&owner, &id, Page::default()).await.unwrap().unwrap();
+    let all = store.list_messages(&owner, &id, Page::default(), PAGE).await.unwrap().unwrap();
     let shown: Vec<_> = all.items.iter().map(|m| m.message.id.to_string()).collect();
     let expected =
         ["msg_run_1_asked", "msg_run_1_answered", "msg_run_2_asked", "msg_run_2_answered"];
@@ -94,7 +97,8 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
     for limit in [1, 2, 4, 5, 6] {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
-            let part = store.list_conversations(&user("ann"), page(after, limit)).await.unwrap();
+            let part =
+                store.list_conversations(&user("ann"), page(after, limit), PAGE).await.unwrap();
             assert!(part.items.len() <= limit as usize);
             found.extend(part.items.into_iter().map(|c| c.id));
             after = part.next;
@@ -104,7 +108,7 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
         }
         assert_eq!(found, ids, "in pages of {limit}");
     }
-    let none = store.list_conversations(&user("ann"), page(None, 0)).await.unwrap();
+    let none = store.list_conversations(&user("ann"), page(None, 0), PAGE).await.unwrap();
     assert_eq!(none.items.len(), 1, "a page holds at least one");
 }
 
@@ -112,20 +116,22 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
 async fn a_cursor_that_no_list_gave_out_is_refused() {
     let Home { store, folder: _folder, .. } = Home::new().await;
     for cursor in ["", "1", "../..", "AAAA", "' OR 1=1 --", "AAAAAAAAAAAAAAAAAAAAAAAA"] {
-        let listed = store.list_conversations(&user("ann"), page(Some(cursor.to_owned()), 5)).await;
+        let listed =
+            store.list_conversations(&user("ann"), page(Some(cursor.to_owned()), 5), PAGE).await;
         assert!(matches!(listed, Err(StoreError::Cursor)), "{cursor}");
     }
 }
 
 #[tokio::test]
 async fn a_run_row_follows_its_records() {
-    let Home { store, folder: _folder, .. } = Home::new().await;
+    let home = Home::new().await;
+    let store = home.store.clone();
     let owner = user("ann");
     send(&store, "ann", "run_1", None).await;
     let run = store.run(&owner, &RunId::from("run_1")).await.unwrap().unwrap();
     assert_eq!((run.status, run.first, run.last), (RunStatus::Queued, 0, 0));
     assert_eq!((run.log.as_str(), run.graph.as_str()), ("run_1", "chat"));
-    assert_eq!(run.input["n"], 1);
+    assert_eq!(home.input("run_1").await["n"], 1);
     assert_eq!(run.trace_id.as_deref(), Some(TRACE));
     assert_eq!((run.started_at, run.ended_at), (None, None));
 
@@ -193,6 +199,99 @@ async fn runs_are_listed_newest_first_and_filtered() {
     }
 }
 
+/// Every way to ask, in pages, against what going through all of them gives.
+#[tokio::test]
+async fn every_filter_of_runs_gives_what_it_names_and_nothing_else() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let of = [None, Some(conversation(store, "ann").await), Some(conversation(store, "ann").await)];
+    let mut connection = exile_server::store::options(&home.database()).connect().await.unwrap();
+    for n in 0..84 {
+        let (run, of) = (format!("run_{n}"), of[n % 3].as_ref());
+        send(store, "ann", &run, of).await;
+        send(store, "bob", &format!("other_{n}"), None).await;
+        sqlx::query("UPDATE exile_run SET status = ?2, graph = ?3 WHERE id = ?1")
+            .bind(&run)
+            .bind(RunStatus::ALL[n / 3 % 7].as_str())
+            .bind(["chat", "agent"][n / 21 % 2])
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    let all = Page { after: None, limit: 200 };
+    let all = store.list_runs(&user("ann"), RunFilter::default(), all).await.unwrap().items;
+    assert_eq!(all.len(), 84);
+    let whole = Page { after: None, limit: 200 };
+    let everybody = store.list_all_runs(RunFilter::default(), whole.clone()).await.unwrap().items;
+    assert_eq!(everybody.len(), 168);
+    for conversation in of {
+        for status in RunStatus::ALL.into_iter().map(Some).chain([None]) {
+            for graph in [None, Some("chat"), Some("agent"), Some("none")] {
+                let named = |row: &&RunRow| {
+                    (conversation.is_none() || row.conversation == conversation)
+                        && status.is_none_or(|status| row.status == status)
+                        && graph.is_none_or(|graph| row.graph == graph)
+                };
+                let expected: Vec<_> = all.iter().filter(named).map(|row| &row.id).collect();
+                let filter = RunFilter {
+                    conversation: conversation.clone(),
+                    status,
+                    graph: graph.map(str::to_owned),
+                };
+                let (mut found, mut after) = (Vec::new(), None);
+                loop {
+                    let part = page(after, 5);
+                    let part = store.list_runs(&user("ann"), filter.clone(), part).await.unwrap();
+                    found.extend(part.items.into_iter().map(|row| row.id));
+                    after = part.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{filter:?}");
+                let of_all = store.list_all_runs(filter.clone(), whole.clone()).await.unwrap();
+                let expected = everybody.iter().filter(named);
+                assert!(of_all.items.iter().eq(expected), "{filter:?} of everybody");
+                let others = store.list_runs(&user("bob"), filter, Page::default()).await.unwrap();
+                assert!(others.items.iter().all(|row| row.owner == user("bob")));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_messages_or_conversations_holds_no_more_bytes_than_it_may() {
+    let Home { store, folder: _folder, .. } = Home::new().await;
+    let id = conversation(&store, "ann").await;
+    for n in 0..10 {
+        turn(&store, "ann", &format!("run_{n}"), &id, n * 5).await;
+    }
+    let owner = user("ann");
+    let whole = page(None, 200);
+    let all = store.list_messages(&owner, &id, whole, PAGE).await.unwrap().unwrap().items;
+    let size = |row: &MessageRow| row.message.content.len();
+    for bytes in [0, 1, 6, 13, 20, 64, PAGE] {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let part = store.list_messages(&owner, &id, page(after, 7), bytes).await.unwrap();
+            let part = part.unwrap();
+            let total: usize = part.items.iter().map(size).sum();
+            assert!(part.items.len() == 1 || total <= bytes, "{total} in pages of {bytes}");
+            found.extend(part.items);
+            after = part.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, all, "in pages of {bytes} bytes");
+    }
+    for _ in 0..3 {
+        conversation(&store, "ann").await;
+    }
+    let part = store.list_conversations(&owner, Page::default(), 20).await.unwrap();
+    assert_eq!((part.items.len(), part.next.is_some()), (1, true), "14 bytes each");
+}
+
 #[tokio::test]
 async fn deleting_a_conversation_takes_all_of_it_and_waits_for_its_runs() {
     let Home { store, folder: _folder, .. } = Home::new().await;
@@ -217,7 +316,7 @@ async fn deleting_a_conversation_takes_all_of_it_and_waits_for_its_runs() {
     let asked = MessageId::from("msg_run_1_asked");
     assert!(store.message(&owner, &asked).await.unwrap().is_none());
     assert!(store.run(&owner, &RunId::from("run_9")).await.unwrap().is_some());
-    let kept = store.list_messages(&owner, &other, Page::default()).await.unwrap().unwrap();
+    let kept = store.list_messages(&owner, &other, Page::default(), PAGE).await.unwrap().unwrap();
     assert_eq!(kept.items.len(), 2);
 }
 

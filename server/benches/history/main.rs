@@ -1,0 +1,78 @@
+//! What a request costs that comes after 300,000 others: the same requests of an owner with that
+//! many runs, and of one with none, each on a server of its own, in turns. One JSON line for each
+//! figure; the bench fails if one of them grew beyond three times the promise.
+//!
+//! `cargo bench -p exile-server --bench history`.
+#![allow(missing_docs, unreachable_pub, reason = "a benchmark")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a benchmark")]
+
+mod seed;
+mod server;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use exile_engine::env::{Env as _, SystemEnv};
+use serde_json::json;
+
+use server::Server;
+
+/// Runs of the owner before the requests that are measured.
+const RUNS: u32 = 300_000;
+/// Times that each request is sent to each server.
+const TIMES: usize = 300;
+/// How much dearer a request may be after all of them.
+const PROMISED: f64 = 1.2;
+/// How much of that is put down to the machine.
+const FAILS: f64 = 3.0 * PROMISED;
+
+/// What is measured: its name, and how it is asked for in a conversation.
+type Ask = (&'static str, fn(&mut Server));
+
+const ASKS: [Ask; 5] = [
+    ("turn", |server| server.say("hello")),
+    ("page_of_runs", |server| server.get("/api/runs")),
+    ("page_of_failed_runs", |server| server.get("/api/runs?status=failed")),
+    ("page_of_waiting_runs", |server| server.get("/api/runs?status=waiting&graph=agent")),
+    ("page_of_conversations", |server| server.get("/api/conversations")),
+];
+
+fn main() -> ExitCode {
+    let env = SystemEnv::new();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let [mut empty, mut full] = [("empty", 0), ("full", RUNS)].map(|(name, runs)| {
+        let home = folder.path().join(name);
+        drop(Server::start(&home));
+        if runs > 0 {
+            seed::runs(&home, runs);
+        }
+        Server::start(&home)
+    });
+    let mut worst = 0.0_f64;
+    for (name, ask) in ASKS {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..TIMES {
+            for (server, times) in [&mut empty, &mut full].into_iter().zip(&mut times) {
+                let began = env.monotonic();
+                ask(server);
+                times.push(env.monotonic().saturating_sub(began));
+            }
+        }
+        let [empty, full] = times.map(median);
+        let ratio = full.as_secs_f64() / empty.as_secs_f64();
+        worst = worst.max(ratio);
+        let [empty_ms, ms] = [empty, full].map(|time| time.as_secs_f64() * 1000.0);
+        let figure = format!("{name}_after_{RUNS}_runs");
+        println!("{}", json!({ "figure": figure, "value": ms, "empty": empty_ms, "ratio": ratio }));
+    }
+    if worst > FAILS {
+        eprintln!("{worst:.2} × an empty owner's, where {PROMISED} × is promised");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}

@@ -1,0 +1,89 @@
+//! What a run has done so far, a part at a time: its events without deltas, as its records tell them.
+//!
+//! Invariants:
+//! - Pages that follow each other by `next` give every event once, in order.
+//! - A page costs what it holds, however long the run is.
+
+use std::io;
+
+use exile_engine::journal::Journal as _;
+use exile_engine::run::event::{self, Event};
+use exile_engine::run::record::Number;
+use exile_engine::state::MessageMap;
+
+use crate::app::App;
+use crate::problem::Problem;
+use crate::store::RunRow;
+
+/// Records that are read at once: each may stand for a large value.
+const RECORDS: usize = 32;
+
+/// A part of a run's events.
+pub struct Page {
+    /// In order.
+    pub events: Vec<Event>,
+    /// The number after which the next page begins; `None`: nothing has happened after it yet.
+    pub next: Option<Number>,
+}
+
+/// The run's events above `after`: at most `limit`, and no more bytes than a page may have, but one
+/// event whatever its size.
+///
+/// # Errors
+/// The records cannot be read, or were removed.
+pub async fn page(app: &App, row: &RunRow, after: Number, limit: usize) -> Result<Page, Problem> {
+    let mut page = Page { events: Vec::new(), next: None };
+    if row.first == 0 {
+        return Ok(page);
+    }
+    // A record has several events: those above `after` may begin in the middle of one.
+    let at = app.store.record_at(&row.log, after.max(row.first)).await?;
+    let mut from = at.unwrap_or(row.first).max(row.first);
+    let mut left = app.settings.limits.page;
+    loop {
+        let part = app.store.read(&row.log, from, RECORDS).await?;
+        let whole = part.records.len() < RECORDS;
+        let messages: MessageMap =
+            part.messages.into_iter().map(|message| (message.id.clone(), message)).collect();
+        for record in part.records {
+            if record.number > row.last {
+                return Ok(page);
+            }
+            from = record.number + 1;
+            let events = event::project(&record, &messages);
+            for event in events.into_iter().filter(|event| event.number > after) {
+                let size = size(&event);
+                if page.events.len() == limit || (size > left && !page.events.is_empty()) {
+                    page.next = page.events.last().map(|last| last.number);
+                    return Ok(page);
+                }
+                left = left.saturating_sub(size);
+                page.events.push(event);
+            }
+        }
+        if whole {
+            return Ok(page);
+        }
+    }
+}
+
+/// About how many bytes of a page an event takes.
+fn size(event: &Event) -> usize {
+    /// Of its number, its time and its name.
+    const AROUND: usize = 100;
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(AROUND);
+    // What cannot be written has no size; it will not be shown either.
+    let _ = serde_json::to_writer(&mut count, &*event.data);
+    count.0
+}
