@@ -11,6 +11,8 @@ use exile_engine::run::engine::Engine;
 use exile_engine::span::TraceLink;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::guesses::Guesses;
+use crate::access::proxies::Proxies;
 pub use crate::config::{Environment, Limits};
 use crate::ledger::Ledger;
 use crate::library::Current;
@@ -46,6 +48,8 @@ pub struct App {
     pub settings: Settings,
     /// The key of the home.
     pub local_key: LocalKey,
+    /// Wrong sign-in links.
+    pub guesses: Arc<Guesses>,
 }
 
 /// The part of the configuration that routes read.
@@ -57,6 +61,8 @@ pub struct Settings {
     pub url: String,
     /// Where this machine reaches it, as `server.json` of the home says.
     pub listening: String,
+    /// Whose word is taken for where a request came from.
+    pub trusted_proxies: Proxies,
     /// For conversations and runs that name none.
     pub default_graph: String,
     /// How much is admitted.

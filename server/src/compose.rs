@@ -29,6 +29,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::origin;
 use crate::app::{App, Settings};
 use crate::config::Config;
 use crate::home::{Held, HomeError};
@@ -127,6 +128,8 @@ pub enum Duty {
 /// A server that answers.
 pub struct Server {
     url: String,
+    /// Whether it listens to other machines.
+    is_open_to_others: bool,
     app: Arc<App>,
     admin: UserId,
     held: Held,
@@ -168,7 +171,9 @@ impl Server {
         }
         let closing = CancellationToken::new();
         let books = tokio::spawn(app.ledger.clone().serve(closing.clone()));
-        Ok(Self { url, app, admin, held, stop, books: (closing, books), parts })
+        let is_open_to_others = !address.ip().is_loopback();
+        let books = (closing, books);
+        Ok(Self { url, is_open_to_others, app, admin, held, stop, books, parts })
     }
 
     /// Where it listens, as this machine reaches it.
@@ -180,7 +185,7 @@ impl Server {
     /// A link that signs an administrator in, once.
     pub async fn sign_in_link(&self) -> Result<String, StoreError> {
         let (token, _) = self.app.store.create_sign_in(&self.admin, None).await?;
-        Ok(format!("{}/sign-in?token={token}", self.url))
+        Ok(format!("{}/sign-in?token={token}", self.app.settings.url))
     }
 
     /// Logs what an operator should know.
@@ -192,6 +197,13 @@ impl Server {
             let mocked = mocked.join(", ");
             tracing::warn!(
                 "no provider has a key: the mock answers for {mocked}; set e.g. DEEPSEEK_API_KEY"
+            );
+        }
+        let url = &self.app.settings.url;
+        if !origin::can_hold_sessions(url) || (*url == self.url && self.is_open_to_others) {
+            tracing::warn!(
+                "browsers elsewhere stay signed in only by https: set public_url to the address of \
+                 a proxy that speaks it, or let them come through a tunnel to 127.0.0.1"
             );
         }
         for finding in self.app.library.now().findings() {
@@ -282,8 +294,9 @@ async fn app(
     let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
     let settings = Settings {
         environment: config.environment,
-        url: url.clone(),
+        url: config.public_url.clone().unwrap_or_else(|| url.clone()),
         listening: url,
+        trusted_proxies: config.trusted_proxies.clone(),
         default_graph: config.default_graph.clone(),
         limits: config.limits.clone(),
     };
@@ -303,6 +316,7 @@ async fn app(
         trace,
         settings,
         local_key,
+        guesses: Arc::default(),
     })
 }
 

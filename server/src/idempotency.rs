@@ -26,12 +26,12 @@ use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::env::Env;
-use exile_engine::id::{InputId, MessageId, RunId, UserId};
+use exile_engine::id::{InputId, MessageId, RunId};
 use exile_engine::journal::BlobId;
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
-use crate::access::Caller;
+use crate::access::{Caller, reach};
 use crate::app::App;
 use crate::body;
 use crate::leaving::Leaving;
@@ -110,10 +110,10 @@ struct Slot {
 /// Answers a POST with a key once.
 pub async fn once(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let keyed = request.method() == Method::POST && request.headers().contains_key(HEADER);
-    let caller = request.extensions().get::<Caller>().map(|c| c.user.id.clone());
+    let caller = request.extensions().get::<Caller>().cloned();
     match caller {
-        Some(owner) if keyed => {
-            let answer = answer(app, owner, request, next).await;
+        Some(caller) if keyed => {
+            let answer = answer(app, caller, request, next).await;
             answer.unwrap_or_else(Problem::into_response)
         }
         _ => next.run(request).await,
@@ -122,7 +122,7 @@ pub async fn once(State(app): State<Arc<App>>, request: Request, next: Next) -> 
 
 async fn answer(
     app: Arc<App>,
-    owner: UserId,
+    caller: Caller,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -131,9 +131,10 @@ async fn answer(
     let (mut parts, body) = request.into_parts();
     let bytes = body::read(&app, &parts, body).await?;
     let (bytes, id) = body::apart(bytes, |bytes| Ok(BlobId::of(bytes))).await?;
+    let owner = caller.id().clone();
     let used = KeyUse { owner, key, route, body: digest(&parts, &id) };
     match app.store.begin_idempotent(&used).await? {
-        Idempotent::Replay(answer) => repeat(&app, &used.owner, answer).await,
+        Idempotent::Replay(answer) => repeat(&app, &caller, answer).await,
         Idempotent::InFlight => Err(Problem::InFlight),
         Idempotent::Mismatch => Err(Problem::KeyReused),
         Idempotent::Fresh { generation } => {
@@ -210,14 +211,14 @@ impl Slot {
 }
 
 /// Gives an answer again.
-async fn repeat(app: &App, owner: &UserId, answer: StoredAnswer) -> Result<Response, Problem> {
+async fn repeat(app: &App, caller: &Caller, answer: StoredAnswer) -> Result<Response, Problem> {
     let run = kept::header(&answer, &RUN_HEADER).map(RunId::from);
     match kept::Kind::of(&answer.headers) {
         kept::Kind::Secret => return Err(Problem::SecretShown),
         kept::Kind::Events => {
             let run = run.ok_or(Problem::NotFound)?;
             let after = kept::header(&answer, &sse::AFTER_HEADER).and_then(|n| n.parse().ok());
-            let row = app.store.run(owner, &run).await?.ok_or(Problem::NotFound)?;
+            let row = reach::run_again(app, caller, &run).await?;
             return Ok(sse::stream(app, row.id, after.unwrap_or(0), Leaving::free()));
         }
         kept::Kind::Bytes => {}

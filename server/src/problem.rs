@@ -144,6 +144,12 @@ pub enum Problem {
         /// Those that the caller is bound to.
         known: Vec<String>,
     },
+    /// Too many wrong sign-in links came from there, or from everywhere.
+    #[error("too many sign-in links were wrong lately")]
+    TooManyAttempts(Duration),
+    /// A browser would drop the session's cookie.
+    #[error("browsers keep no session on plain http: the link was not used")]
+    Insecure,
     /// A browser's request from another site.
     #[error("a session cookie came with a request from another origin")]
     Origin,
@@ -311,7 +317,9 @@ impl Problem {
             | Self::Unreadable(_)
             | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) | Self::Business { .. } | Self::Origin => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::Business { .. } | Self::Insecure | Self::Origin => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotFound | Self::NoModel(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
@@ -339,7 +347,7 @@ impl Problem {
             Self::NotReady(_) | Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::RunFailed { error, .. } => run_status(&error.code),
             Self::Model(error) => model_status(&error.fault),
-            Self::Quota(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Quota(_) | Self::TooManyAttempts(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::TakenBack(_) => StatusCode::BAD_GATEWAY,
             Self::Tool(error) => tool(error.kind).0,
             Self::Store(error) => store(error).0,
@@ -369,6 +377,8 @@ impl Problem {
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::Business { .. } => "business_not_yours",
+            Self::TooManyAttempts(_) => "too_many_attempts",
+            Self::Insecure => "insecure_origin",
             Self::Origin => "foreign_origin",
             Self::NotFound => "not_found",
             Self::Method => "method_not_allowed",
@@ -444,6 +454,10 @@ impl Problem {
             Self::Business { .. } => {
                 "name one that you are bound to, or have an administrator bind you: \
                  `exile user businesses`, or `exile key create --business`"
+            }
+            Self::TooManyAttempts(_) => "wait as long as Retry-After says",
+            Self::Insecure => {
+                "reach exile by https (`public_url` in exile.yaml), or through a tunnel at 127.0.0.1"
             }
             Self::Origin => "send it from a page of this server, or use a key",
             Self::NotFound => "check the name or id; /api/docs lists every path",
@@ -553,7 +567,9 @@ impl Problem {
             return Some(Duration::from_millis(exceeded.retry_after_ms));
         }
         match self {
-            Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::Overloaded { retry_after } | Self::TooManyAttempts(retry_after) => {
+                Some(*retry_after)
+            }
             Self::Model(ProviderError { fault, .. }) => match fault.retry() {
                 Retry::After(pause) => Some(pause),
                 Retry::Never | Retry::Backoff => None,

@@ -11,6 +11,9 @@
 //! whose rows a caller reaches, `business.rs` which business a request belongs to.
 
 pub mod business;
+pub mod guesses;
+pub mod origin;
+pub mod proxies;
 pub mod reach;
 mod scopes;
 
@@ -264,7 +267,7 @@ async fn by_session(
     let token = cookie(headers).ok_or(Problem::Unauthorized("no key and no session"))?;
     let owner = app.store.session_owner(token).await?;
     let owner = owner.ok_or(Problem::Unauthorized("the session has ended"))?;
-    if !what.0.is_safe() && !same_origin(headers) {
+    if !what.0.is_safe() && !origin::is_own(headers, &app.settings.url) {
         return Err(Problem::Origin);
     }
     let maker = owner.key.map(|(key, standing)| {
@@ -280,20 +283,4 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     let all = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
     let mut pairs = all.flat_map(|v| v.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(name, value)| *name == COOKIE && !value.is_empty()).map(|(_, value)| value)
-}
-
-/// Browsers send `Origin` with every unsafe request; without one, only `Sec-Fetch-Site` can tell.
-fn same_origin(headers: &HeaderMap) -> bool {
-    let text = |name: header::HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
-    match (text(header::ORIGIN), text(header::HOST)) {
-        (Some(origin), Some(host)) => {
-            let host_of = |o| str::strip_prefix(o, "https://").or(str::strip_prefix(o, "http://"));
-            host_of(origin).is_some_and(|o| o.eq_ignore_ascii_case(host))
-        }
-        (Some(_), None) => false,
-        (None, _) => {
-            let site = headers.get("sec-fetch-site").and_then(|v| v.to_str().ok());
-            site == Some("same-origin")
-        }
-    }
 }

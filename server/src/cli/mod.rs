@@ -29,6 +29,7 @@ mod resume;
 mod run;
 mod schema;
 mod serve;
+mod sign_in;
 mod terminal;
 mod tool;
 mod trace;
@@ -115,6 +116,8 @@ enum Command {
     #[command(subcommand)]
     Model(model::Model),
     Usage(usage::Usage),
+    /// Print a link that signs a user in
+    SignIn(sign_in::SignIn),
     /// Manage users
     #[command(subcommand)]
     User(user::User),
@@ -199,6 +202,7 @@ impl Command {
             | Self::Tool(_)
             | Self::Model(_)
             | Self::Usage(_)
+            | Self::SignIn(_)
             | Self::User(_)
             | Self::Key(_)
             | Self::Doctor => Duty::Answers,
@@ -219,6 +223,7 @@ impl Command {
             Self::Tool(tool) => tool.run(connection, terminal).await,
             Self::Model(model) => model.run(connection, terminal).await,
             Self::Usage(usage) => usage.run(connection, terminal).await,
+            Self::SignIn(sign_in) => sign_in.run(connection, terminal).await,
             Self::User(user) => user.run(connection, terminal).await,
             Self::Key(key) => key.run(connection, terminal).await,
             Self::Serve | Self::Doctor | Self::Graph(_) | Self::Validate(_) | Self::Schema(_) => {

@@ -26,6 +26,12 @@ pub struct ConfigFile {
     pub environment: Option<Environment>,
     /// Address and port to listen on, e.g. `127.0.0.1:8080`; port 0 takes a free one.
     pub bind: Option<String>,
+    /// Where people reach exile through a proxy, e.g. `https://exile.example.com`: sign-in links lead
+    /// there, and its pages may change things.
+    pub public_url: Option<String>,
+    /// Addresses and networks of proxies whose `X-Forwarded-*` are believed, e.g. `172.16.0.0/12`.
+    /// Those on this machine always are.
+    pub trusted_proxies: Vec<String>,
     /// IANA name, e.g. `Asia/Shanghai`: quota days, off-peak prices, `current_time`.
     pub timezone: Option<String>,
     /// What money is counted in.

@@ -44,6 +44,12 @@ pub struct LimitsFile {
     /// Most keys that a user who is no administrator may have at a time; 1000 by default.
     #[schemars(range(min = 1))]
     pub keys: Option<u32>,
+    /// Most wrong sign-in links from one address within a minute; 10 by default.
+    #[schemars(range(min = 1))]
+    pub sign_ins: Option<u32>,
+    /// Most wrong sign-in links from all addresses together within a minute; 1,000 by default.
+    #[schemars(range(min = 1))]
+    pub sign_ins_in_all: Option<u32>,
     /// Most memory that the channels of one graph may take, about; 64MiB by default.
     pub state: Option<Size>,
     /// Most items of a list that one `map` works on; 20,000 by default.
@@ -101,6 +107,10 @@ pub struct Limits {
     pub kept_answer: usize,
     /// Keys that work, of one user who is no administrator.
     pub keys: u64,
+    /// Wrong sign-in links from one address within a minute.
+    pub sign_ins: u32,
+    /// Wrong sign-in links from all addresses together within a minute.
+    pub sign_ins_in_all: u32,
     /// Of requests and connections.
     pub transport: TransportLimits,
 }
@@ -112,6 +122,8 @@ impl Default for Limits {
             page: 4 * 1024 * 1024,
             kept_answer: 16 * 1024 * 1024,
             keys: 1000,
+            sign_ins: 10,
+            sign_ins_in_all: 1000,
             transport: TransportLimits::default(),
         }
     }
@@ -156,6 +168,13 @@ impl Limits {
         }
         if let Some(keys) = file.keys {
             limits.keys = keys.into();
+        }
+        // None at all would keep everybody out.
+        if let Some(most) = file.sign_ins {
+            limits.sign_ins = most.max(1);
+        }
+        if let Some(most) = file.sign_ins_in_all {
+            limits.sign_ins_in_all = most.max(1);
         }
         limits
     }

@@ -36,6 +36,8 @@ pub use exile_nodes::providers::Secret;
 use exile_nodes::providers::mock::Script;
 use jiff::tz::TimeZone;
 
+use crate::access::origin;
+use crate::access::proxies::Proxies;
 use crate::ledger::QuotaFile;
 pub use complaint::Complaint;
 pub use file::{ConfigFile, Currency, Environment};
@@ -82,6 +84,10 @@ pub struct Config {
     pub environment: Environment,
     /// Where it listens.
     pub bind: SocketAddr,
+    /// Where people reach it, without a slash at its end; `None`: where it listens.
+    pub public_url: Option<String>,
+    /// Whose word is taken for where a request came from.
+    pub trusted_proxies: Proxies,
     /// For days, peak hours and `current_time`.
     pub timezone: TimeZone,
     /// What money is counted in.
@@ -170,12 +176,15 @@ pub fn load(surroundings: &Surroundings) -> Result<Config, ConfigError> {
         variables.get(name).map(str::to_owned).or_else(|| written.clone())
     };
     let bind = flags.bind.clone().or_else(|| own("EXILE_BIND", &read.file.bind));
+    let public_url = own("EXILE_PUBLIC_URL", &read.file.public_url);
     let timezone = own("EXILE_TIMEZONE", &read.file.timezone);
     let default_graph = own("EXILE_DEFAULT_GRAPH", &read.file.default_graph);
     Ok(Config {
         places,
         environment,
         bind: address(bind.as_deref().unwrap_or(BIND))?,
+        public_url: public_url.as_deref().map(public).transpose()?,
+        trusted_proxies: proxies(&read.file.trusted_proxies)?,
         timezone: zone(timezone.as_deref())?,
         currency: read.file.currency.unwrap_or_default(),
         quotas: read.file.quotas,
@@ -285,6 +294,22 @@ fn address(text: &str) -> Result<SocketAddr, ConfigError> {
         name: "the address (--bind, EXILE_BIND or `bind`)",
         value: text.to_owned(),
         why: "write an IP address and a port, e.g. 127.0.0.1:8080 or [::]:8080".to_owned(),
+    })
+}
+
+fn public(text: &str) -> Result<String, ConfigError> {
+    origin::public_url(text).map_err(|why| ConfigError::Value {
+        name: "the public address (EXILE_PUBLIC_URL or `public_url`)",
+        value: text.to_owned(),
+        why: why.to_owned(),
+    })
+}
+
+fn proxies(names: &[String]) -> Result<Proxies, ConfigError> {
+    Proxies::parse(names).map_err(|value| ConfigError::Value {
+        name: "an entry of `trusted_proxies`",
+        value,
+        why: "write an address or a network, e.g. 10.0.0.7 or 172.16.0.0/12".to_owned(),
     })
 }
 

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tower::ServiceExt as _;
 
+use super::Peer;
 use super::places::Place;
 use super::seat::{Answering, Order, Seat};
 use super::sending::Sending;
@@ -71,7 +72,7 @@ fn protocol(limits: &TransportLimits) -> Builder<TokioExecutor> {
 }
 
 /// Answers what comes in, until nothing does any more.
-pub(super) async fn answer(stream: TcpStream, place: Place, service: Arc<Service>) {
+pub(super) async fn answer(stream: TcpStream, peer: Peer, place: Place, service: Arc<Service>) {
     let place = Arc::new(place);
     let seat = place.seat.clone();
     // One that says nothing costs no buffers.
@@ -80,7 +81,10 @@ pub(super) async fn answer(stream: TcpStream, place: Place, service: Arc<Service
     }
     let requests = {
         let (service, place) = (service.clone(), place.clone());
-        service_fn(move |request| respond(service.clone(), place.clone(), request))
+        service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            respond(service.clone(), place.clone(), request)
+        })
     };
     let socket = TokioIo::new(Socket::new(stream, seat.clone()));
     let connection = service.protocol.serve_connection(socket, requests);

@@ -24,7 +24,7 @@ mod sending;
 mod socket;
 
 use std::io::{self, ErrorKind, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,12 +37,17 @@ use crate::problem::NO_PLACE;
 use crate::routes;
 use connection::Service;
 use places::Places;
+pub use places::subscriber;
 use seat::Order;
 
 /// How long calls that were cut off have to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long no connection is taken after one could not be.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whose connection a request came over, as an extension of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
 
 /// Answers requests until `shutdown`; then takes no new connection, lets requests in flight go on
 /// for `limits.shutdown`, and cuts off what is left.
@@ -103,7 +108,8 @@ fn take_in(
     }
     match places.take(peer.ip()) {
         Some(place) => {
-            connections.spawn(connection::answer(stream, place, service.clone()));
+            let peer = Peer(peer.ip());
+            connections.spawn(connection::answer(stream, peer, place, service.clone()));
         }
         None => send_away(stream),
     }

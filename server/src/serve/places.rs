@@ -30,7 +30,8 @@ pub(super) struct Places {
 }
 
 /// The address that stands for all of one subscriber: in IPv6 these have a network of 64 bits.
-fn subscriber(address: IpAddr) -> IpAddr {
+#[must_use]
+pub fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {

@@ -23,6 +23,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["server/src/serve/", "server/src/held.rs"]),
     ("hyper_util", &["server/src/serve/"]),
     ("socket2", &["server/src/serve/"]),
+    ("ipnet", &["server/src/access/proxies.rs"]),
     ("notify", &["server/src/library/"]),
     ("opentelemetry", &["server/src/telemetry.rs"]),
     ("opentelemetry_sdk", &["server/src/telemetry.rs"]),

@@ -39,11 +39,33 @@ fn the_sign_in_link_works_once() {
     let server = place.serve();
     let link = server.ready.trim_end().rsplit(' ').next().unwrap();
     let path = link.strip_prefix(&server.url).unwrap();
-    let first = ask(&server.url, "GET", path, None, "");
+    let looked = ask(&server.url, "GET", path, None, "");
+    assert!(looked.body.contains("<button"), "{looked:?}");
+    let form = path.strip_prefix("/sign-in?").unwrap();
+    let first = ask(&server.url, "POST", "/sign-in", None, form);
     assert!(first.head.contains("set-cookie: __host-exile="), "{first:?}");
-    let second = ask(&server.url, "GET", path, None, "");
+    let second = ask(&server.url, "POST", "/sign-in", None, form);
     assert!(!second.head.contains("set-cookie: __host-exile="), "{second:?}");
     assert!((400..500).contains(&second.status), "{second:?}");
+}
+
+#[test]
+fn a_link_for_a_user_is_made_while_the_server_serves_and_leads_to_its_public_address() {
+    let place = Installation::bare();
+    let idle = place.run(&["sign-in"]);
+    assert_eq!(idle.code, 1, "{idle:?}");
+    assert!(idle.err.contains("exile serve"), "{idle:?}");
+    let place = place.set("EXILE_PUBLIC_URL", "https://exile.example/");
+    let server = place.serve();
+    assert!(server.ready.contains(" https://exile.example/sign-in?token="), "{:?}", server.ready);
+    assert_eq!(place.run(&["user", "add", "ana"]).code, 0);
+    let made = place.run(&["sign-in", "--user", "ana"]);
+    let token = made.out.trim_end().strip_prefix("https://exile.example/sign-in?token=");
+    let signed_in =
+        ask(&server.url, "POST", "/sign-in", None, &format!("token={}", token.unwrap()));
+    assert!(signed_in.head.contains("set-cookie: __host-exile="), "{signed_in:?}");
+    let nobody = place.run(&["sign-in", "--user", "ghost"]);
+    assert_eq!(nobody.code, 1, "{nobody:?}");
 }
 
 #[test]

@@ -232,16 +232,14 @@ async fn a_sign_in_link_works_once_and_its_session_ends_on_sign_out() {
     let exile = Exile::start().await;
     let user = exile.app.store.user_by_name("alice").await.unwrap().unwrap();
     let token = exile.app.store.create_sign_in(&user.id, None).await.unwrap().0;
-    let link = format!("/sign-in?token={token}");
-    let visit = || Request::builder().uri(&link).body(Body::empty()).unwrap();
-    let first = exile.send(visit()).await;
-    assert_eq!((first.status, first.header("location")), (303, "/"));
+    let first = exile.sign_in(&token).await;
+    assert_eq!((first.status, first.header("location")), (303, "./"));
     let set = first.header("set-cookie").to_owned();
     for part in [COOKIE, "Path=/", "Secure", "HttpOnly", "SameSite=Strict"] {
         assert!(set.contains(part), "{set}");
     }
     assert!(!set.contains(&token), "the session is not the link's token");
-    let second = exile.send(visit()).await;
+    let second = exile.sign_in(&token).await;
     assert_eq!((second.status, second.header("set-cookie")), (401, ""));
 
     let cookie = set.split(';').next().unwrap();

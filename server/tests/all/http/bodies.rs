@@ -157,7 +157,7 @@ async fn queries_and_cursors_are_checked() {
         ("/api/conversations?offset=3", "unknown field"),
         ("/api/conversations?after=zzz", "cursor"),
         ("/api/runs?status=done", "queued, running"),
-        ("/sign-in", "token"),
+        ("/sign-in?to=alice", "unknown field"),
     ];
     for (path, detail) in cases {
         check(&exile.call("GET", path, None).await, 400, "malformed_request", detail);

@@ -21,6 +21,7 @@ use exile_engine::run::live;
 use exile_engine::span::NoTrace;
 use exile_engine::tool::ToolRegistry;
 use exile_nodes::providers::mock::{Mock, Script};
+use exile_server::access::proxies::Proxies;
 use exile_server::app::{App, Settings};
 use exile_server::config::{Currency, Environment, Limits, TransportLimits};
 use exile_server::home::Home;
@@ -173,6 +174,13 @@ impl Exile {
         self.around(Arc::new(app))
     }
 
+    /// The same server, configured otherwise.
+    pub(super) fn with_settings(&self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut app = App::clone(&self.app);
+        change(&mut app.settings);
+        self.around(Arc::new(app))
+    }
+
     fn around(&self, app: Arc<App>) -> Self {
         let router = routes::router(app.clone());
         let [admin, alice, bob] = [&self.admin, &self.alice, &self.bob].map(Clone::clone);
@@ -204,6 +212,12 @@ impl Exile {
             .uri(path)
             .header(header::AUTHORIZATION, format!("Bearer {key}"));
         self.send(with_json(request, body)).await
+    }
+
+    /// Presses the button of the page that a sign-in link leads to.
+    pub(super) async fn sign_in(&self, token: &str) -> Answer {
+        let request = Request::builder().method("POST").uri("/sign-in");
+        self.send(request.body(Body::from(format!("token={token}"))).unwrap()).await
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {
@@ -388,7 +402,8 @@ async fn serve(
     let transport = Arc::new(Transport::new(&limits.transport));
     let url = String::from("http://127.0.0.1:8080");
     let (listening, default_graph) = (String::clone(&url), "chat".into());
-    let settings = Settings { environment, url, listening, default_graph, limits };
+    let trusted_proxies = Proxies::default();
+    let settings = Settings { environment, url, listening, trusted_proxies, default_graph, limits };
     let local_key = LocalKey::of(&Home::at(home.path()).unwrap());
     let trace = Arc::new(NoTrace);
     let cut = CancellationToken::new();
@@ -405,6 +420,7 @@ async fn serve(
         trace,
         settings,
         local_key,
+        guesses: Arc::default(),
     };
     (Arc::new(app), Arc::new(serving))
 }

@@ -22,6 +22,7 @@ mod roles;
 mod room;
 mod runs;
 mod second;
+mod sign_in;
 mod socket;
 mod tools;
 mod users;
