@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # fresh.sh BINARY: starts a server in a home of its own, runs run.sh against it, stops it.
-# Keys of model providers are left out, so that the mock answers.
+# Nothing of the environment is passed on: no keys of providers, so that the mock answers, and no
+# settings or proxies either.
 set -euo pipefail
 
 binary=$(realpath "$1")
 here=$(realpath "$(dirname "$0")")
 folder=$(mktemp -d)
-unset DEEPSEEK_API_KEY OPENAI_API_KEY GEMINI_API_KEY
+clean=(env -i "PATH=$PATH" "HOME=$folder")
 
 cd "$folder"
 : >server.log
-"$binary" --home "$folder/.exile" --graphs "$here/../../graphs" --bind 127.0.0.1:0 serve \
+"${clean[@]}" "$binary" --home "$folder/.exile" --graphs "$here/../../graphs" --bind 127.0.0.1:0 serve \
   </dev/null >server.log 2>&1 &
 server=$!
 stop() {
@@ -32,4 +33,4 @@ if [[ -z $url ]]; then
   exit 1
 fi
 
-EXILE_URL=$url EXILE_KEY=$(<.exile/local.key) "$here/run.sh"
+"${clean[@]}" "EXILE_URL=$url" "EXILE_KEY=$(<.exile/local.key)" "$here/run.sh"

@@ -75,7 +75,13 @@ impl Home {
     /// The database.
     #[must_use]
     pub fn database(&self) -> PathBuf {
-        self.path.join("exile.db")
+        Self::database_in(&self.path)
+    }
+
+    /// The database of a home that need not be there.
+    #[must_use]
+    pub fn database_in(home: &Path) -> PathBuf {
+        home.join("exile.db")
     }
 
     /// Takes the home; `None` if another process has it.

@@ -34,11 +34,37 @@ const DEFAULT_FILTER: &str = "warn,exile_engine=info,exile_nodes=info,exile_plug
 /// Longest wait for the collector at shutdown.
 const FLUSH: Duration = Duration::from_secs(3);
 
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line, its fields at the top.
+    Json,
+}
+
+impl LogFormat {
+    /// As flags and variables spell it.
+    ///
+    /// # Errors
+    /// It is none that there is.
+    pub fn parse(text: &str) -> Result<Self, TelemetryError> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(TelemetryError::Format(other.to_owned())),
+        }
+    }
+}
+
 /// What is logged and where spans go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TelemetrySettings {
     /// `EXILE_LOG`: directives like `info` or `exile_server=debug`; empty: the default.
     pub log: Option<String>,
+    /// `--log-format`, else `EXILE_LOG_FORMAT`.
+    pub format: LogFormat,
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`: base address of a collector that takes OTLP over HTTP.
     pub otlp_endpoint: Option<String>,
     /// `OTEL_EXPORTER_OTLP_HEADERS`: `name=value,…`, sent with every export.
@@ -51,6 +77,9 @@ pub enum TelemetryError {
     /// The filter cannot be read.
     #[error("EXILE_LOG is no filter: {0}; write e.g. EXILE_LOG=info,exile_server=debug")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// There is no such format.
+    #[error("EXILE_LOG_FORMAT is `{0}`; write `text` or `json`")]
+    Format(String),
     /// The exporter cannot be built.
     #[error("OTEL_EXPORTER_OTLP_ENDPOINT cannot be used: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
@@ -69,10 +98,12 @@ impl Telemetry {
     /// Sets up logs, and the exporter if an endpoint is given. Once per process.
     pub fn start(settings: &TelemetrySettings) -> Result<Self, TelemetryError> {
         let directives = settings.log.as_deref().unwrap_or(DEFAULT_FILTER);
-        let log = tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_filter(EnvFilter::try_new(directives)?);
+        let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let log = match settings.format {
+            LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).boxed(),
+            LogFormat::Json => log.json().flatten_event(true).with_span_list(false).boxed(),
+        };
+        let log = log.with_filter(EnvFilter::try_new(directives)?);
         let provider = match settings.otlp_endpoint.as_deref().filter(|e| !e.is_empty()) {
             Some(endpoint) => Some(provider(endpoint, settings.otlp_headers.as_deref())?),
             None => None,

@@ -14,7 +14,7 @@
 //! | `settle.rs`, `cache.rs` | commits their steps and fires what follows; results taken again |
 //! | `start.rs`, `end.rs` | how a run begins; how it ends, and what it leaves |
 //! | `inbox.rs`, `migrate.rs` | what is sent to a log: answers, cancels, edits, forks, other bundles |
-//! | `writer.rs` | numbers, stores, then shows |
+//! | `writer.rs`, `trouble.rs` | numbers, stores, then shows; what operators read of runs that fail |
 //! | `event.rs`, `live.rs`, `stream.rs` | what readers see: projections, deltas, catching up |
 //! | `checkpoint.rs`, `standing.rs`, `replay.rs` | where a run can be read and forked from; what stood there |
 //! | `engine.rs` | the front: send, watch, read, and the loop that claims logs |
@@ -51,5 +51,6 @@ pub mod standing;
 mod start;
 mod stream;
 pub mod task;
+mod trouble;
 mod writer;
 pub mod writes;

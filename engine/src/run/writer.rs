@@ -25,6 +25,7 @@ use crate::run::leases::HeldLease;
 use crate::run::marks::Marks;
 use crate::run::record::{Called, Durability, Fact, Forked, Number, Numbered, Record};
 use crate::run::shared::Shared;
+use crate::run::trouble::Trouble;
 
 /// Numbers reserved beyond those used, so that deltas seldom need an append of their own.
 const HEADROOM: Number = 10_000;
@@ -60,6 +61,7 @@ struct Due {
     to_show: Vec<ToShow>,
     acks: Vec<oneshot::Sender<()>>,
     settled: Vec<Arc<str>>,
+    troubles: Vec<Trouble>,
     /// It must be stored before anybody is answered, whatever the run's durability.
     at_once: bool,
 }
@@ -118,6 +120,7 @@ impl Writer {
     /// Adds a fact to what the next [`flush`](Self::flush) stores. The state follows at once, so
     /// that the next fact can be worked out; nothing of it is shown or acted upon before.
     pub(crate) fn push(&mut self, fact: Fact) -> Result<(), JournalError> {
+        self.due.troubles.extend(Trouble::of(&fact, &self.log));
         let numbered = self.number(fact);
         self.log
             .apply(&numbered, &self.programs)
@@ -399,6 +402,9 @@ impl Writer {
         }
         if !events.is_empty() {
             self.shared.live.publish(&self.held.lease.log, events).await;
+        }
+        for trouble in due.troubles {
+            trouble.log();
         }
         for call in due.settled {
             self.shared.live.settle(&self.held.lease.log, &call).await;

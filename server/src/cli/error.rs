@@ -7,7 +7,7 @@ use exile_engine::http::HttpError;
 use crate::compose::ComposeError;
 use crate::config::ConfigError;
 use crate::home::HomeError;
-use crate::store::StoreError;
+use crate::store::{BackupError, StoreError};
 use crate::telemetry::TelemetryError;
 
 /// Why a command failed.
@@ -21,6 +21,8 @@ pub(super) enum CliError {
     Compose(#[from] ComposeError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     /// The terminal, a file, or the network card said no.
@@ -58,6 +60,7 @@ impl CliError {
             | Self::Home(_)
             | Self::Compose(_)
             | Self::Store(_)
+            | Self::Backup(_)
             | Self::Telemetry(_)
             | Self::Io(_)
             | Self::Held(_)
@@ -76,6 +79,7 @@ impl CliError {
             Self::Home(_) | Self::Held(_) => "home",
             Self::Compose(_) => "start",
             Self::Store(_) => "store",
+            Self::Backup(_) => "backup",
             Self::Telemetry(_) => "telemetry",
             Self::Io(_) => "io",
             Self::Http(_) => "no_answer",

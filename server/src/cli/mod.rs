@@ -15,6 +15,7 @@
 //! - Exit codes: 0 done, 1 failed, 2 usage. With `--json` standard output is JSON alone.
 //! - Standard output is for results, standard error for what went wrong and for logs.
 
+mod backup;
 mod chat;
 mod checkpoints;
 mod connection;
@@ -27,6 +28,7 @@ mod model;
 mod question;
 mod resume;
 mod run;
+mod runs;
 mod schema;
 mod serve;
 mod sign_in;
@@ -45,7 +47,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::compose::Duty;
 use crate::config::{self, Config, Flags, Surroundings, Variables};
-use crate::telemetry::{Telemetry, TelemetrySettings};
+use crate::telemetry::{LogFormat, Telemetry, TelemetryError, TelemetrySettings};
 use connection::Connection;
 use error::CliError;
 use terminal::Terminal;
@@ -78,6 +80,9 @@ struct Globals {
     /// Where to listen [env: EXILE_BIND; default: 127.0.0.1:8080]
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     bind: Option<String>,
+    /// How the log on standard error is written [env: EXILE_LOG_FORMAT; default: text]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
     /// Print JSON, for machines
     #[arg(long, global = true)]
     json: bool,
@@ -97,6 +102,9 @@ enum Command {
     Graph(graph::Graph),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Schema),
+    /// List, show and cancel runs
+    #[command(subcommand)]
+    Runs(runs::Runs),
     /// Answer questions of a run that waits
     Resume(resume::Resume),
     /// Say what became of calls whose outcome is unknown
@@ -124,8 +132,9 @@ enum Command {
     /// Manage keys
     #[command(subcommand)]
     Key(key::Key),
-    /// Check this installation and say what to do
-    Doctor,
+    /// Copy everything that is stored to a file, while a server may go on
+    Backup(backup::Backup),
+    Doctor(doctor::Doctor),
 }
 
 /// Reads the arguments, does what they say and gives the exit code.
@@ -156,19 +165,21 @@ fn dispatch(cli: Cli, terminal: &mut Terminal) -> Result<(), CliError> {
     if let Command::Schema(schema) = &command {
         return schema.run(terminal);
     }
+    let format = cli.globals.log_format;
     let config = config::load(&surroundings(cli.globals)?)?;
     match &command {
         Command::Validate(validate) => return validate.run(&config, terminal),
         Command::Graph(graph) => return graph.run(&config, terminal),
         _ => {}
     }
-    let telemetry = Telemetry::start(&telemetry_settings(&config, &command))?;
+    let telemetry = Telemetry::start(&telemetry_settings(&config, format, &command)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let trace = telemetry.link();
     let done = runtime.block_on(async {
         match command {
             Command::Serve => serve::run(&config, trace, terminal).await,
-            Command::Doctor => doctor::run(&config, trace, terminal).await,
+            Command::Backup(backup) => backup.run(&config, terminal).await,
+            Command::Doctor(doctor) => doctor.run(&config, trace, terminal).await,
             other => {
                 let connection = Connection::open(&config, trace, other.duty()).await?;
                 let done = other.over(&connection, terminal).await;
@@ -196,6 +207,7 @@ impl Command {
             Self::Validate(_)
             | Self::Graph(_)
             | Self::Schema(_)
+            | Self::Runs(_)
             | Self::Trace(_)
             | Self::Checkpoints(_)
             | Self::Migrate(_)
@@ -205,7 +217,8 @@ impl Command {
             | Self::SignIn(_)
             | Self::User(_)
             | Self::Key(_)
-            | Self::Doctor => Duty::Answers,
+            | Self::Backup(_)
+            | Self::Doctor(_) => Duty::Answers,
         }
     }
 
@@ -214,6 +227,7 @@ impl Command {
         match self {
             Self::Chat(chat) => chat.run(connection, terminal).await,
             Self::Run(run) => run.run(connection, terminal).await,
+            Self::Runs(runs) => runs.run(connection, terminal).await,
             Self::Resume(resume) => resume.run(connection, terminal).await,
             Self::Resolve(resolve) => resolve.run(connection, terminal).await,
             Self::Trace(trace) => trace.run(connection, terminal).await,
@@ -226,9 +240,12 @@ impl Command {
             Self::SignIn(sign_in) => sign_in.run(connection, terminal).await,
             Self::User(user) => user.run(connection, terminal).await,
             Self::Key(key) => key.run(connection, terminal).await,
-            Self::Serve | Self::Doctor | Self::Graph(_) | Self::Validate(_) | Self::Schema(_) => {
-                Ok(())
-            }
+            Self::Serve
+            | Self::Backup(_)
+            | Self::Doctor(_)
+            | Self::Graph(_)
+            | Self::Validate(_)
+            | Self::Schema(_) => Ok(()),
         }
     }
 }
@@ -247,12 +264,23 @@ fn surroundings(globals: Globals) -> Result<Surroundings, CliError> {
 }
 
 /// Commands for people log what goes wrong alone, unless `EXILE_LOG` asks for more.
-fn telemetry_settings(config: &Config, command: &Command) -> TelemetrySettings {
+fn telemetry_settings(
+    config: &Config,
+    format: Option<LogFormat>,
+    command: &Command,
+) -> Result<TelemetrySettings, TelemetryError> {
     let get = |name| config.variables.get(name).map(str::to_owned);
+    let named = get("EXILE_LOG_FORMAT").filter(|name| !name.is_empty());
+    let format = match (format, named) {
+        (Some(format), _) => format,
+        (None, Some(name)) => LogFormat::parse(&name)?,
+        (None, None) => LogFormat::default(),
+    };
     let quiet = !matches!(command, Command::Serve);
-    TelemetrySettings {
+    Ok(TelemetrySettings {
         log: get("EXILE_LOG").or_else(|| quiet.then(|| "error".to_owned())),
+        format,
         otlp_endpoint: get("OTEL_EXPORTER_OTLP_ENDPOINT"),
         otlp_headers: get("OTEL_EXPORTER_OTLP_HEADERS"),
-    }
+    })
 }

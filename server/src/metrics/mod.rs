@@ -21,10 +21,13 @@ mod runs;
 use std::time::Duration;
 
 use exile_engine::observer::{NodeEnd, Observer};
+use jiff::Timestamp;
 use prometheus::{
-    CounterVec, Encoder as _, HistogramVec, IntCounterVec, Registry, TextEncoder,
-    exponential_buckets, histogram_opts, opts,
+    CounterVec, Encoder as _, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry,
+    TextEncoder, exponential_buckets, histogram_opts, opts,
 };
+
+use crate::store::OpenRuns;
 
 pub use models::Attempt;
 
@@ -83,11 +86,12 @@ impl Metrics {
         self.http.with_label_values(&labels).observe(took.as_secs_f64());
     }
 
-    /// Everything, as Prometheus reads it.
+    /// Everything, as Prometheus reads it. `open`: the runs that have not ended, as of `now`.
     ///
     /// # Errors
     /// A metric that cannot be written: a defect of exile.
-    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+    pub fn text(&self, open: &[OpenRuns], now: Timestamp) -> Result<Vec<u8>, prometheus::Error> {
+        self.runs.open(open, now);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -131,6 +135,28 @@ impl Made<'_> {
         labels: &[&str],
     ) -> Result<IntCounterVec, prometheus::Error> {
         let metric = IntCounterVec::new(opts!(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauge(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        let metric = IntGaugeVec::new(opts!(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn seconds(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<GaugeVec, prometheus::Error> {
+        let metric = GaugeVec::new(opts!(name, help), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

@@ -193,6 +193,8 @@ fn float(count: u64) -> f64 {
 mod tests {
     use exile_engine::model::Usage;
 
+    use jiff::Timestamp;
+
     use super::{Attempt, MODELS};
     use crate::metrics::Metrics;
 
@@ -215,7 +217,7 @@ mod tests {
                 cost: None,
             });
         }
-        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        let text = String::from_utf8(metrics.text(&[], Timestamp::UNIX_EPOCH).unwrap()).unwrap();
         let series =
             |line: &&str| line.starts_with("gen_ai_client_inference_usage_input_tokens_total{");
         let series: Vec<&str> = text.lines().filter(series).collect();

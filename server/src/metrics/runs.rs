@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use exile_engine::observer::NodeEnd;
-use prometheus::HistogramVec;
+use jiff::Timestamp;
+use prometheus::{GaugeVec, HistogramVec, IntGaugeVec};
 
 use super::{GRAPH, Made, quick, seconds};
+use crate::store::OpenRuns;
 
 /// The kind of nodes that are agents.
 const AGENT: &str = "agent";
@@ -17,6 +19,8 @@ pub(super) struct Runs {
     /// Of models and of tools.
     agent_calls: [HistogramVec; 2],
     tools: HistogramVec,
+    open: IntGaugeVec,
+    oldest: GaugeVec,
 }
 
 impl Runs {
@@ -54,7 +58,28 @@ impl Runs {
                 &quick()?,
                 &["gen_ai_tool_name", GRAPH, "error_type"],
             )?,
+            open: made.gauge("exile_runs", "Runs that have not ended.", &["status"])?,
+            oldest: made.seconds(
+                "exile_oldest_run_age_seconds",
+                "How long ago the oldest run that has not ended was asked for; 0 if there is none.",
+                &["status"],
+            )?,
         })
+    }
+
+    /// Sets what stands in the store; nothing is shown where that cannot be known.
+    pub(super) fn open(&self, open: &[OpenRuns], now: Timestamp) {
+        if open.is_empty() {
+            self.open.reset();
+            self.oldest.reset();
+        }
+        for OpenRuns { status, count, oldest } in open {
+            let labels = [status.as_str()];
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            self.open.with_label_values(&labels).set(count);
+            let age = oldest.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0));
+            self.oldest.with_label_values(&labels).set(age);
+        }
     }
 
     pub(super) fn tool(&self, graph: &str, tool: &str, took: Duration, error: Option<&str>) {

@@ -31,6 +31,14 @@ async fn metrics(
     if !caller.measures() {
         return Err(Problem::Forbidden("the role admin, or a key with the scope metrics"));
     }
-    let text = app.metrics.text().map_err(|error| Problem::Internal(error.to_string()))?;
+    // What the process itself knows is told all the same.
+    let open = app.store.open_runs().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the runs that have not ended could not be counted");
+        Vec::new()
+    });
+    let text = app
+        .metrics
+        .text(&open, app.env.now())
+        .map_err(|error| Problem::Internal(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }

@@ -3,13 +3,14 @@
 //! Absent on purpose: whether who asks may know. That is for those to say who ask (`access/reach.rs`).
 
 use exile_engine::id::{ConversationId, RunId, UserId};
+use jiff::Timestamp;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::conversations::{self, Conversation};
 use super::page::{Listed, Page};
 use super::runs::{self, RunFilter, RunRow, RunStatus, row};
-use super::{Store, StoreError};
+use super::{Store, StoreError, column};
 
 // As in `runs.rs`, one text for each way to ask. All take the cursor and the limit as ?1 and ?2, and of
 // status and graph what they name as ?3 and ?4.
@@ -48,7 +49,34 @@ const OF_GRAPH: &str = concat!(
      ORDER BY r.seq DESC LIMIT ?2"
 );
 
+/// Runs that have not ended, of one status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenRuns {
+    /// Which.
+    pub status: RunStatus,
+    /// How many there are.
+    pub count: u64,
+    /// When the oldest of them was asked for; `None` if there is none.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Both from the index by status, which is in the order in which runs were asked for.
+const OPEN: &str = "SELECT (SELECT count(*) FROM exile_run WHERE status = ?1) AS count,
+                           (SELECT created_at FROM exile_run WHERE status = ?1
+                            ORDER BY seq LIMIT 1) AS oldest";
+
 impl Store {
+    /// How many runs of everybody are queued, running, waiting and in need of attention.
+    pub async fn open_runs(&self) -> Result<Vec<OpenRuns>, StoreError> {
+        let mut all = Vec::new();
+        for status in RunStatus::OPEN {
+            let row = sqlx::query(OPEN).bind(status.as_str()).fetch_one(self.readers()).await?;
+            let count = column::number(&row, "count")?;
+            all.push(OpenRuns { status, count, oldest: column::maybe_time(&row, "oldest")? });
+        }
+        Ok(all)
+    }
+
     /// Whose run that is; `None` if there is none of that id.
     pub async fn owner_of_run(&self, id: &RunId) -> Result<Option<UserId>, StoreError> {
         let query = sqlx::query_scalar("SELECT owner FROM exile_run WHERE id = ?1");

@@ -20,6 +20,7 @@
 //!   there belong to a process that is gone.
 
 mod append;
+mod backup;
 mod column;
 mod conversations;
 mod error;
@@ -61,8 +62,10 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
+pub use backup::{BackupError, back_up};
 pub use conversations::{Conversation, Deletion, NewConversation};
 pub use error::StoreError;
+pub use everybody::OpenRuns;
 pub use idempotency::{Idempotent, KeyUse, StoredAnswer};
 pub use keys::{ApiKey, KeyOwner, NewKey};
 pub use messages::MessageRow;

@@ -44,6 +44,9 @@ impl RunStatus {
         Self::NeedsAttention,
     ];
 
+    /// Those that have not ended.
+    pub const OPEN: [Self; 4] = [Self::Queued, Self::Running, Self::Waiting, Self::NeedsAttention];
+
     /// As rows and the API spell it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -41,7 +41,7 @@ fn a_fallback_answers_and_every_attempt_is_in_the_run_and_in_its_trace() {
         (&json!("first/m"), &json!("provider_unavailable")),
         "{told}"
     );
-    let doctor = place.run(&["doctor"]);
+    let doctor = place.run(&["doctor", "--offline"]);
     assert!(doctor.out.contains("default = first/m, then second/m"), "{doctor:?}");
     let trace = place.run(&["trace", &run]);
     let attempt = trace.out.lines().find(|line| line.contains("attempt")).unwrap();

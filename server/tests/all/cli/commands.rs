@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::installation::{Ended, Installation};
+use super::upstream::{Say, Upstream};
 use super::web::ask;
 
 fn json(ended: &Ended) -> Value {
@@ -159,6 +160,52 @@ fn doctor_says_what_is_missing() {
     let bad = Installation::bare().set("EXILE_ENV", "production").run(&["doctor"]);
     assert_eq!(bad.code, 1, "{bad:?}");
     assert!(bad.out.contains("OPENAI_API_KEY"), "{bad:?}");
+}
+
+#[test]
+fn doctor_asks_providers_and_checks_prices_currency_addresses_and_space() {
+    let upstream = Upstream::start(|_| Say::Text("OK"));
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = format!(
+        "currency: {{ unit: CNY, USD: 7.1 }}
+public_url: http://exile.example
+models: {{ default: lab/m, other: lab/two, far: away/m, euro: lab/euro }}
+providers: {{ lab: {{ base_url: {}/v1 }}, away: {{ base_url: \"http://{silent}/v1\", retries: 0 }} }}
+catalogue:
+  lab/m: {{ prices: [{{ currency: USD, input: 1, output: 2 }}] }}
+  lab/euro: {{ prices: [{{ currency: EUR, input: 1, output: 2 }}] }}
+",
+        upstream.url
+    );
+    let place = Installation::bare().with("exile.yaml", &config);
+    let ended = place.run(&["doctor", "--json", "--bind", "127.0.0.1:0"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let report = json(&ended);
+    let found = |check: &str, state: &str, part: &str| {
+        let checks = report["checks"].as_array().unwrap().iter();
+        let mut all = checks.filter(|it| it["check"] == check && it["state"] == state);
+        let is_there = all.any(|it| it["detail"].as_str().unwrap().contains(part));
+        assert!(is_there, "no {check} {state} {part} in {report:#}");
+    };
+    found("provider", "ok", "lab/m answered");
+    found("provider", "FAIL", "away/m");
+    found("not checked", "-", "lab/two");
+    found("not checked", "-", "http://exile.example");
+    found("currency", "ok", "1 USD = 7.1");
+    found("price", "ok", "lab/m: 1 in, 2 out, USD");
+    found("price", "FAIL", "EUR");
+    found("price", "note", "lab/two");
+    found("address", "ok", "is free");
+    found("public address", "note", "https");
+    found("space", "ok", "MiB free");
+    assert_eq!(upstream.all().len(), 1, "one question to each provider");
+    let offline = json(&place.run(&["doctor", "--json", "--offline", "--bind", "127.0.0.1:0"]));
+    assert!(offline.to_string().contains("leave --offline out"), "{offline}");
+    assert_eq!(upstream.all().len(), 1, "and none if it is not to be asked");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ended = place.run(&["doctor", "--offline", "--bind", &address]);
+    assert!(ended.out.contains(&address) && ended.out.contains("FAIL"), "{ended:?}");
 }
 
 #[test]

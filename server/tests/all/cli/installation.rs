@@ -107,7 +107,10 @@ impl Installation {
         let mut command = Command::new("script");
         // `exec`: a shell that stays in between would end by the Ctrl-C that exile has handled.
         command.args(["-qefc", &format!("exec {exile} {}", arguments.join(" ")), "/dev/null"]);
-        command.current_dir(self.folder.path()).env("NO_COLOR", "1").env("SHELL", "/bin/sh");
+        command.current_dir(self.folder.path());
+        // Nor must it change what a command does before a person.
+        command.env_clear().envs(self.variables.iter().map(|(k, v)| (k, v)));
+        command.env("NO_COLOR", "1").env("SHELL", "/bin/sh").env("TERM", "dumb");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         InTerminal { child: command.spawn().unwrap(), seen: String::new() }
     }

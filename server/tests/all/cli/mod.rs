@@ -1,6 +1,7 @@
 //! The binary as people and machines run it: in a folder of its own, against upstreams in this
 //! process. Nothing here reaches beyond the loopback interface.
 
+mod backup;
 mod branches;
 mod cancels;
 mod choice;
@@ -19,6 +20,7 @@ mod otlp;
 mod outages;
 mod providers;
 mod recovery;
+mod runs;
 mod secrets;
 mod serving;
 mod shipped;

@@ -76,10 +76,8 @@ async fn every_post_does_once_what_is_sent_twice() {
             "/api/runs/{id}/state" => (id(&edited), json!({ "values": { "said": "me" } })),
             "/api/runs/{id}/migrate" => (id(&moved), json!({ "dry_run": true })),
             // These need a run whose call was cut off (`cli::recovery`), and a model that makes
-            // vectors (`cli::openai`).
-            "/api/runs/{id}/resolve" | "/v1/embeddings" => continue,
-            // Spent by its first use, which no key makes a second time.
-            "/sign-in" => continue,
+            // vectors (`cli::openai`); a link is spent by its first use, whatever key comes with it.
+            "/api/runs/{id}/resolve" | "/v1/embeddings" | "/sign-in" => continue,
             "/api/models/probe" => (String::new(), json!({ "model": "mock/any" })),
             "/api/tools/{name}/call" => ("halve".into(), json!({ "arguments": { "n": 4 } })),
             "/api/runs" | "/api/runs/wait" | "/api/runs/stream" => {

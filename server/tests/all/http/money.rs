@@ -361,3 +361,30 @@ async fn figures_are_read_by_administrators_and_keys_made_for_that() {
     assert!(answer.text.lines().any(|found| found == line), "{}", answer.text);
     assert_eq!(exile.call("GET", "/metrics", None).await.status, 403);
 }
+
+#[tokio::test]
+async fn runs_that_have_not_ended_are_gauges_with_the_age_of_the_oldest() {
+    let exile = Exile::start().await;
+    let scrape = async || exile.call_as(&exile.admin, "GET", "/metrics", None).await.text;
+    let value = |text: &str, name: &str, status: &str| -> f64 {
+        let name = format!("{name}{{status=\"{status}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    };
+    let text = scrape().await;
+    for status in ["queued", "running", "waiting", "needs_attention"] {
+        for name in ["exile_runs", "exile_oldest_run_age_seconds"] {
+            assert!(value(&text, name, status).abs() < f64::EPSILON, "{name} {status}");
+        }
+    }
+    for _ in 0..2 {
+        exile.waiting_run().await;
+        exile.clock.shift(jiff::SignedDuration::from_mins(10));
+    }
+    let text = scrape().await;
+    let open = value(&text, "exile_runs", "queued") + value(&text, "exile_runs", "running");
+    assert!((open - 2.0).abs() < f64::EPSILON, "{text}");
+    let age = |status| value(&text, "exile_oldest_run_age_seconds", status);
+    assert!((1200.0..1260.0).contains(&age("running").max(age("queued"))), "{text}");
+    exile.gate.add_permits(2);
+}
