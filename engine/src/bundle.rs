@@ -17,6 +17,7 @@ use crate::graph::build::{Known, Names};
 use crate::graph::compile::Compiled;
 use crate::graph::nesting::{self, Graphs, Member};
 use crate::journal::BlobId;
+use crate::library::guard::guarded;
 use crate::limits::Limits;
 use crate::model::{Aliases, Models};
 use crate::node::NodeKinds;
@@ -97,18 +98,23 @@ impl Bundle {
     /// may name tools or models that are gone: that is found when they are called
     /// (`NodeError::Missing`), so names of tools and models are not findings here.
     pub fn compile(&self, catalog: &Catalog) -> Result<Program, Vec<Finding>> {
-        let none = BTreeMap::new();
+        guarded(&self.graph.path, || self.compiled(catalog)).flatten()
+    }
+
+    fn compiled(&self, catalog: &Catalog) -> Result<Program, Vec<Finding>> {
+        let (none, limits) = (BTreeMap::new(), &catalog.limits.files);
         let mut skills = BTreeMap::new();
         for (name, source) in &self.skills {
-            let document = yaml::parse(&source.path, &source.text)?;
+            let document = yaml::parse_within(&source.path, &source.text, limits)?;
             let graphs = Graphs::none();
             let known = Known { catalog, skills: &none, graphs, names: Names::Pinned };
             let (skill, findings) = skill::compile(&document, known);
             skills.insert(name.clone(), Some(Arc::new(skill.ok_or(findings)?)));
         }
         let inside = self.graphs.values();
-        let members = std::iter::once(&self.graph).chain(inside).map(Member::read);
-        let members = members.collect::<Result<Vec<_>, _>>()?;
+        let members = std::iter::once(&self.graph).chain(inside);
+        let members =
+            members.map(|source| Member::read(source, limits)).collect::<Result<Vec<_>, _>>()?;
         let compiled = nesting::compile_all(&members, catalog, &skills, Names::Pinned);
         let graph = main_of(compiled)?;
         let skills = skills.into_iter().filter_map(|(name, skill)| Some((name, skill?))).collect();

@@ -4,10 +4,11 @@
 //! - Checking never stops at the first finding; a file's findings come sorted by place.
 //! - Codes are stable: they are part of the API, and each has a file in the tests that raises it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+mod render;
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
+use std::collections::BTreeSet;
+
+pub use self::render::render;
 
 /// One thing found in a file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -52,6 +53,12 @@ impl Place {
     pub const START: Self = Self { line: 1, column: 1 };
 }
 
+/// Findings of one file that are shown, the first ones; what is beyond them is counted.
+pub const FINDINGS_LIMIT: usize = 100;
+
+/// Longest message or fix of a finding, in characters: a file may hold a name of a megabyte.
+const TEXT_LIMIT: usize = 600;
+
 pub(crate) fn narrow(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
@@ -72,8 +79,8 @@ impl Finding {
             path: path.to_owned(),
             line: place.line,
             column: place.column,
-            message: message.into(),
-            fix: fix.into(),
+            message: shortened(message.into()),
+            fix: shortened(fix.into()),
         }
     }
 
@@ -88,6 +95,18 @@ impl Finding {
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
+}
+
+/// A text without its middle, if it is too long.
+fn shortened(text: String) -> String {
+    let half = TEXT_LIMIT / 2;
+    // Counting characters costs; most texts are far from the limit.
+    if text.len() <= TEXT_LIMIT || text.chars().nth(TEXT_LIMIT).is_none() {
+        return text;
+    }
+    let end = text.char_indices().rev().nth(half).map_or(0, |(at, _)| at);
+    let start: String = text.chars().take(half).collect();
+    format!("{start}…{}", &text[end..])
 }
 
 /// `path:line:column: error[code]: message (fix)`.
@@ -111,7 +130,7 @@ pub fn any_error(findings: &[Finding]) -> bool {
 /// In the order of a reader: by file, line and column; the same thing once. Where YAML itself
 /// cannot say what a value is, nothing more is said about that value.
 pub fn sort(findings: &mut Vec<Finding>) {
-    let unclear = [code::BOOLEAN_WORD, code::KEY_NOT_TEXT, code::TAG];
+    let unclear = [code::BOOLEAN_WORD, code::KEY_NOT_TEXT, code::NUMBER_DIGITS, code::TAG];
     let place = |f: &Finding| (f.path.clone(), f.line, f.column);
     let places: BTreeSet<_> =
         findings.iter().filter(|f| unclear.contains(&f.code)).map(place).collect();
@@ -121,63 +140,58 @@ pub fn sort(findings: &mut Vec<Finding>) {
     findings.dedup();
 }
 
-/// Findings as a person reads them in a terminal: each with its source line and a caret.
-/// `sources` holds the texts by path; a finding without one is shown as a line.
-#[must_use]
-pub fn render(findings: &[Finding], sources: &BTreeMap<String, String>, color: bool) -> String {
-    let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let handler = GraphicalReportHandler::new_themed(theme).with_context_lines(1);
-    let mut text = String::new();
-    for finding in findings {
-        let shown = sources
-            .get(&finding.path)
-            .is_some_and(|source| render_one(&handler, &mut text, finding, source).is_ok());
-        if !shown {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{finding}");
-        }
-    }
-    text
+/// Keeps the first findings of a file and says how many more there are, so that a file of mistakes
+/// does not become a flood of them. They are sorted already.
+pub(crate) fn bound(findings: &mut Vec<Finding>) {
+    let more = findings.len().saturating_sub(FINDINGS_LIMIT);
+    let Some(first) = findings.first().filter(|_| more > 0) else { return };
+    let path = first.path.clone();
+    // Warnings give way to errors; both stay in the order of their places.
+    let errors = findings.iter().filter(|finding| finding.is_error()).count();
+    let mut warnings = FINDINGS_LIMIT.saturating_sub(errors);
+    findings.retain(|finding| {
+        let stays = finding.is_error() || warnings > 0;
+        warnings -= usize::from(!finding.is_error() && stays);
+        stays
+    });
+    findings.truncate(FINDINGS_LIMIT);
+    findings.push(too_many(&path, Place::START, more, errors > 0));
 }
 
-fn render_one(
-    handler: &GraphicalReportHandler,
-    text: &mut String,
-    finding: &Finding,
-    source: &str,
-) -> std::fmt::Result {
-    let (start, length) = span(source, finding.line, finding.column);
-    let severity = match finding.severity {
-        Severity::Error => miette::Severity::Error,
-        Severity::Warning => miette::Severity::Warning,
+/// There is more wrong with a file than is shown.
+pub(crate) fn too_many(path: &str, place: Place, more: usize, error: bool) -> Finding {
+    let message = match more {
+        0 => "there is more wrong with this file than is shown".to_owned(),
+        more => format!("there are {more} more findings in this file"),
     };
-    let diagnostic = MietteDiagnostic::new(&finding.message)
-        .with_severity(severity)
-        .with_code(finding.code)
-        .with_help(&finding.fix)
-        .with_label(LabeledSpan::underline((start, length)));
-    let report = miette::Report::new(diagnostic)
-        .with_source_code(NamedSource::new(&finding.path, source.to_owned()));
-    handler.render_report(text, report.as_ref())
+    let finding = Finding::error(code::TOO_MANY_FINDINGS, path, place, message, "mend these first");
+    if error { finding } else { finding.warning() }
 }
 
-/// The byte range of the word at a position: a finding knows where it begins, and a word is
-/// enough for the eye.
-fn span(source: &str, line: u32, column: u32) -> (usize, usize) {
-    let before = |n: u32| usize::try_from(n.saturating_sub(1)).unwrap_or(usize::MAX);
-    let mut lines = source.split_inclusive('\n');
-    let skipped: usize = lines.by_ref().take(before(line)).map(str::len).sum();
-    let row = lines.next().unwrap_or_default().trim_end();
-    let from = row.char_indices().nth(before(column)).map_or(row.len(), |(at, _)| at);
-    let word = row[from..].find([' ', ',', ':', ']', '}']).unwrap_or(row.len() - from);
-    (skipped + from, word.max(usize::from(from < row.len())))
+/// The lines of a text, without their ends. YAML ends a line with LF, CR, or both.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(end) = text.find(['\n', '\r']) else {
+            rest = None;
+            return (!text.is_empty()).then_some(text);
+        };
+        let after = &text[end..];
+        rest = after.strip_prefix("\r\n").or_else(|| after.get(1..));
+        Some(&text[..end])
+    })
 }
+
+/// Longest name that is compared with others, in bytes.
+const NAME_LIMIT: usize = 128;
 
 /// The known name closest to `name`, if one is close enough to be what was meant.
 #[must_use]
 pub fn closest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    // Comparing costs; among that many names the closest would mean little.
+    // Comparing costs; among that many names, or of that length, the closest would mean little.
     let known = known.into_iter().take(1_000);
+    let known = known.filter(|known| known.len() <= NAME_LIMIT && name.len() <= NAME_LIMIT);
     let lower = name.to_lowercase();
     let far = name.chars().count().div_ceil(3).min(3);
     known
@@ -225,6 +239,14 @@ macro_rules! codes {
 codes! {
     /// The file is larger than 1 MB, or holds more values than a file may.
     TOO_LARGE = "too_large";
+    /// There is more wrong with the file than is shown.
+    TOO_MANY_FINDINGS = "too_many_findings";
+    /// The file has not been looked at as a whole yet; it will be, without a restart.
+    NOT_CHECKED_YET = "not_checked_yet";
+    /// A graph whose nodes have more ways through it than can be looked at.
+    TOO_MANY_PATHS = "too_many_paths";
+    /// A number that cannot be kept to the digit.
+    NUMBER_DIGITS = "number_digits";
     /// Aliases that multiply into more values than a file may hold.
     ALIAS_BOMB = "alias_bomb";
     /// Lists and maps inside each other beyond any use.
@@ -325,6 +347,8 @@ codes! {
     GOTO_OUTSIDE = "goto_outside";
     /// `cache` on a node that may call what is not `pure`.
     UNSAFE_CACHE = "unsafe_cache";
+    /// `cache` on a node that reads what is never the same twice.
+    USELESS_CACHE = "useless_cache";
     /// A cycle that goes on until a limit ends the run.
     ENDLESS_CYCLE = "endless_cycle";
     /// Two nodes that can run at the same time write a channel without a reducer.

@@ -4,7 +4,7 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use crate::diagnostic::{Finding, Place, narrow};
+use crate::diagnostic::{Finding, Place, lines, narrow};
 
 /// A file that was read. What is wrong with single values is kept beside the tree, so that the
 /// rest can be checked all the same.
@@ -21,8 +21,23 @@ pub struct Document {
 pub(crate) struct Tree {
     pub(crate) at: Spot,
     pub(crate) content: Content,
-    /// Values in it, itself included.
-    pub(crate) size: usize,
+    /// How much it is, itself included.
+    pub(crate) size: Extent,
+}
+
+/// How much a value is, aliases counted as all that they stand for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extent {
+    pub(crate) values: usize,
+    /// Of texts and keys.
+    pub(crate) bytes: usize,
+}
+
+impl Extent {
+    pub(crate) fn add(&mut self, more: Self) {
+        self.values = self.values.saturating_add(more.values);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
 }
 
 /// Where a value begins.
@@ -137,7 +152,7 @@ impl Document {
                 let empty = text.lines().take_while(|line| line.is_empty()).count();
                 let row = before.matches('\n').count();
                 let line = (usize::try_from(begin.line).ok()? + row).checked_sub(empty + 1)?;
-                let indent = self.text.lines().nth(line)?.strip_suffix(text.lines().nth(row)?)?;
+                let indent = lines(&self.text).nth(line)?.strip_suffix(text.lines().nth(row)?)?;
                 let left = before.rsplit('\n').next()?;
                 let column = indent.chars().count() + left.chars().count();
                 Some(Place { line: narrow(line + 1), column: narrow(column + 1) })

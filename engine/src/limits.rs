@@ -20,6 +20,49 @@ pub struct Limits {
     pub map_items: usize,
     /// Expressions and templates.
     pub expression: ExpressionLimits,
+    /// Graphs, skills and configurations.
+    pub files: FileLimits,
+}
+
+/// Bounds of one YAML file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileLimits {
+    /// `file_size`: its bytes.
+    pub size: usize,
+    /// `folder_size`: bytes of all files of its folder together.
+    pub folder: usize,
+    /// `file_values`: its values, counting every alias as all that it stands for.
+    pub values: usize,
+    /// `file_expanded`: bytes of its texts and keys, counting every alias as all that it stands
+    /// for.
+    pub expanded: usize,
+    /// `file_checks`: steps of what is looked for in a graph as a whole, such as nodes that can run
+    /// at the same time.
+    pub checks: u64,
+    /// What to do with a file that meets one of these.
+    pub beyond: Beyond,
+}
+
+/// What to do with a file that is beyond a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// It is at fault.
+    Refuse,
+    /// It is looked at again later, with more patience.
+    Postpone,
+}
+
+impl Default for FileLimits {
+    fn default() -> Self {
+        Self {
+            size: 1024 * 1024,
+            folder: 16 * 1024 * 1024,
+            values: 100_000,
+            expanded: 4 * 1024 * 1024,
+            checks: 50_000_000,
+            beyond: Beyond::Refuse,
+        }
+    }
 }
 
 /// Bounds of one expression or template.
@@ -55,6 +98,7 @@ impl Default for Limits {
             state: 64 * 1024 * 1024,
             map_items: 20_000,
             expression: ExpressionLimits::default(),
+            files: FileLimits::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::diagnostic::{Finding, any_error, code, sort, suggest};
+use crate::diagnostic::{FINDINGS_LIMIT, Finding, any_error, bound, code, sort, suggest};
 use crate::document::{Document, child};
 
 /// A schema, ready to check with.
@@ -49,6 +49,7 @@ where
     }
     if any_error(&findings) {
         sort(&mut findings);
+        bound(&mut findings);
         return Err(findings);
     }
     serde_json::from_value(value).map_err(|error| vec![unread(document, "", &error)])
@@ -79,7 +80,9 @@ impl Shape {
         value: &Value,
     ) -> Vec<Violation> {
         let words = Words { document, pointer, schema: &self.schema };
-        self.validator.iter_errors(value).flat_map(|error| words.violations(&error)).collect()
+        let errors = self.validator.iter_errors(value);
+        let violations = errors.flat_map(|error| words.violations(&error));
+        violations.take(FINDINGS_LIMIT + 1).collect()
     }
 }
 
@@ -96,7 +99,8 @@ impl Words<'_> {
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected }
             | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
-                unexpected.iter().map(|key| self.unknown_key(error, &at, key)).collect()
+                let keys = unexpected.iter().take(FINDINGS_LIMIT + 1);
+                keys.map(|key| self.unknown_key(error, &at, key)).collect()
             }
             ValidationErrorKind::AnyOf { context }
             | ValidationErrorKind::OneOfNotValid { context } => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostic::{Finding, any_error, code, sort};
+use crate::diagnostic::{FINDINGS_LIMIT, Finding, any_error, bound, code, sort};
 use crate::document::Document;
 use crate::graph::build::{Known, unknown_model, unknown_tool};
 use crate::graph::compile::check_name;
@@ -139,6 +139,9 @@ pub fn compile(document: &Document, known: Known<'_>) -> (Option<Skill>, Vec<Fin
     }
     for (key, patterns) in [("tools", &spec.tools), ("approve", &spec.approve)] {
         for (i, pattern) in patterns.iter().enumerate() {
+            if findings.len() > FINDINGS_LIMIT {
+                break;
+            }
             if let Some((message, fix)) = unknown_tool(&known, pattern) {
                 let at = format!("/{key}/{i}");
                 findings.push(document.error_at(code::UNKNOWN_TOOL, &at, message, fix));
@@ -146,6 +149,7 @@ pub fn compile(document: &Document, known: Known<'_>) -> (Option<Skill>, Vec<Fin
         }
     }
     sort(&mut findings);
+    bound(&mut findings);
     let skill = Skill {
         name: spec.skill.into(),
         description: spec.description,

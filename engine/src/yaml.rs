@@ -5,8 +5,10 @@
 //! Invariants:
 //! - Plain scalars follow the core schema of YAML 1.2; a word that YAML 1.1 took for a boolean
 //!   (`no`, `on`) is a finding, never a guess.
-//! - The size is checked before anything is parsed and aliases are counted as they expand, so a
-//!   bomb costs no more than an honest file of the largest size.
+//! - A number is kept to the digit or is a finding, never rounded.
+//! - The size is checked before anything is parsed and aliases are counted as they expand, values
+//!   and bytes, so a bomb costs no more than an honest file of the largest size. A file of mistakes
+//!   is left once there are more than a person reads.
 //! - Absent on purpose: tags, merge keys, keys that are no text, several documents.
 
 use std::collections::HashMap;
@@ -15,29 +17,32 @@ use indexmap::IndexMap;
 use serde_json::{Number, Value};
 use serde_yaml::granit_parser::{self, Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
-use crate::diagnostic::{Finding, Place, code, narrow};
-use crate::document::{Content, Document, Entry, Spot, Style, Tree};
-
-/// Largest file, in bytes.
-pub const SIZE_LIMIT: usize = 1024 * 1024;
-
-/// Most values in one file, counting every alias as all that it stands for.
-pub const NODE_LIMIT: usize = 100_000;
+use crate::diagnostic::{FINDINGS_LIMIT, Finding, Place, code, lines, narrow, too_many};
+use crate::document::{Content, Document, Entry, Extent, Spot, Style, Tree};
+use crate::json;
+use crate::limits::{Beyond, FileLimits};
+use crate::size::Size;
 
 /// Deepest nesting of lists and maps.
 pub const DEPTH_LIMIT: usize = 64;
+
+/// Reads a file's text within the limits that apply by default. `path` is only for findings.
+///
+/// # Errors
+/// What keeps the text from being a tree at all; see [`Document::findings`] for the rest.
+pub fn parse(path: &str, text: &str) -> Result<Document, Vec<Finding>> {
+    parse_within(path, text, &FileLimits::default())
+}
 
 /// Reads a file's text. `path` is only for findings.
 ///
 /// # Errors
 /// What keeps the text from being a tree at all; see [`Document::findings`] for the rest.
-pub fn parse(path: &str, text: &str) -> Result<Document, Vec<Finding>> {
-    if text.len() > SIZE_LIMIT {
-        let message = format!("the file has {} bytes, more than {SIZE_LIMIT}", text.len());
-        let fix = "split it, or move data out of it".to_owned();
-        return Err(vec![Finding::error(code::TOO_LARGE, path, Place::START, message, fix)]);
+pub fn parse_within(path: &str, text: &str, limits: &FileLimits) -> Result<Document, Vec<Finding>> {
+    if let Some(finding) = too_large(path, text.len() as u64, limits) {
+        return Err(vec![finding]);
     }
-    let mut reader = Reader::new(path);
+    let mut reader = Reader::new(path, limits);
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -51,43 +56,105 @@ pub fn parse(path: &str, text: &str) -> Result<Document, Vec<Finding>> {
             return Err(reader.findings);
         }
     }
-    let empty =
-        Tree { at: Spot { place: Place::START, offset: 0 }, content: Content::Empty, size: 1 };
+    let empty = Tree {
+        at: Spot { place: Place::START, offset: 0 },
+        content: Content::Empty,
+        size: Extent::default(),
+    };
     let root = reader.root.unwrap_or(empty);
     Ok(Document { path: path.to_owned(), text: text.to_owned(), root, findings: reader.findings })
 }
 
-/// What an unquoted scalar stands for in YAML 1.2 (core schema).
+/// Whether a file of so many bytes is not looked at.
+pub(crate) fn too_large(path: &str, bytes: u64, limits: &FileLimits) -> Option<Finding> {
+    if bytes <= limits.size as u64 {
+        return None;
+    }
+    let limit = Size(limits.size);
+    let message =
+        format!("the file has {bytes} bytes, more than the {limit} allowed (`file_size`)");
+    Some(beyond(limits, code::TOO_LARGE, path, Place::START, message))
+}
+
+/// A finding about a file that is beyond a limit: that it is at fault, or will be looked at later.
+pub(crate) fn beyond(
+    limits: &FileLimits,
+    code: &'static str,
+    path: &str,
+    place: Place,
+    message: String,
+) -> Finding {
+    match limits.beyond {
+        Beyond::Refuse => {
+            let fix = "write less or move data out of it; `limits` in exile.yaml has the key";
+            Finding::error(code, path, place, message, fix)
+        }
+        Beyond::Postpone => not_checked_yet(path),
+    }
+}
+
+/// The file is looked at later.
+pub(crate) fn not_checked_yet(path: &str) -> Finding {
+    let message = "it takes longer to be checked than a start waits for";
+    let fix = "wait: it serves as soon as it has been checked";
+    Finding::error(code::NOT_CHECKED_YET, path, Place::START, message, fix)
+}
+
+/// What an unquoted scalar stands for in YAML 1.2 (core schema). A number that cannot be kept to
+/// the digit is a text.
 #[must_use]
 pub fn scalar(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "true" | "True" | "TRUE" => Value::Bool(true),
         "false" | "False" | "FALSE" => Value::Bool(false),
-        _ => number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number),
+        _ => match number(text) {
+            Some(Ok(number)) => Value::Number(number),
+            Some(Err(NotKept)) | None => Value::String(text.to_owned()),
+        },
     }
 }
 
-fn number(text: &str) -> Option<Number> {
-    let radix = |digits: &str, radix| u64::from_str_radix(digits, radix).ok().map(Number::from);
-    if let Some(digits) = text.strip_prefix("0x") {
-        return radix(digits, 16);
+/// A number of more digits than can be kept.
+struct NotKept;
+
+/// `None` of what is no number.
+fn number(text: &str) -> Option<Result<Number, NotKept>> {
+    for (prefix, radix) in [("0x", 16), ("0o", 8)] {
+        if let Some(digits) = text.strip_prefix(prefix) {
+            let good = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
+            let number = || u64::from_str_radix(digits, radix).map(Number::from);
+            return good.then(|| number().map_err(|_| NotKept));
+        }
     }
-    if let Some(digits) = text.strip_prefix("0o") {
-        return radix(digits, 8);
-    }
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-        || !unsigned.contains(|c: char| c.is_ascii_digit())
-        || !unsigned.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '-' | '+'))
-    {
+    if !is_decimal(text) {
         return None;
     }
     let text = text.strip_prefix('+').unwrap_or(text);
+    if !json::keeps_digits(text) {
+        return Some(Err(NotKept));
+    }
     let whole = text.parse::<i64>().ok().map(Number::from);
     whole
         .or_else(|| text.parse::<u64>().ok().map(Number::from))
         .or_else(|| text.parse::<f64>().ok().and_then(Number::from_f64))
+        .map(Ok)
+}
+
+/// Digits with at most one point, and an exponent.
+fn is_decimal(text: &str) -> bool {
+    let digits = |text: &str| text.chars().all(|c| c.is_ascii_digit());
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (unsigned, None),
+    };
+    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let exponent = exponent.is_none_or(|exponent| {
+        let exponent = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
+        !exponent.is_empty() && digits(exponent)
+    });
+    exponent && digits(whole) && digits(part) && !(whole.is_empty() && part.is_empty())
 }
 
 /// Builds the tree from the parser's events.
@@ -96,8 +163,9 @@ struct Reader<'p> {
     /// Lists and maps that are not closed yet.
     open: Vec<Open>,
     anchors: HashMap<usize, Tree>,
-    /// Values so far, aliases expanded.
-    size: usize,
+    limits: &'p FileLimits,
+    /// What the file holds so far, aliases expanded.
+    size: Extent,
     root: Option<Tree>,
     findings: Vec<Finding>,
 }
@@ -111,12 +179,13 @@ struct Open {
 }
 
 impl<'p> Reader<'p> {
-    fn new(path: &'p str) -> Self {
+    fn new(path: &'p str, limits: &'p FileLimits) -> Self {
         Self {
             path,
             open: Vec::new(),
             anchors: HashMap::new(),
-            size: 0,
+            limits,
+            size: Extent::default(),
             root: None,
             findings: Vec::new(),
         }
@@ -128,16 +197,18 @@ impl<'p> Reader<'p> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
+                let size = Extent { values: 1, bytes: text.len() };
                 let content = match tag {
                     Some(tag) => {
-                        self.tag(&tag.original(), at);
+                        self.tag(&tag.original(), at)?;
                         Content::Scalar(Value::String(text.into_owned()), style_of(style))
                     }
                     None if plain && text.is_empty() => Content::Empty,
-                    None if plain => Content::Scalar(self.plain(&text, at), Style::Plain),
+                    None if plain => Content::Scalar(self.plain(&text, at)?, Style::Plain),
                     None => Content::Scalar(Value::String(text.into_owned()), style_of(style)),
                 };
-                self.add(Tree { at, content, size: 1 }, anchor)
+                self.count(size, at, false)?;
+                self.add(Tree { at, content, size }, anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.open(Content::List(Vec::new()), anchor, tag.map(|tag| tag.original()), at)
@@ -147,11 +218,17 @@ impl<'p> Reader<'p> {
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(Open { at, anchor, content, .. }) => {
-                    let size = 1 + match &content {
-                        Content::List(items) => items.iter().map(|item| item.size).sum::<usize>(),
-                        Content::Map(entries) => entries.values().map(|e| e.value.size).sum(),
-                        Content::Empty | Content::Scalar(..) => 0,
-                    };
+                    let mut size = Extent { values: 1, bytes: 0 };
+                    match &content {
+                        Content::List(items) => items.iter().for_each(|item| size.add(item.size)),
+                        Content::Map(entries) => {
+                            for (key, entry) in entries {
+                                size.add(entry.value.size);
+                                size.bytes += key.len();
+                            }
+                        }
+                        Content::Empty | Content::Scalar(..) => {}
+                    }
                     self.add(Tree { at, content, size }, anchor)
                 }
                 None => Ok(()),
@@ -175,7 +252,7 @@ impl<'p> Reader<'p> {
         at: Spot,
     ) -> Result<(), Finding> {
         if let Some(tag) = tag {
-            self.tag(&tag, at);
+            self.tag(&tag, at)?;
         }
         if self.open.len() >= DEPTH_LIMIT {
             return Err(self.finding(
@@ -185,7 +262,7 @@ impl<'p> Reader<'p> {
                 "flatten them",
             ));
         }
-        self.count(1, at, false)?;
+        self.count(Extent { values: 1, bytes: 0 }, at, false)?;
         self.open.push(Open { at, anchor, content, key: None });
         Ok(())
     }
@@ -204,25 +281,33 @@ impl<'p> Reader<'p> {
         self.add(Tree { at, ..tree }, 0)
     }
 
-    fn count(&mut self, more: usize, at: Spot, alias: bool) -> Result<(), Finding> {
-        self.size += more;
-        if self.size <= NODE_LIMIT {
+    fn count(&mut self, more: Extent, at: Spot, alias: bool) -> Result<(), Finding> {
+        self.size.add(more);
+        let what = if alias { "with its aliases expanded, the file" } else { "the file" };
+        let message = if self.size.values > self.limits.values {
+            format!("{what} holds more than {} values (`file_values`)", self.limits.values)
+        } else if self.size.bytes > self.limits.expanded {
+            let limit = Size(self.limits.expanded);
+            format!("{what} holds more than {limit} of text (`file_expanded`)")
+        } else {
+            return Ok(());
+        };
+        let code = if alias { code::ALIAS_BOMB } else { code::TOO_LARGE };
+        Err(beyond(self.limits, code, self.path, at.place, message))
+    }
+
+    /// Notes what is wrong with one value. An error once there is more than a person reads.
+    fn report(&mut self, finding: Finding) -> Result<(), Finding> {
+        let place = Place { line: finding.line, column: finding.column };
+        self.findings.push(finding);
+        if self.findings.len() < FINDINGS_LIMIT {
             return Ok(());
         }
-        let what = if alias { "with its aliases expanded, the file" } else { "the file" };
-        Err(self.finding(
-            if alias { code::ALIAS_BOMB } else { code::TOO_LARGE },
-            at,
-            format!("{what} holds more than {NODE_LIMIT} values"),
-            "write less, or move data out of it",
-        ))
+        Err(too_many(self.path, place, 0, true))
     }
 
     /// Puts a finished value where it belongs: into the open list or map, as key or value.
     fn add(&mut self, tree: Tree, anchor: usize) -> Result<(), Finding> {
-        if tree.size == 1 && !matches!(tree.content, Content::List(_) | Content::Map(_)) {
-            self.count(1, tree.at, false)?;
-        }
         if anchor != 0 {
             // It is kept a second time, for its aliases.
             self.count(tree.size, tree.at, true)?;
@@ -246,7 +331,7 @@ impl<'p> Reader<'p> {
                 let message = format!("`{}` stands here a second time", first.0);
                 let fix = format!("keep one of them; the first is on line {}", first.1);
                 let finding = self.finding(code::DUPLICATE_KEY, at, message, fix);
-                self.findings.push(finding);
+                self.report(finding)?;
             }
             (Content::Map(_), None) => {
                 let at = tree.at;
@@ -256,7 +341,7 @@ impl<'p> Reader<'p> {
                     let message = "a key must be text";
                     let fix = "write a word before the colon; braces in a value need quotes";
                     let finding = self.finding(code::KEY_NOT_TEXT, at, message, fix);
-                    self.findings.push(finding);
+                    self.report(finding)?;
                 }
             }
             (Content::List(items), _) => items.push(tree),
@@ -265,14 +350,14 @@ impl<'p> Reader<'p> {
         Ok(())
     }
 
-    fn plain(&mut self, text: &str, at: Spot) -> Value {
+    fn plain(&mut self, text: &str, at: Spot) -> Result<Value, Finding> {
         let key = self
             .open
             .last()
             .is_some_and(|o| matches!(o.content, Content::Map(_)) && o.key.is_none());
         let word = matches!(text.to_ascii_lowercase().as_str(), "yes" | "no" | "on" | "off");
         if key {
-            return Value::String(text.to_owned());
+            return Ok(Value::String(text.to_owned()));
         }
         if word {
             let truth = matches!(text.to_ascii_lowercase().as_str(), "yes" | "on");
@@ -280,15 +365,21 @@ impl<'p> Reader<'p> {
                 format!("`{text}` is a boolean to some readers of YAML and text to others");
             let fix = format!("write {truth}, or '{text}' in quotes");
             let finding = self.finding(code::BOOLEAN_WORD, at, message, fix);
-            self.findings.push(finding);
+            self.report(finding)?;
         }
-        scalar(text)
+        if let Some(Err(NotKept)) = number(text) {
+            let message = format!("the number {text} cannot be kept to the digit");
+            let fix = "put it in quotes if it is a text, such as an id, or write fewer digits";
+            let finding = self.finding(code::NUMBER_DIGITS, at, message, fix);
+            self.report(finding)?;
+        }
+        Ok(scalar(text))
     }
 
-    fn tag(&mut self, tag: &str, at: Spot) {
+    fn tag(&mut self, tag: &str, at: Spot) -> Result<(), Finding> {
         let message = format!("the tag `{tag}` has no meaning here");
         let finding = self.finding(code::TAG, at, message, "remove it; put text in quotes");
-        self.findings.push(finding);
+        self.report(finding)
     }
 
     fn finding(
@@ -327,7 +418,7 @@ fn spot(marker: &Marker) -> Spot {
 /// The parser's own error, in words for the mistakes that are made most.
 fn syntax(path: &str, text: &str, error: &ScanError) -> Finding {
     let place = spot(error.marker()).place;
-    let line = text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
+    let line = lines(text).nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
     if let Some(column) = unquoted_variable(line) {
         let place = Place { column: narrow(column + 1), ..place };
         let message = "`${…}` inside { } or [ ] must be quoted";

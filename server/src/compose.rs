@@ -14,7 +14,7 @@ use exile_engine::bundle::Catalog;
 use exile_engine::env::{Env, SystemEnv};
 use exile_engine::http::HttpError;
 use exile_engine::id::UserId;
-use exile_engine::library::Library;
+use exile_engine::library::{Files, Library};
 use exile_engine::model::card::Catalogue;
 use exile_engine::model::{Models, Provider};
 use exile_engine::run::context::Services;
@@ -26,7 +26,7 @@ use exile_nodes::guard::Allow;
 use exile_nodes::http::{Client, Outbound};
 use exile_nodes::providers::{self, mock::Mock};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::origin;
@@ -112,6 +112,20 @@ pub fn library(config: &Config, catalog: &Catalog) -> Library {
         Some(folder) => Library::load(folder, catalog),
         None => shipped::library(catalog),
     }
+}
+
+/// The same for a server that begins, as far as it can be checked at once: what follows the folder
+/// looks at the rest. Off the threads that answer, since files hold what they hold.
+async fn first_library(config: &Config, catalog: &Catalog) -> Library {
+    let (folder, catalog) = (config.places.graphs.clone(), catalog.clone());
+    let read = move || match folder {
+        Some(folder) => Library::begin(Files::read(&folder, &catalog.limits.files), &catalog),
+        None => shipped::library(&catalog),
+    };
+    spawn_blocking(read).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the graphs could not be loaded");
+        Library::default()
+    })
 }
 
 /// What a server does besides answering requests.
@@ -282,7 +296,7 @@ async fn app(
     let ledger = Ledger::open(store.clone(), env.clone(), metrics.clone(), rules).await?;
     let models = Models::clone(&catalog.models).with_meter(Arc::new(Shared(ledger.clone())));
     catalog.models = Arc::new(models);
-    let library = Current::new(library(config, &catalog));
+    let library = Current::new(first_library(config, &catalog).await);
     let services = Services {
         env: env.clone(),
         models: catalog.models.clone(),

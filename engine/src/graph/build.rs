@@ -3,16 +3,19 @@
 //! Everything that is wrong is reported, with its place; a kind goes on as far as it can, so that
 //! one reading of the findings is enough.
 
-use std::collections::BTreeMap;
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::bundle::Catalog;
-use crate::diagnostic::{Finding, code, suggest};
+use crate::diagnostic::{FINDINGS_LIMIT, Finding, code, suggest};
 use crate::document::{Document, child};
 use crate::expr::{Expression, Template, ValueTemplate};
+use crate::graph::answer_schema::{self, Refused};
 use crate::graph::inside::Brings;
 use crate::graph::nesting::Graphs;
 use crate::graph::text::Texts;
@@ -44,6 +47,10 @@ pub struct Known<'a> {
     pub names: Names,
 }
 
+/// What kinds make of all nodes of one graph, by its type.
+#[derive(Default)]
+pub(super) struct Memo(RefCell<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>);
+
 /// A channel that a node reads or writes.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
@@ -52,6 +59,15 @@ pub(super) struct Access {
     pub(super) pointer: String,
     /// Where it stands in the text there, in bytes.
     pub(super) at: Option<usize>,
+}
+
+/// A name that is no channel and that a node reads, such as `now`.
+#[derive(Clone, Debug)]
+pub(super) struct ScopeRead {
+    pub(super) name: &'static str,
+    /// A JSON pointer to the text, and where it stands there, in bytes.
+    pub(super) pointer: String,
+    pub(super) at: usize,
 }
 
 /// What a node may do to the world.
@@ -73,6 +89,7 @@ pub struct Build<'a> {
     pub(super) shown: bool,
     /// Whether it handles another's failure and may read `error`.
     pub(super) handles_error: bool,
+    pub(super) memo: &'a Memo,
     pub(super) name: Arc<str>,
     /// A JSON pointer to the node.
     pub(super) pointer: String,
@@ -80,6 +97,7 @@ pub struct Build<'a> {
     pub(super) own: Map<String, Value>,
     pub(super) writes: Vec<Access>,
     pub(super) reads: Vec<Access>,
+    pub(super) scope: Vec<ScopeRead>,
     pub(super) brings: Brings,
     pub(super) findings: Vec<Finding>,
 }
@@ -283,17 +301,31 @@ impl Build<'_> {
         }
     }
 
-    /// Every node of the graph as it is written, unchecked, for a kind that works with others.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<Value> {
+    /// What a kind that works with other nodes makes of them all, as they are written and unchecked.
+    /// It is made once for the graph, by the first node that asks, and shared by all that ask for
+    /// the same type.
+    pub fn once_per_graph<T: Send + Sync + 'static>(
+        &self,
+        make: impl FnOnce(&[Value]) -> T,
+    ) -> Arc<T> {
+        let known = self.memo.0.borrow().get(&TypeId::of::<T>()).cloned();
+        if let Some(Ok(known)) = known.map(Arc::downcast) {
+            return known;
+        }
         let nodes = self.document.value("/nodes");
         let nodes = nodes.as_ref().and_then(Value::as_object);
-        nodes.into_iter().flat_map(|nodes| nodes.values().cloned()).collect()
+        let nodes: Vec<Value> = nodes.into_iter().flat_map(|n| n.values().cloned()).collect();
+        let made = Arc::new(make(&nodes));
+        self.memo.0.borrow_mut().insert(TypeId::of::<T>(), made.clone());
+        made
     }
 
     /// Checks names and patterns of tools at a list; reports those that match no tool.
     pub fn tools(&mut self, place: &[&str], patterns: &[String]) -> Vec<String> {
         for (i, pattern) in patterns.iter().enumerate() {
+            if self.findings.len() > FINDINGS_LIMIT {
+                break;
+            }
             if let Some((message, fix)) = unknown_tool(&self.known, pattern) {
                 let index = i.to_string();
                 let item: Vec<&str> = place.iter().copied().chain([index.as_str()]).collect();
@@ -306,12 +338,11 @@ impl Build<'_> {
     /// Compiles a JSON Schema given in the YAML; reports an invalid one.
     pub fn json_schema(&mut self, place: &[&str]) -> Option<Value> {
         let schema = self.value_at(place)?.clone();
-        match jsonschema::validator_for(&schema) {
-            Ok(_) => Some(schema),
-            Err(error) => {
-                let inner = error.instance_path().as_str().to_owned();
-                let pointer = format!("{}{inner}", self.at(place));
-                let message = format!("this is no JSON Schema: {error}");
+        match answer_schema::check(&schema) {
+            Ok(()) => Some(schema),
+            Err(Refused { message, pointer }) => {
+                let pointer = format!("{}{pointer}", self.at(place));
+                let message = format!("this is no JSON Schema: {message}");
                 let fix = "see json-schema.org; types are string, number, integer, boolean, array, object";
                 self.findings.push(self.document.error_at(
                     code::INVALID_SCHEMA,
@@ -390,6 +421,7 @@ impl Build<'_> {
             limits: self.known.catalog.limits.expression,
             handles_error: self.handles_error,
             reads: &mut self.reads,
+            scope: &mut self.scope,
             findings: &mut self.findings,
         }
     }

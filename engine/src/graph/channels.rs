@@ -6,7 +6,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use crate::diagnostic::{Finding, code, suggest};
+use crate::diagnostic::{FINDINGS_LIMIT, Finding, code, suggest};
 use crate::document::{Document, child};
 use crate::expr::{Expression, SCOPE_NAMES};
 use crate::graph::build::unfit;
@@ -110,6 +110,9 @@ pub(super) fn listed(
     let mut names: Vec<Arc<str>> = Vec::new();
     let mut seen = BTreeSet::new();
     for (i, name) in list.iter().enumerate() {
+        if findings.len() > FINDINGS_LIMIT {
+            break;
+        }
         let pointer = format!("/{key}/{i}");
         match channels.get(name) {
             None => {

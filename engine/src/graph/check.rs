@@ -1,17 +1,21 @@
 //! What all nodes and lines together say: reachability, conditions, cycles, parallel writes.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use petgraph::Direction;
 use petgraph::graph::NodeIndex as Vertex;
+use petgraph::visit::EdgeRef as _;
 
-use crate::diagnostic::{Finding, code};
+use crate::diagnostic::{FINDINGS_LIMIT, Finding, code};
 use crate::document::{Document, child};
 use crate::graph::build::Access;
+use crate::graph::compile::Alive;
+use crate::graph::effort::Effort;
+use crate::graph::lines::Joined;
 use crate::graph::spec::Mode;
 use crate::graph::topology::{Components, Place, Said, Take, Topology, end, start};
-use crate::graph::{Branch, Needs, Schedule, lines, parallel};
+use crate::graph::{Branch, Schedule, lines, parallel};
 use crate::state::Channels;
 
 /// What is checked.
@@ -24,10 +28,12 @@ pub(super) struct Checked<'a> {
     pub(super) writes: Vec<&'a [Access]>,
     /// Of a node, its `goto` and its conditions.
     pub(super) reads: Vec<Vec<Access>>,
-    /// By join.
-    pub(super) needs: Vec<Needs>,
+    pub(super) joins: &'a [Joined],
     pub(super) channels: &'a Channels,
     pub(super) topology: &'a Topology,
+    /// By join and slot.
+    pub(super) alive: &'a Alive,
+    pub(super) effort: &'a Effort,
 }
 
 impl Checked<'_> {
@@ -146,50 +152,23 @@ impl Checked<'_> {
     /// Cycles that no choice can leave. A component is looked at after those it leads to, which
     /// by then count as mended: a cycle is not blamed for one behind it.
     fn endless(&self, components: &Components) -> Vec<Finding> {
-        let mut ends = vec![false; self.topology.arcs.node_count()];
-        self.settle(&mut ends, vec![end()]);
+        let mut ends = Ends::of(self.topology);
+        let vertices = self.topology.arcs.node_indices();
+        ends.settle(vertices.filter(|v| *v == end() || self.ends_by_itself(*v)).collect());
         let mut findings = Vec::new();
         let reached = self.topology.reachable();
         for (number, list) in components.lists.iter().enumerate() {
-            let stuck = list.iter().any(|v| !ends[v.index()]) && reached[list[0].index()];
+            let stuck = list.iter().any(|v| !ends.ended[v.index()]) && reached[list[0].index()];
             if !components.cyclic[number] || !stuck {
                 continue;
             }
+            if findings.len() > FINDINGS_LIMIT {
+                break;
+            }
             findings.push(self.endless_cycle(components, list));
-            self.settle(&mut ends, list.clone());
+            ends.settle(list.clone());
         }
         findings
-    }
-
-    /// Marks `given` and every vertex from which a run can come to its end: all of its
-    /// unconditional lines end, and one of its conditional ones; or its `goto` or `on_error` can
-    /// leave. A node that has `goto` alone and gives null ends too, but a cycle has to say so with
-    /// END in `among`.
-    fn settle(&self, ends: &mut [bool], given: Vec<Vertex>) {
-        let vertices = self.topology.arcs.node_indices();
-        let sinks: Vec<Vertex> = vertices.filter(|v| self.ends_by_itself(*v)).collect();
-        let mut queue: VecDeque<Vertex> = given.into_iter().chain(sinks).collect();
-        while let Some(vertex) = queue.pop_front() {
-            if std::mem::replace(&mut ends[vertex.index()], true) {
-                continue;
-            }
-            for before in self.topology.arcs.neighbors_directed(vertex, Direction::Incoming) {
-                if !ends[before.index()] && self.can_end(before, ends) {
-                    queue.push_back(before);
-                }
-            }
-        }
-    }
-
-    fn can_end(&self, vertex: Vertex, ends: &[bool]) -> bool {
-        let out = self.topology.out(vertex);
-        let (lines, ways): (Vec<_>, Vec<_>) = out.iter().partition(|(_, arc)| arc.take.is_line());
-        let (always, choices): (Vec<_>, Vec<_>) =
-            lines.iter().partition(|(_, arc)| arc.take == Take::Always);
-        let ended = |(to, _): &(Vertex, &super::topology::Arc)| ends[to.index()];
-        let by_lines =
-            always.iter().all(ended) && (choices.is_empty() || choices.iter().any(ended));
-        ways.iter().any(ended) || !lines.is_empty() && by_lines
     }
 
     fn endless_cycle(&self, components: &Components, list: &[Vertex]) -> Finding {
@@ -240,13 +219,70 @@ impl Checked<'_> {
         (path, said.map(|said| self.said(first, said)).unwrap_or_default())
     }
 
-    /// Channels without a reducer that both nodes write.
-    pub(super) fn shared(&self, a: usize, b: usize) -> Vec<&'_ Access> {
+    /// By node: what it writes to channels without a reducer.
+    pub(super) fn replaced(&self) -> Vec<Vec<&Access>> {
         let replaced = |write: &&Access| {
             let channel = self.channels.get(&write.channel);
             channel.is_some_and(|c| c.reduce == crate::state::Reducer::Replace)
         };
-        let of_a: BTreeSet<&str> = self.writes[a].iter().map(|w| &*w.channel).collect();
-        self.writes[b].iter().filter(replaced).filter(|w| of_a.contains(&*w.channel)).collect()
+        self.writes.iter().map(|writes| writes.iter().filter(replaced).collect()).collect()
+    }
+}
+
+/// From which vertices a run can come to its end: all of its unconditional lines end, and one of
+/// its conditional ones; or its `goto` or `on_error` can leave. A node that has `goto` alone and
+/// gives null ends too, but a cycle has to say so with END in `among`.
+struct Ends<'a> {
+    topology: &'a Topology,
+    ended: Vec<bool>,
+    /// By vertex: what is still to be found out of the arcs that leave it.
+    open: Vec<Open>,
+}
+
+#[derive(Clone, Default)]
+struct Open {
+    lines: bool,
+    /// Unconditional lines that are not known to end.
+    always: usize,
+    /// There are conditional lines, and none is known to end.
+    choice: bool,
+    /// A `goto` or `on_error` is known to end.
+    way: bool,
+}
+
+impl<'a> Ends<'a> {
+    fn of(topology: &'a Topology) -> Self {
+        let vertices = topology.arcs.node_count();
+        let mut open = vec![Open::default(); vertices];
+        for arc in topology.arcs.edge_references() {
+            let open = &mut open[arc.source().index()];
+            let take = arc.weight().take;
+            open.lines |= take.is_line();
+            open.always += usize::from(take == Take::Always);
+            open.choice |= take.is_line() && take != Take::Always;
+        }
+        Self { topology, ended: vec![false; vertices], open }
+    }
+
+    /// Marks these, and all that can end because of them.
+    fn settle(&mut self, mut queue: Vec<Vertex>) {
+        while let Some(vertex) = queue.pop() {
+            if std::mem::replace(&mut self.ended[vertex.index()], true) {
+                continue;
+            }
+            for arc in self.topology.arcs.edges_directed(vertex, Direction::Incoming) {
+                let before = arc.source();
+                let open = &mut self.open[before.index()];
+                match arc.weight().take {
+                    Take::Always => open.always -= 1,
+                    take if take.is_line() => open.choice = false,
+                    _ => open.way = true,
+                }
+                let ends = open.way || open.lines && open.always == 0 && !open.choice;
+                if ends && !self.ended[before.index()] {
+                    queue.push(before);
+                }
+            }
+        }
     }
 }

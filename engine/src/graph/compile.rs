@@ -6,10 +6,11 @@ use std::sync::Arc;
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use crate::diagnostic::{Finding, any_error, code, sort, suggest};
+use crate::diagnostic::{FINDINGS_LIMIT, Finding, any_error, bound, code, sort, suggest};
 use crate::document::{Document, child};
-use crate::graph::build::{Access, Build, Known};
+use crate::graph::build::{Access, Build, Known, Memo};
 use crate::graph::check::Checked;
+use crate::graph::effort::Effort;
 use crate::graph::inside::{Brings, Nested};
 use crate::graph::lines::{Joined, Lines};
 use crate::graph::policy::Common;
@@ -19,11 +20,13 @@ use crate::graph::{
     Branch, Graph, GraphNode, Guard, Join, Limits, Line, Names, NodeIndex, Policy, Schedule, Slot,
     Target, channels, lines,
 };
+use crate::limits::{Beyond, FileLimits};
 use crate::node::{NodeKind, Work};
 use crate::run::record::Durability;
 use crate::schema;
 use crate::shape::{self, Shape};
 use crate::state::{Channels, Reducer};
+use crate::yaml;
 
 /// What became of a graph's document.
 #[derive(Debug)]
@@ -45,7 +48,9 @@ pub struct Compiled {
 impl Compiled {
     /// A file that cannot be read as a graph.
     #[must_use]
-    pub fn unread(findings: Vec<Finding>) -> Self {
+    pub fn unread(mut findings: Vec<Finding>) -> Self {
+        sort(&mut findings);
+        bound(&mut findings);
         Self {
             name: "unnamed".into(),
             description: String::new(),
@@ -108,6 +113,7 @@ fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
         channels: &channels,
         shown,
         handles_error: false,
+        memo: &Memo::default(),
         known,
     };
     let nodes = build_nodes(scene, &spec, &broken_nodes, &mut findings);
@@ -116,7 +122,10 @@ fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
     let policies = nodes.iter().map(|node| &node.policy);
     let lines = lines::read(document, &spec, &channels, limits, &names, policies, &mut findings);
     let complete = lines.complete && !broken_lines && nodes.iter().all(|node| node.complete);
-    if complete && !nodes.is_empty() {
+    let effort = Effort::new(known.catalog.limits.files.checks);
+    let whole = complete && !nodes.is_empty();
+    let alive = whole.then(|| alive(&lines, names.len(), &effort)).flatten();
+    if let Some(alive) = &alive {
         let whole = Checked {
             document,
             mode: spec.mode,
@@ -129,17 +138,24 @@ fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
                 .zip(&lines.reads)
                 .map(|(n, l)| [&n.reads[..], l].concat())
                 .collect(),
-            needs: lines.joins.iter().map(|join| join.needs).collect(),
+            joins: &lines.joins,
             channels: &channels,
             topology: &lines.topology,
+            alive,
+            effort: &effort,
         };
         findings.extend(whole.findings());
     }
+    if effort.is_spent() {
+        findings.push(not_all_looked_at(document, &known.catalog.limits.files, alive.is_some()));
+    }
     sort(&mut findings);
+    bound(&mut findings);
     let mut brings = Brings::default();
     for node in &nodes {
         brings.add(&node.brings);
     }
+    brings.scope.extend(lines.scope.iter().map(|read| read.name));
     let required = required(&spec);
     let head = Head {
         name: spec.graph.as_str().into(),
@@ -150,7 +166,8 @@ fn compile_as(document: &Document, known: Known<'_>, shown: bool) -> Compiled {
         output,
         shown,
     };
-    let graph = (!any_error(&findings)).then(|| assemble(head, channels, nodes, lines)).flatten();
+    let alive = alive.filter(|_| !any_error(&findings));
+    let graph = alive.and_then(|alive| assemble(head, channels, nodes, lines, alive));
     let (name, description, graph) = (spec.graph, spec.description, graph.map(Arc::new));
     Compiled { name, description, graph, findings, brings, required }
 }
@@ -206,6 +223,7 @@ pub(super) struct Scene<'a> {
     pub(super) shown: bool,
     /// Whether all of them stand in a node that handles another's failure.
     pub(super) handles_error: bool,
+    pub(super) memo: &'a Memo,
     pub(super) known: Known<'a>,
 }
 
@@ -232,9 +250,11 @@ fn build_nodes(
     let mut nodes = Vec::with_capacity(spec.nodes.len());
     for (name, yaml) in &spec.nodes {
         builder.check_name(name);
-        let complete = !["goto", "on_error"].iter().any(|key| yaml.contains_key(*key));
+        // There are more findings than a person reads.
+        let enough = builder.findings.len() > FINDINGS_LIMIT;
+        let complete = !enough && !["goto", "on_error"].iter().any(|key| yaml.contains_key(*key));
         let mut built = Built { name: name.as_str().into(), complete, ..Built::default() };
-        if !broken.contains(name) {
+        if !broken.contains(name) && !enough {
             builder.build(&mut built, &child("/nodes", name), yaml);
         }
         nodes.push(built);
@@ -309,6 +329,7 @@ impl Builder<'_> {
             places: &self.places,
             pointer: pointer.to_owned(),
             reads: Vec::new(),
+            scope: Vec::new(),
             complete: true,
             findings: self.findings,
         };
@@ -325,11 +346,13 @@ impl Builder<'_> {
                 channels: scene.channels,
                 shown: scene.shown,
                 handles_error: scene.handles_error || self.handlers.contains(&*built.name),
+                memo: scene.memo,
                 name: built.name.clone(),
                 pointer: pointer.to_owned(),
                 own: own.clone(),
                 writes: Vec::new(),
                 reads: Vec::new(),
+                scope: Vec::new(),
                 brings: Brings::default(),
                 findings: Vec::new(),
             };
@@ -338,9 +361,11 @@ impl Builder<'_> {
             built.policy.cache = common.cache(spec.cache, built.kind, &own, &build);
             common.findings.append(&mut build.findings);
             (built.writes, built.brings) = (build.writes, build.brings);
+            built.brings.scope.extend(build.scope.iter().map(|read| read.name));
             built.reads = build.reads;
         }
         built.reads.append(&mut common.reads);
+        built.brings.scope.extend(common.scope.iter().map(|read| read.name));
     }
 
     fn kind(&mut self, pointer: &str, yaml: &Map<String, Value>) -> Option<Arc<dyn NodeKind>> {
@@ -406,20 +431,55 @@ struct Head {
     shown: bool,
 }
 
-/// `None` if a node could not be built, which a finding has said.
-fn assemble(head: Head, channels: Arc<Channels>, nodes: Vec<Built>, lines: Lines) -> Option<Graph> {
-    let Lines { start, leaving, joins, topology, .. } = lines;
-    let slots = |join: usize, sources: Vec<usize>| {
-        let slot = |from| Slot { from, alive: topology.alive(from, join) };
-        sources.into_iter().map(slot).collect()
+/// By join and slot: the nodes from which its source can still be reached ([`Slot::alive`]).
+pub(super) type Alive = Vec<Vec<Vec<bool>>>;
+
+/// Bytes that these may take, and are kept for as long as the graph.
+const ALIVE_LIMIT: usize = 32 * 1024 * 1024;
+
+/// `None` if that is more than can be looked at.
+fn alive(lines: &Lines, nodes: usize, effort: &Effort) -> Option<Alive> {
+    let slots: usize = lines.joins.iter().map(|join| join.sources.len()).sum();
+    if slots.saturating_mul(nodes) > ALIVE_LIMIT {
+        effort.spend(usize::MAX);
+        return None;
+    }
+    let of = |(join, joined): (usize, &Joined)| lines.topology.alive(&joined.sources, join, effort);
+    lines.joins.iter().enumerate().map(of).collect()
+}
+
+/// Not all of the graph was looked at. A graph that runs all the same must know of its joins.
+fn not_all_looked_at(document: &Document, limits: &FileLimits, joins: bool) -> Finding {
+    if limits.beyond == Beyond::Postpone {
+        return yaml::not_checked_yet(document.path());
+    }
+    let fix = "divide the graph, with `kind: graph` for its parts; or raise `limits: { file_checks }` \
+               in exile.yaml";
+    let message = if joins {
+        "too many paths lead through this graph to check all that can run at the same time, or twice"
+    } else {
+        "the joins of this graph have more sources than can be kept in mind"
     };
+    let finding = document.error_at_key(code::TOO_MANY_PATHS, "/edges", message, fix);
+    if joins { finding.warning() } else { finding }
+}
+
+/// `None` if a node could not be built, which a finding has said.
+fn assemble(
+    head: Head,
+    channels: Arc<Channels>,
+    nodes: Vec<Built>,
+    lines: Lines,
+    alive: Alive,
+) -> Option<Graph> {
+    let Lines { start, leaving, joins, .. } = lines;
     let joins = joins
         .into_iter()
-        .enumerate()
-        .map(|(join, Joined { target, needs, sources })| Join {
-            target,
-            needs,
-            slots: slots(join, sources),
+        .zip(alive)
+        .map(|(Joined { target, needs, sources }, alive)| {
+            let slots = sources.into_iter().zip(alive);
+            let slots = slots.map(|(from, alive)| Slot { from, alive }).collect();
+            Join { target, needs, slots }
         })
         .collect();
     let nodes = nodes

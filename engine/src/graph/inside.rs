@@ -23,10 +23,13 @@ pub(super) struct Brings {
     pub(super) deepest: Vec<String>,
     /// The call of the strongest effect; `None` if there is none.
     pub(super) call: Option<Call>,
+    /// Names that are no channels and that it reads.
+    pub(super) scope: BTreeSet<&'static str>,
 }
 
 impl Brings {
     pub(super) fn add(&mut self, more: &Self) {
+        self.scope.extend(&more.scope);
         self.skills.extend(more.skills.iter().cloned());
         self.graphs.extend(more.graphs.iter().map(|(name, hash)| (name.clone(), hash.clone())));
         if more.deepest.len() > self.deepest.len() {
@@ -130,6 +133,7 @@ impl<'a> Build<'a> {
             channels,
             shown: false,
             handles_error: self.handles_error,
+            memo: self.memo,
             known: self.known,
         };
         let (nested, brings) =

@@ -1,13 +1,13 @@
 //! From the YAML's `edges` or `order` to lines between nodes, each checked by itself.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use petgraph::graph::NodeIndex as Vertex;
 
-use crate::diagnostic::{Finding, code, suggest};
+use crate::diagnostic::{FINDINGS_LIMIT, Finding, code, suggest};
 use crate::document::Document;
-use crate::graph::build::Access;
+use crate::graph::build::{Access, ScopeRead};
 use crate::graph::spec::{EdgeSpec, Ends, GraphSpec, JoinRule, JoinWord, Mode};
 use crate::graph::text::Texts;
 use crate::graph::topology::{self, Said, Take, Topology};
@@ -23,6 +23,8 @@ pub(super) struct Lines {
     pub(super) joins: Vec<Joined>,
     /// By node: what its conditions read.
     pub(super) reads: Vec<Vec<Access>>,
+    /// What all conditions read besides channels.
+    pub(super) scope: Vec<ScopeRead>,
     pub(super) topology: Topology,
     /// No line was left out because of an error.
     pub(super) complete: bool,
@@ -70,6 +72,7 @@ pub(super) fn read<'p>(
         leaving: names.iter().map(|_| Vec::new()).collect(),
         joins: Vec::new(),
         reads: names.iter().map(|_| Vec::new()).collect(),
+        scope: Vec::new(),
         topology: Topology::new(names.len()),
         complete: true,
     };
@@ -110,6 +113,9 @@ impl Reader<'_> {
             return;
         };
         for (i, edge) in edges.iter().enumerate() {
+            if self.enough() {
+                break;
+            }
             self.duplicate(i, edge);
             match &edge.from {
                 Ends::One(from) => self.plain(i, from, edge),
@@ -142,6 +148,9 @@ impl Reader<'_> {
         }
         let (mut last, mut seen) = (Point::Start, BTreeSet::new());
         for (i, name) in order.iter().enumerate() {
+            if self.enough() {
+                break;
+            }
             let at = format!("/order/{i}");
             if !seen.insert(name) {
                 let message = format!("`{name}` is listed twice");
@@ -162,6 +171,13 @@ impl Reader<'_> {
             }
         }
         self.connect(last, Point::End, Guard::Always, Take::Always, order.len() - 1);
+    }
+
+    /// Whether there are more findings than a person reads; what is left out then says nothing.
+    fn enough(&mut self) -> bool {
+        let enough = self.findings.len() > FINDINGS_LIMIT;
+        self.lines.complete &= !enough;
+        enough
     }
 
     fn ways(&mut self, node: NodeIndex, policy: &Policy) {
@@ -224,9 +240,10 @@ impl Reader<'_> {
             Some(Point::Node(node)) => &mut self.lines.reads[node],
             _ => &mut ignored,
         };
-        let findings = &mut *self.findings;
+        let (scope, findings) = (&mut self.lines.scope, &mut *self.findings);
         let limits = self.limits;
-        let mut texts = Texts { document, channels, limits, handles_error: false, reads, findings };
+        let mut texts =
+            Texts { document, channels, limits, handles_error: false, reads, scope, findings };
         texts.expression(&format!("/edges/{i}/when"), source).map(Guard::When)
     }
 
@@ -243,11 +260,14 @@ impl Reader<'_> {
                 );
             }
         }
-        let mut sources = Vec::new();
+        let (mut sources, mut listed) = (Vec::new(), HashSet::new());
         for (k, name) in from.iter().enumerate() {
+            if self.enough() {
+                break;
+            }
             let at = format!("/edges/{i}/from/{k}");
             match self.point(&at, name) {
-                Some(Point::Node(node)) if sources.contains(&node) => {
+                Some(Point::Node(node)) if !listed.insert(node) => {
                     let message = format!("`{name}` is listed twice");
                     self.error(code::DUPLICATE_NAME, &at, message, "keep one");
                 }

@@ -22,15 +22,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use petgraph::Direction;
 use petgraph::graph::NodeIndex as Vertex;
 
 use crate::graph::check::Checked;
+use crate::graph::effort::Effort;
+use crate::graph::lines::Joined;
 use crate::graph::topology::{Place, Take};
 use crate::graph::{Branch, Needs, NodeIndex, Schedule};
 
-/// Pairs that are looked at; more are found only in graphs that no person wrote.
-const PAIR_LIMIT: usize = 250_000;
+/// Pairs that are kept in mind, some 100 bytes each.
+const PAIR_LIMIT: usize = 1_000_000;
+
+/// Steps that looking up a pair takes.
+const KEPT: usize = 16;
 
 /// Pairs of nodes that can run at the same time, the smaller first; whether they always do once
 /// their fork has run.
@@ -82,23 +86,66 @@ enum Goes {
     Does,
 }
 
-struct JoinView {
+struct JoinView<'c> {
     target: NodeIndex,
     needs: Needs,
     /// Sources, and from which nodes each can still be reached.
-    slots: Vec<(NodeIndex, Vec<bool>)>,
+    slots: Vec<(NodeIndex, &'c [bool])>,
     /// It counts, and a flow that comes after it has fired is absorbed.
     absorbs: bool,
 }
 
-struct Explorer {
+struct Explorer<'c> {
+    effort: &'c Effort,
     schedule: Schedule,
     moves: Vec<Vec<Move>>,
-    joins: Vec<JoinView>,
+    joins: Vec<JoinView<'c>>,
+    tasks: Tasks,
     seen: HashMap<Pair, bool>,
     /// Arrivals (join and source) and the other flows of their pairs.
     arrived: HashMap<(usize, NodeIndex, Flow), bool>,
     fresh: Vec<Pair>,
+}
+
+/// Pairs of tasks that are known, as bits: in a graph of many lines the same pair is found again and
+/// again.
+struct Tasks {
+    nodes: usize,
+    /// Two bits a pair: seen, and seen as sure.
+    bits: Vec<u64>,
+}
+
+impl Tasks {
+    /// Nodes of the largest graph whose pairs are kept as bits: they take 4 MiB.
+    const MOST: usize = 4096;
+
+    fn of(nodes: usize) -> Self {
+        let nodes = if nodes <= Self::MOST { nodes } else { 0 };
+        Self { nodes, bits: vec![0; (2 * nodes * nodes).div_ceil(64)] }
+    }
+
+    /// Where a pair's bits stand: word and shift.
+    fn place(&self, pair: Pair) -> Option<(usize, usize)> {
+        match pair {
+            Pair { a: Flow::Task(a), b: Flow::Task(b), ahead: None } if self.nodes > 0 => {
+                let bit = 2 * (a * self.nodes + b);
+                Some((bit / 64, bit % 64))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is new about a pair.
+    fn knows(&self, pair: Pair, sure: bool) -> bool {
+        let known = self.place(pair).map(|(word, shift)| self.bits[word] >> shift & 3);
+        known.is_some_and(|known| if sure { known == 3 } else { known != 0 })
+    }
+
+    fn note(&mut self, pair: Pair, sure: bool) {
+        if let Some((word, shift)) = self.place(pair) {
+            self.bits[word] |= (if sure { 3 } else { 1 }) << shift;
+        }
+    }
 }
 
 /// Whether one task can take both ways.
@@ -130,25 +177,21 @@ pub(super) fn meetings(checked: &Checked<'_>) -> Meetings {
     met
 }
 
-impl Explorer {
-    fn of(checked: &Checked<'_>) -> Self {
-        let topology = checked.topology;
-        let source = |vertex: Vertex| match topology.arcs[vertex] {
-            Place::Node(node) => Some(node),
-            Place::Start | Place::End | Place::Join(_) => None,
-        };
-        let join = |(join, needs): (usize, &Needs)| {
-            let vertex = topology.join(join);
-            let sources = topology.arcs.neighbors_directed(vertex, Direction::Incoming);
-            let slots = sources.filter_map(source).map(|from| (from, topology.alive(from, join)));
-            let target = topology.arcs.neighbors(vertex).find_map(source)?;
-            Some(JoinView { target, needs: *needs, slots: slots.collect(), absorbs: false })
+impl<'c> Explorer<'c> {
+    fn of(checked: &'c Checked<'_>) -> Self {
+        let join = |(joined, alive): (&'c Joined, &'c Vec<Vec<bool>>)| JoinView {
+            target: joined.target,
+            needs: joined.needs,
+            slots: joined.sources.iter().copied().zip(alive.iter().map(Vec::as_slice)).collect(),
+            absorbs: false,
         };
         let nodes = 0..checked.names.len();
         Self {
+            effort: checked.effort,
             schedule: checked.schedule,
-            moves: nodes.map(|node| moves(checked, topology.node(node))).collect(),
-            joins: checked.needs.iter().enumerate().filter_map(join).collect(),
+            moves: nodes.map(|node| moves(checked, checked.topology.node(node))).collect(),
+            joins: checked.joins.iter().zip(checked.alive).map(join).collect(),
+            tasks: Tasks::of(checked.names.len()),
             seen: HashMap::new(),
             arrived: HashMap::new(),
             fresh: Vec::new(),
@@ -158,9 +201,13 @@ impl Explorer {
     fn explore(&mut self, checked: &Checked<'_>) {
         self.seen.clear();
         self.arrived.clear();
+        self.fresh.clear();
+        self.tasks = Tasks::of(checked.names.len());
         self.forks(checked);
         while let Some(pair) = self.fresh.pop() {
-            self.go_on(pair);
+            if !self.go_on(pair) {
+                break;
+            }
         }
     }
 
@@ -169,11 +216,15 @@ impl Explorer {
     fn find_absorbing(&mut self) -> bool {
         let counts = |join: &JoinView| matches!(join.needs, Needs::Count(_));
         let mut absorbs: Vec<bool> = self.joins.iter().map(counts).collect();
+        let slots: usize = self.joins.iter().filter(|j| counts(j)).map(|j| j.slots.len()).sum();
+        if slots == 0 || !self.effort.spend(slots.saturating_mul(2 * self.seen.len())) {
+            return false;
+        }
         for pair in self.seen.keys() {
             for (one, other) in [(pair.a, pair.b), (pair.b, pair.a)] {
                 let Flow::Task(other) = other else { continue };
-                for (join, absorbs) in self.joins.iter().zip(&mut absorbs) {
-                    let again = |(source, alive): &(NodeIndex, Vec<bool>)| {
+                for (join, absorbs) in self.joins.iter().zip(&mut absorbs).filter(|(_, a)| **a) {
+                    let again = |(source, alive): &(NodeIndex, &[bool])| {
                         one.node() == *source && alive[other]
                     };
                     *absorbs &= !join.slots.iter().any(again);
@@ -191,6 +242,9 @@ impl Explorer {
         let reached = topology.reachable();
         for fork in topology.arcs.node_indices().filter(|v| reached[v.index()]) {
             let (out, moves) = (topology.out(fork), moves(checked, fork));
+            if !self.effort.spend(out.len().saturating_mul(out.len())) {
+                return;
+            }
             for (i, (_, a)) in out.iter().enumerate() {
                 for (j, (_, b)) in out.iter().enumerate().skip(i + 1) {
                     let ends = (moves[i].0, moves[j].0);
@@ -206,11 +260,14 @@ impl Explorer {
         }
     }
 
-    /// What a pair that was seen becomes.
-    fn go_on(&mut self, pair: Pair) {
+    /// What a pair that was seen becomes; whether that could be looked at.
+    fn go_on(&mut self, pair: Pair) -> bool {
         let sure = self.seen.get(&pair).copied().unwrap_or_default();
         for (flow, other, by_b) in [(pair.a, pair.b, false), (pair.b, pair.a, true)] {
             let Flow::Slot { join, from } = flow else { continue };
+            if !self.effort.spend(KEPT * self.joins[join].slots.len()) {
+                return false;
+            }
             match self.goes(join, from, other) {
                 Goes::Waits => {}
                 Goes::May { sure: also } => {
@@ -218,11 +275,18 @@ impl Explorer {
                 }
                 Goes::Does => {
                     self.note(self.fired(pair, join, from, by_b), sure);
-                    return;
+                    return true;
                 }
             }
         }
         let (of_a, of_b) = (self.moves(pair.a), self.moves(pair.b));
+        let steps = match self.schedule {
+            Schedule::Superstep => of_a.len().saturating_mul(of_b.len()),
+            Schedule::Dataflow => of_a.len() + of_b.len(),
+        };
+        if !self.effort.spend(steps) {
+            return false;
+        }
         match self.schedule {
             Schedule::Superstep => {
                 for (a, a_sure) in &of_a {
@@ -240,6 +304,7 @@ impl Explorer {
                 }
             }
         }
+        true
     }
 
     fn moves(&self, flow: Flow) -> Vec<Move> {
@@ -288,7 +353,7 @@ impl Explorer {
     /// The pair after one of its arrivals has fired its join.
     fn fired(&self, pair: Pair, join: usize, from: NodeIndex, by_b: bool) -> Pair {
         let (view, other) = (&self.joins[join], if by_b { pair.a } else { pair.b });
-        let comes = |(source, alive): &(NodeIndex, Vec<bool>)| {
+        let comes = |(source, alive): &(NodeIndex, &[bool])| {
             *source != from && matches!(other, Flow::Task(other) if alive[other])
         };
         let late = view.absorbs && view.slots.iter().any(comes);
@@ -306,12 +371,18 @@ impl Explorer {
         }
         let swapped = Pair { a: b, b: a, ahead: ahead.map(|(join, by_b)| (join, !by_b)) };
         let pair = if b < a { swapped } else { pair };
-        if self.seen.len() >= PAIR_LIMIT && !self.seen.contains_key(&pair) {
+        if self.tasks.knows(pair, sure) {
+            return;
+        }
+        if !self.effort.spend(KEPT) || self.seen.len() >= PAIR_LIMIT {
+            // What is not noted is not looked at.
+            self.effort.spend(usize::MAX);
             return;
         }
         let known = self.seen.get(&pair).copied();
         if known.is_none() || known == Some(false) && sure {
             self.seen.insert(pair, sure);
+            self.tasks.note(pair, sure);
             self.fresh.push(pair);
             for (flow, other) in [(pair.a, pair.b), (pair.b, pair.a)] {
                 if let Flow::Slot { join, from } = flow {

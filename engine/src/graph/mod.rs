@@ -6,11 +6,13 @@
 //! | `reading.rs` | from a document to those types, as far as it can be understood |
 //! | `channels.rs` | from `state` to channels |
 //! | `build.rs` | what a node kind may ask for while it is built from its YAML |
+//! | `answer_schema.rs` | JSON Schemas for answers |
 //! | `inside.rs` | the same for kinds that hold a graph or another node |
 //! | `text.rs` | expressions and templates, with findings at their places |
 //! | `policy.rs` | the keys that every kind has: retries, timeouts, `on_error`, `cache`, `goto` |
 //! | `lines.rs` | from `edges` or `order` to lines, each checked by itself |
 //! | `nesting.rs` | graphs inside graphs: order, cycles, depth |
+//! | `effort.rs` | how much is spent on looking at a graph as a whole |
 //! | `check.rs` | what all lines together say: reachability, conditions, cycles |
 //! | `meeting.rs` | which nodes can run at the same time, under either schedule |
 //! | `parallel.rs` | parallel reads and writes, and lines that should be a join |
@@ -22,10 +24,12 @@
 //! - petgraph holds the topology for analysis and pictures; running reads only the arrays below.
 //! - A [`Graph`] never changes; an edited file makes another one.
 
+mod answer_schema;
 pub mod build;
 mod channels;
 mod check;
 pub mod compile;
+mod effort;
 pub mod inside;
 mod lines;
 mod meeting;
@@ -182,6 +186,10 @@ pub struct Cache {
     pub node: Arc<str>,
     /// The channels that it reads.
     pub reads: Vec<Arc<str>>,
+    /// What it reads besides, in order, of [`SCOPE_NAMES`](crate::expr::SCOPE_NAMES) and
+    /// [`ERROR_NAME`](crate::expr::ERROR_NAME): `conversation`, `error`, `user`. Its result stands for
+    /// these too. `now` and `run` are never among them: they are never the same twice.
+    pub scope: Vec<&'static str>,
 }
 
 /// What a node may fire in place of its lines.

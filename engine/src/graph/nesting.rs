@@ -20,6 +20,8 @@ use crate::graph::Graph;
 use crate::graph::build::{Known, Names};
 use crate::graph::compile::{self, Compiled};
 use crate::graph::inside::Brings;
+use crate::library::guard::guarded;
+use crate::limits::FileLimits;
 use crate::skill::Skill;
 use crate::yaml;
 
@@ -134,8 +136,8 @@ pub struct Member {
 
 impl Member {
     /// Reads a file.
-    pub fn read(source: &Source) -> Result<Self, Vec<Finding>> {
-        let document = yaml::parse(&source.path, &source.text)?;
+    pub fn read(source: &Source, limits: &FileLimits) -> Result<Self, Vec<Finding>> {
+        let document = yaml::parse_within(&source.path, &source.text, limits)?;
         Ok(Self { name: name_of(Some(&document), &source.path), document: Some(document) })
     }
 }
@@ -170,10 +172,12 @@ pub fn compile_all(
     for i in order(&uses, &first) {
         let Some(document) = &members[i].document else { continue };
         let known = Known { catalog, skills, graphs: &graphs, names };
-        let one = compile::compile(document, known);
+        let one = guarded(document.path(), || compile::compile(document, known));
+        let one = one.unwrap_or_else(Compiled::unread);
         let name = &members[i].name;
         let named = first.get(name.as_str()) == Some(&i) && uses.iter().any(|u| u.contains(name));
-        if named && let Some(inner) = inner(document, known, &one) {
+        let inner = || guarded(document.path(), || inner(document, known, &one)).ok().flatten();
+        if named && let Some(inner) = inner() {
             graphs.ready.insert(name.clone(), inner);
         }
         compiled[i] = Some(one);

@@ -1,16 +1,16 @@
 //! From the keys that every kind has to a [`Policy`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::diagnostic::{Finding, code, suggest};
+use crate::diagnostic::{FINDINGS_LIMIT, Finding, code, suggest};
 use crate::document::{Document, child};
 use crate::expr::Expression;
-use crate::graph::build::{Access, Build, Names};
+use crate::graph::build::{Access, Build, Names, ScopeRead};
 use crate::graph::spec::{GotoSpec, NodeSpec, RetrySpec};
 use crate::graph::text::Texts;
 use crate::graph::{Cache, Goto, NodeIndex, OnError, Policy, Retry, Target};
@@ -30,6 +30,8 @@ pub(super) struct Common<'a> {
     pub(super) pointer: String,
     /// What its `goto` reads.
     pub(super) reads: Vec<Access>,
+    /// The same, besides channels.
+    pub(super) scope: Vec<ScopeRead>,
     /// Every node that it names is there.
     pub(super) complete: bool,
     pub(super) findings: &'a mut Vec<Finding>,
@@ -123,6 +125,10 @@ impl Common<'_> {
     fn goto(&mut self, spec: &GotoSpec) -> Option<Goto> {
         let (mut among, mut names) = (Vec::new(), Vec::<Arc<str>>::new());
         for (i, name) in spec.among.iter().enumerate() {
+            if self.findings.len() > FINDINGS_LIMIT {
+                self.complete = false;
+                break;
+            }
             let at = format!("goto/among/{i}");
             let target = match (name.as_str(), self.places.get(name.as_str())) {
                 ("END", _) => Target::End,
@@ -150,9 +156,10 @@ impl Common<'_> {
         }
         let pointer = format!("{}/goto/to", self.pointer);
         let (document, channels) = (self.document, self.channels);
-        let (reads, findings) = (&mut self.reads, &mut *self.findings);
-        let limits = self.limits;
-        let mut texts = Texts { document, channels, limits, handles_error: false, reads, findings };
+        let (reads, scope) = (&mut self.reads, &mut self.scope);
+        let (limits, findings) = (self.limits, &mut *self.findings);
+        let mut texts =
+            Texts { document, channels, limits, handles_error: false, reads, scope, findings };
         let Some(to) = texts.expression(&pointer, &spec.to) else {
             self.complete = false;
             return None;
@@ -163,10 +170,9 @@ impl Common<'_> {
 
     /// Reports texts that the expression gives as they stand and `among` does not list.
     fn outside(&mut self, pointer: &str, to: &Expression, spec: &GotoSpec) {
-        for (text, at) in to.outcomes() {
-            if spec.among.iter().any(|name| name == text) {
-                continue;
-            }
+        let among: HashSet<&str> = spec.among.iter().map(String::as_str).collect();
+        let outside = to.outcomes().into_iter().filter(|(text, _)| !among.contains(text));
+        for (text, at) in outside.take(FINDINGS_LIMIT) {
             let message = format!("`goto` gives `{text}`, which `among` does not list");
             let fix = if self.places.contains_key(text) || text == "END" {
                 format!("add `{text}` to `among`")
@@ -221,15 +227,47 @@ impl Common<'_> {
             }
             return None;
         }
+        if self.never_the_same(build) {
+            return None;
+        }
         let brings = &build.brings;
         let skills: Vec<_> =
             brings.skills.iter().filter_map(|name| build.known.skills.get(name)).collect();
         let text = json!([kind, own, skills, brings.graphs]).to_string();
+        let own = build.scope.iter().map(|read| read.name);
+        let scope: BTreeSet<_> = own.chain(brings.scope.iter().copied()).collect();
         let reads: BTreeSet<_> = build.reads.iter().map(|read| read.channel.clone()).collect();
         Some(Cache {
             keep,
             node: crate::hex(&Sha256::digest(text.as_bytes())).into(),
             reads: reads.into_iter().collect(),
+            scope: scope.into_iter().collect(),
         })
+    }
+
+    /// Reports a node that reads what is never the same twice: its result would never stand for
+    /// another one.
+    fn never_the_same(&mut self, build: &Build<'_>) -> bool {
+        let never = |name: &str| ["now", "run"].contains(&name);
+        let fix = "remove `cache`, or write what is needed of it to a channel in a node before this \
+                   one, e.g. the day alone";
+        let message = |name: &str, reader: &str| {
+            format!(
+                "`{name}`, which {reader} reads, is never the same twice: nothing would ever be \
+                 found in this cache"
+            )
+        };
+        let before = self.findings.len();
+        for read in build.scope.iter().filter(|read| never(read.name)) {
+            let place = self.document.place_inside(&read.pointer, read.at);
+            let (path, message) = (self.document.path(), message(read.name, "the node"));
+            self.findings.push(Finding::error(code::USELESS_CACHE, path, place, message, fix));
+        }
+        for name in build.brings.scope.iter().copied().filter(|name| never(name)) {
+            let at = child(&self.pointer, "cache");
+            let message = message(name, "what stands inside the node");
+            self.findings.push(self.document.error_at_key(code::USELESS_CACHE, &at, message, fix));
+        }
+        self.findings.len() > before
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct GraphSpec {
     /// When the records of its runs are stored, where the caller does not say.
     #[serde(default)]
     pub(crate) durability: Durability,
-    /// When a run must stop.
+    /// When it must stop, also where it runs inside another.
     #[serde(default)]
     pub(crate) limits: LimitsSpec,
     /// Channels that a caller may set; default: all.
@@ -58,16 +58,16 @@ pub(crate) enum Mode {
     Linear,
 }
 
-/// When a run must stop.
+/// When a graph must stop, also where it runs inside another.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LimitsSpec {
-    /// Steps of the whole run, subgraphs included; default 100.
+    /// Its own steps; those of a graph inside it count there. Default 100.
     #[schemars(range(min = 1))]
     pub(crate) steps: Option<u32>,
-    /// From start to end; default 10m.
+    /// From start to end; default 10m for a run, and none for a graph inside another.
     pub(crate) timeout: Option<Period>,
-    /// Tokens of all model calls, input and output; default: no limit.
+    /// Tokens of all model calls in it and further in, input and output; default: no limit.
     #[schemars(range(min = 1))]
     pub(crate) tokens: Option<u64>,
 }

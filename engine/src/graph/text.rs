@@ -3,12 +3,12 @@
 
 use serde_json::Value;
 
-use crate::diagnostic::{Finding, code, suggest};
+use crate::diagnostic::{FINDINGS_LIMIT, Finding, code, suggest};
 use crate::document::{Document, child};
 use crate::expr::{
     self, ERROR_NAME, ExprError, Expression, Read, SCOPE_NAMES, Template, ValueTemplate,
 };
-use crate::graph::build::Access;
+use crate::graph::build::{Access, ScopeRead};
 use crate::limits::ExpressionLimits;
 use crate::state::Channels;
 
@@ -20,6 +20,7 @@ pub(super) struct Texts<'a> {
     /// Whether they belong to a node that handles another's failure and may read `error`.
     pub(super) handles_error: bool,
     pub(super) reads: &'a mut Vec<Access>,
+    pub(super) scope: &'a mut Vec<ScopeRead>,
     pub(super) findings: &'a mut Vec<Finding>,
 }
 
@@ -119,7 +120,9 @@ impl Texts<'_> {
             if let Some(channel) = self.channels.get(&read.name) {
                 let (channel, pointer) = (channel.name.clone(), pointer.to_owned());
                 self.reads.push(Access { channel, pointer, at: Some(read.at) });
-            } else if !self.in_scope(&read.name) {
+            } else if let Some(name) = self.in_scope(&read.name) {
+                self.scope.push(ScopeRead { name, pointer: pointer.to_owned(), at: read.at });
+            } else {
                 unknown.push(read.clone());
             }
         }
@@ -128,6 +131,9 @@ impl Texts<'_> {
 
     fn unknown_variables(&mut self, pointer: &str, unknown: Vec<Read>) {
         for Read { name, at } in unknown {
+            if self.findings.len() > FINDINGS_LIMIT {
+                break;
+            }
             let message =
                 format!("`{name}` is no channel, and none of user, run, conversation, now");
             let fix = if name == ERROR_NAME {
@@ -141,9 +147,10 @@ impl Texts<'_> {
         }
     }
 
-    /// Whether a name that is no channel can be read all the same.
-    fn in_scope(&self, name: &str) -> bool {
-        SCOPE_NAMES.contains(&name) || self.handles_error && name == ERROR_NAME
+    /// A name that is no channel and can be read all the same.
+    fn in_scope(&self, name: &str) -> Option<&'static str> {
+        let mut names = SCOPE_NAMES.into_iter().chain(self.handles_error.then_some(ERROR_NAME));
+        names.find(|known| *known == name)
     }
 
     fn known(&self) -> Vec<String> {

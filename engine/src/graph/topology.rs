@@ -2,11 +2,15 @@
 //!
 //! A join is a vertex of its own: its sources lead to it, and it leads to its target.
 
+use std::collections::VecDeque;
+
+use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex as Vertex};
 use petgraph::visit;
-use petgraph::visit::{EdgeRef as _, Reversed};
+use petgraph::visit::EdgeRef as _;
 
 use crate::graph::NodeIndex;
+use crate::graph::effort::Effort;
 
 /// What a vertex stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,24 +133,62 @@ impl Topology {
         reached
     }
 
-    /// `alive[n]`: a task of node `n` can still reach `from` without passing `join`.
-    pub(super) fn alive(&self, from: NodeIndex, join: usize) -> Vec<bool> {
-        let shut = self.join(join);
-        let without = visit::NodeFiltered::from_fn(&self.arcs, |vertex| vertex != shut);
-        let back = Reversed(&without);
-        let mut alive = vec![false; self.nodes];
-        let mut walk = visit::Dfs::new(back, self.node(from));
-        while let Some(vertex) = walk.next(back) {
-            if let Place::Node(node) = self.arcs[vertex] {
-                alive[node] = true;
+    /// For each source of a join, `alive[n]`: a task of node `n` can still reach it without passing
+    /// that join. `None` if that is more than can be looked at.
+    ///
+    /// All sources at once: every vertex knows which of them it reaches, 64 in a word, and tells
+    /// those before it until nothing new is told.
+    pub(super) fn alive(
+        &self,
+        sources: &[NodeIndex],
+        join: usize,
+        effort: &Effort,
+    ) -> Option<Vec<Vec<bool>>> {
+        let words = sources.len().div_ceil(64);
+        if !effort.spend(words * self.arcs.node_count() + sources.len() * self.nodes / 8) {
+            return None;
+        }
+        let mut reaches = vec![0_u64; words * self.arcs.node_count()];
+        let mut queue = VecDeque::new();
+        for (place, source) in sources.iter().enumerate() {
+            let vertex = self.node(*source);
+            reaches[vertex.index() * words + place / 64] |= 1 << (place % 64);
+            queue.push_back(vertex);
+        }
+        let mut queued = vec![false; self.arcs.node_count()];
+        while let Some(vertex) = queue.pop_front() {
+            queued[vertex.index()] = false;
+            let told = reaches[vertex.index() * words..][..words].to_vec();
+            for before in self.arcs.neighbors_directed(vertex, Direction::Incoming) {
+                if !effort.spend(4 + words) {
+                    return None;
+                }
+                if before == self.join(join) {
+                    continue;
+                }
+                let known = &mut reaches[before.index() * words..][..words];
+                let mut new = false;
+                for (known, told) in known.iter_mut().zip(&told) {
+                    new |= *told & !*known != 0;
+                    *known |= told;
+                }
+                if new && !std::mem::replace(&mut queued[before.index()], true) {
+                    queue.push_back(before);
+                }
             }
         }
-        alive
+        let reached = |place: usize, node: NodeIndex| {
+            let word = reaches[self.node(node).index() * words + place / 64];
+            word >> (place % 64) & 1 == 1
+        };
+        let of = |place| (0..self.nodes).map(|node| reached(place, node)).collect();
+        Some((0..sources.len()).map(of).collect())
     }
 
-    /// Strongly connected components, those that others lead to first.
+    /// Strongly connected components, those that others lead to first. Found without recursion: a
+    /// file may hold a way of ten thousand nodes.
     pub(super) fn components(&self) -> Components {
-        let lists = petgraph::algo::tarjan_scc(&self.arcs);
+        let lists = petgraph::algo::kosaraju_scc(&self.arcs);
         let mut number = vec![0; self.arcs.node_count()];
         for (i, list) in lists.iter().enumerate() {
             for vertex in list {

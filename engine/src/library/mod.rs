@@ -8,6 +8,7 @@
 
 mod approvals;
 mod files;
+pub(crate) mod guard;
 mod reload;
 mod validate;
 
@@ -24,6 +25,7 @@ use crate::graph::Graph;
 use crate::graph::build::{Known, Names};
 use crate::graph::compile::Compiled;
 use crate::graph::nesting::{self, Graphs, Member};
+use crate::limits::Limits;
 use crate::skill::{self, Skill};
 use crate::yaml;
 
@@ -90,13 +92,29 @@ impl Library {
     /// Reads a folder. A folder that is not there holds nothing.
     #[must_use]
     pub fn load(folder: &Path, catalog: &Catalog) -> Self {
-        Self::default().reload(Files::read(folder), catalog)
+        Self::default().reload(Files::read(folder, &catalog.limits.files), catalog)
     }
 
     /// A library of these texts, as one made of files would be.
     #[must_use]
     pub fn of(graphs: Vec<Source>, skills: Vec<Source>, catalog: &Catalog) -> Self {
         Self::default().reload(Files { graphs, skills, unread: Vec::new() }, catalog)
+    }
+
+    /// The library of a server that begins: what can be checked at once. The rest is found as
+    /// `not_checked_yet` and does not serve until [`reload`](Self::reload) has looked at it.
+    #[must_use]
+    pub fn begin(files: Files, catalog: &Catalog) -> Self {
+        let mut limits = Limits::clone(&catalog.limits);
+        limits.files = limits.files.at_start();
+        let hasty = Catalog { limits: Arc::new(limits), ..catalog.clone() };
+        Self::default().reload(files, &hasty)
+    }
+
+    /// Whether there are files that [`begin`](Self::begin) has not looked at.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.findings().any(|finding| finding.code == code::NOT_CHECKED_YET)
     }
 
     /// The library after its files have become these. What loads serves. A file that does not load
@@ -106,8 +124,9 @@ impl Library {
     pub fn reload(&self, files: Files, catalog: &Catalog) -> Self {
         let aliases = catalog.models.aliases().clone();
         let mut library = Self { aliases, files: files.clone(), ..Self::default() };
-        for source in files.skills {
-            library.add_skill(source, catalog);
+        let documents = guard::read_all(&files.skills, &catalog.limits.files);
+        for (source, document) in files.skills.into_iter().zip(documents) {
+            library.add_skill(source, document, catalog);
         }
         reload::keep(&mut library.skills, &self.skills, &files.unread);
         library.add_graphs(files.graphs, catalog);
@@ -174,13 +193,19 @@ impl Library {
         Some(bundle)
     }
 
-    fn add_skill(&mut self, source: Source, catalog: &Catalog) {
+    fn add_skill(
+        &mut self,
+        source: Source,
+        document: Result<Document, Vec<Finding>>,
+        catalog: &Catalog,
+    ) {
         let none = BTreeMap::new();
         let graphs = Graphs::none();
         let known = Known { catalog, skills: &none, graphs, names: Names::Checked };
-        let (name, skill, mut findings) = match yaml::parse(&source.path, &source.text) {
+        let (name, skill, mut findings) = match document {
             Ok(document) => {
-                let (skill, findings) = skill::compile(&document, known);
+                let compiled = guard::guarded(&source.path, || skill::compile(&document, known));
+                let (skill, findings) = compiled.unwrap_or_else(|findings| (None, findings));
                 (text(&document, "/skill"), skill, findings)
             }
             Err(findings) => (None, None, findings),
@@ -199,8 +224,9 @@ impl Library {
         let (mut members, mut unread) = (Vec::new(), Vec::new());
         // Of two with one name the first is the one that others run.
         let mut named: BTreeMap<String, Source> = BTreeMap::new();
-        for source in &sources {
-            let (document, findings) = match yaml::parse(&source.path, &source.text) {
+        let documents = guard::read_all(&sources, &catalog.limits.files);
+        for (source, document) in sources.iter().zip(documents) {
+            let (document, findings) = match document {
                 Ok(document) => (Some(document), Vec::new()),
                 Err(findings) => (None, findings),
             };

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Library;
-use super::files::{Files, files, read};
+use super::files::{Files, Room, files, read};
+use super::guard;
 use crate::bundle::{Catalog, Source};
 use crate::diagnostic::{Finding, Place, any_error, code};
-use crate::yaml;
 
 /// What [`validate`] found.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ pub fn validate(paths: &[PathBuf], catalog: &Catalog) -> Validation {
     let mut validation = Validation::default();
     for path in paths {
         if path.is_dir() {
-            let files = Files::read_as(path, &shown(path));
+            let files = Files::read_as(path, &shown(path), &catalog.limits.files);
             validation.add(Library::default().reload(files, catalog));
         } else {
             validate_file(path, catalog, &mut validation);
@@ -38,7 +38,8 @@ pub fn validate(paths: &[PathBuf], catalog: &Catalog) -> Validation {
 }
 
 fn validate_file(path: &Path, catalog: &Catalog, validation: &mut Validation) {
-    let source = match read(path, &shown(path)) {
+    let limits = &catalog.limits.files;
+    let source = match read(path, &shown(path), limits) {
         Ok(source) => source,
         Err(finding) => {
             validation.files.push(shown(path));
@@ -49,20 +50,28 @@ fn validate_file(path: &Path, catalog: &Catalog, validation: &mut Validation) {
     let parent = path.parent().unwrap_or(Path::new(""));
     let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let mut library = Library { aliases: catalog.models.aliases().clone(), ..Library::default() };
-    let keys = yaml::parse(&source.path, &source.text)
+    let document = guard::read_all(std::slice::from_ref(&source), limits).remove(0);
+    let keys = document
+        .as_ref()
         .map(|document| document.keys("").into_iter().map(str::to_owned).collect::<Vec<_>>());
     let has = |key: &str| keys.as_ref().is_ok_and(|keys| keys.iter().any(|k| k == key));
     if has("skill") {
-        library.add_skill(source, catalog);
+        library.add_skill(source, document, catalog);
     } else if has("graph") || has("nodes") || keys.is_err() {
-        for skill in files(folder, &folder.join("skills"), &shown(&parent.join("skills"))) {
+        let (skills, label) = (folder.join("skills"), shown(&parent.join("skills")));
+        let mut room = Room::of(limits);
+        for skill in files(folder, &skills, &label, &mut room) {
             match skill {
-                Ok(skill) => library.add_skill(skill, catalog),
+                Ok(skill) => {
+                    let document = guard::read_all(std::slice::from_ref(&skill), limits).remove(0);
+                    library.add_skill(skill, document, catalog);
+                }
                 Err(finding) => library.files.unread.push(finding),
             }
         }
         // They are not what was asked about, and neither is what is wrong with them.
-        let beside = files(folder, folder, &shown(folder)).into_iter().filter_map(Result::ok);
+        let beside = files(folder, folder, &shown(folder), &mut room);
+        let beside = beside.into_iter().filter_map(Result::ok);
         let is_other = |other: &Source| file_name(&other.path) != file_name(&source.path);
         let path = source.path.clone();
         let mut graphs: Vec<Source> = beside.filter(is_other).chain([source.clone()]).collect();

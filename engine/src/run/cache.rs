@@ -1,7 +1,8 @@
 //! Results of nodes with `cache`, kept in the process.
 //!
 //! The key is what the node is (its YAML and its skill), what its run is pinned to and was told
-//! (model, skill, system prompt), what the node reads, and whose run it is: a result never serves
+//! (model, skill, system prompt), what the node reads of the state and besides (its conversation,
+//! the failure that it handles), and whose run it is: a result never serves
 //! another user. Absent on purpose: other processes and restarts, where the
 //! node simply runs.
 
@@ -15,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use crate::env::Env;
 use crate::expr::{NodeFailure, Scope};
 use crate::graph::{self, Graph};
-use crate::id::MessageId;
+use crate::id::{ConversationId, MessageId};
 use crate::node::Done;
 use crate::run::fold::RunState;
 use crate::run::task::Task;
@@ -59,6 +60,10 @@ impl Key {
             let value = task.state.get(name).map(ToString::to_string).unwrap_or_default();
             add(name.as_bytes());
             add(value.as_bytes());
+        }
+        if cache.scope.contains(&"conversation") {
+            let conversation = scope.conversation.as_ref().map(ConversationId::as_str);
+            add(serde_json::json!(conversation).to_string().as_bytes());
         }
         if let Some(NodeFailure { code, message, node, item }) = scope.error.as_deref() {
             add(serde_json::json!([code, message, node, item]).to_string().as_bytes());

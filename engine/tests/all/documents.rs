@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use exile_engine::diagnostic::Place;
-use exile_engine::yaml::{self, NODE_LIMIT, SIZE_LIMIT};
+use exile_engine::limits::FileLimits;
+use exile_engine::yaml;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -54,17 +55,17 @@ fn a_bomb_is_counted_as_it_expands() {
     let findings = yaml::parse("t.yaml", &text).unwrap_err();
     assert_eq!((findings[0].code, findings.len()), ("alias_bomb", 1));
     // Found at the line that passes the limit, long before the last: nothing was expanded on.
-    let lines = NODE_LIMIT.ilog10();
+    let lines = FileLimits::default().values.ilog10();
     assert!(findings[0].line <= lines, "line {}", findings[0].line);
 }
 
 #[test]
 fn a_large_file_is_refused_before_it_is_parsed() {
     // What follows the limit is no YAML: it was never looked at.
-    let text = format!("{}\n]]]", "#".repeat(SIZE_LIMIT));
+    let text = format!("{}\n]]]", "#".repeat(FileLimits::default().size));
     let findings = yaml::parse("t.yaml", &text).unwrap_err();
     assert_eq!((findings[0].code, findings[0].line), ("too_large", 1));
-    let many = "- a\n".repeat(NODE_LIMIT + 1);
+    let many = "- a\n".repeat(FileLimits::default().values + 1);
     assert_eq!(yaml::parse("t.yaml", &many).unwrap_err()[0].code, "too_large");
 }
 

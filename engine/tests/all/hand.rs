@@ -418,15 +418,9 @@ impl Bench {
         self.start_as(log, run, input, IfActive::Enqueue).await;
     }
 
-    /// `if_active`: what becomes of a run of the log that goes on.
-    pub async fn start_as(
-        &self,
-        log: &LogId,
-        run: &RunId,
-        input: Map<String, Value>,
-        if_active: IfActive,
-    ) {
-        let start = StartRun {
+    /// A run of the graph, to be started.
+    pub fn run(&self, run: &RunId, input: Map<String, Value>) -> StartRun {
+        StartRun {
             run: run.clone(),
             graph: "hand".into(),
             bundle: self.bundle.clone(),
@@ -435,9 +429,20 @@ impl Bench {
             options: RunOptions::default(),
             input,
             traceparent: None,
-            if_active,
+            if_active: IfActive::Enqueue,
             durability: None,
-        };
+        }
+    }
+
+    /// `if_active`: what becomes of a run of the log that goes on.
+    pub async fn start_as(
+        &self,
+        log: &LogId,
+        run: &RunId,
+        input: Map<String, Value>,
+        if_active: IfActive,
+    ) {
+        let start = StartRun { if_active, ..self.run(run, input) };
         let id = InputId::from(format!("start_{run}"));
         self.engine.start(log, &id, start).await.unwrap();
     }

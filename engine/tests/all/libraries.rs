@@ -284,3 +284,28 @@ fn who_runs_a_broken_graph_says_so() {
     let found: Vec<&str> = one.findings.iter().map(|f| f.code).collect();
     assert_eq!((one.files.len(), found), (1, vec!["broken_graph", "unknown_graph"]), "beside it");
 }
+
+#[test]
+fn what_a_graph_inside_reads_counts_for_the_cache_around_it() {
+    let inner = |text: &str| Source {
+        path: "inner.yaml".into(),
+        text: format!(
+            "graph: inner\nmode: linear\nnodes:\n  a: {{ kind: probe, text: \"{text}\" }}\norder: [a]\n"
+        ),
+    };
+    let outer = Source {
+        path: "outer.yaml".into(),
+        text: "graph: outer\nmode: linear\nnodes:\n  a: { kind: probe, graph: inner, cache: 1h }\n\
+               order: [a]\n"
+            .into(),
+    };
+    let library =
+        |text: &str| Library::of(vec![inner(text), outer.clone()], Vec::new(), &kinds::catalog());
+    let told = library("{{ conversation.id }}{{ user.id }}");
+    let graph = &told.graph("outer").unwrap().program.as_ref().unwrap().graph;
+    assert_eq!(graph.nodes[0].policy.cache.as_ref().unwrap().scope, ["conversation", "user"]);
+    let useless = library("{{ now }}");
+    assert_eq!(codes(&useless), ["outer.yaml: useless_cache"]);
+    let finding = useless.findings().next().unwrap();
+    assert_eq!((finding.line, finding.column), (4, 35));
+}

@@ -5,6 +5,7 @@
 mod asking;
 mod documents;
 mod expressions;
+mod floods;
 mod hand;
 mod hostile;
 mod kinds;

@@ -17,12 +17,16 @@ use exile_engine::yaml;
 
 use crate::kinds;
 
-/// Codes that files beside each other or of another size raise: `libraries.rs` and `documents.rs`.
-const ELSEWHERE: [&str; 5] = [
+/// Codes that files beside each other or of another size raise: `libraries.rs`, `documents.rs` and
+/// `floods.rs`.
+const ELSEWHERE: [&str; 8] = [
     code::BROKEN_GRAPH,
     code::NESTED_TOO_DEEP,
     code::NOT_A_GRAPH,
+    code::NOT_CHECKED_YET,
     code::TOO_LARGE,
+    code::TOO_MANY_FINDINGS,
+    code::TOO_MANY_PATHS,
     code::UNREADABLE,
 ];
 

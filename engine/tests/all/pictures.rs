@@ -290,6 +290,9 @@ fn a_cache_knows_the_node_and_what_it_reads() {
     assert!(same(&ERRANDS.replace("timeout: 5s", "timeout: 6s")), "what it does is the same");
     assert!(!same(&ERRANDS.replace("{{ next }}", "{{ next }}!")));
     assert!(!same(&ERRANDS.replace(", skill: support", "")));
+    let told = "{{ next }} {{ conversation.id }} {{ user.id }}";
+    assert_eq!(whole.scope, Vec::<&str>::new());
+    assert_eq!(cache(&ERRANDS.replace("{{ next }}", told)).scope, ["conversation", "user"]);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What serves after files of a library have changed.
 
 use std::fs;
+use std::process::Command;
 
 use exile_engine::bundle::Source;
 use exile_engine::library::{Files, Library};
+use exile_engine::limits::FileLimits;
 
 use crate::kinds;
 
@@ -200,7 +202,7 @@ fn what_cannot_be_read_is_not_removed() {
     let before = Library::load(&graphs, &catalog);
     write("line.yaml", &[0xff, 0xfe]);
     write("new.yaml", &[0xff, 0xfe]);
-    let after = before.reload(Files::read(&graphs), &catalog);
+    let after = before.reload(Files::read(&graphs, &catalog.limits.files), &catalog);
     let line = "line < graphs/line.yaml serves an older file unreadable";
     assert_eq!(shown(&after), ["desk < graphs/desk.yaml serves", line]);
     assert!(after.findings().any(|f| f.path == "graphs/new.yaml" && f.code == "unreadable"));
@@ -208,7 +210,7 @@ fn what_cannot_be_read_is_not_removed() {
     // A whole folder: here `skills` is none.
     fs::remove_dir_all(graphs.join("skills")).unwrap();
     write("skills", b"");
-    let after = before.reload(Files::read(&graphs), &catalog);
+    let after = before.reload(Files::read(&graphs, &catalog.limits.files), &catalog);
     assert!(after.skill("support").unwrap().is_stale());
     assert_eq!(served(&after, "desk"), DESK);
 }
@@ -220,4 +222,33 @@ fn the_same_files_again_change_nothing() {
     assert_eq!(once.files(), twice.files());
     assert_eq!(shown(&once), shown(&twice));
     assert_eq!(once.bundle("line", None), twice.bundle("line", None));
+}
+
+#[test]
+fn what_is_no_file_or_has_no_room_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let graphs = folder.path().join("graphs");
+    fs::create_dir_all(graphs.join("skills")).unwrap();
+    fs::create_dir(graphs.join("folder.yaml")).unwrap();
+    for pipe in ["pipe.yaml", "skills/pipe.yaml"] {
+        let made = Command::new("mkfifo").arg(graphs.join(pipe)).status().unwrap();
+        assert!(made.success());
+    }
+    let long = |letter: &str| format!("# {}\n{LINE}", letter.repeat(400));
+    fs::write(graphs.join("a.yaml"), long("a")).unwrap();
+    fs::write(graphs.join("b.yaml"), long("b")).unwrap();
+    fs::write(graphs.join("c.yaml"), LINE).unwrap();
+    let limits = FileLimits { folder: long("").len() + 500 + LINE.len(), ..FileLimits::default() };
+    let files = Files::read(&graphs, &limits);
+    let read: Vec<&str> = files.graphs.iter().map(|source| &*source.path).collect();
+    assert_eq!(read, ["graphs/a.yaml", "graphs/c.yaml"]);
+    let unread: Vec<_> = files.unread.iter().map(|f| (&*f.path, f.code)).collect();
+    let expected = [
+        ("graphs/skills/pipe.yaml", "unreadable"),
+        ("graphs/b.yaml", "too_large"),
+        ("graphs/folder.yaml", "unreadable"),
+        ("graphs/pipe.yaml", "unreadable"),
+    ];
+    assert_eq!(unread, expected);
+    assert!(files.unread[1].message.contains("`folder_size`"), "{}", files.unread[1]);
 }

@@ -114,7 +114,7 @@ impl NodeKind for Kind {
 
 /// The graph inside: `START → llm`, `llm → tools` while calls are open, `tools → llm`.
 fn inner(name: Arc<str>, turn: Turn) -> Option<Graph> {
-    let tools = Tools { offers: vec![turn.ask.clone()], approve: Vec::new() };
+    let tools = Tools { offers: Arc::new(vec![turn.ask.clone()]), approve: Vec::new() };
     let shown = turn.ask.shown;
     let line = |guard, to| Line { guard, to };
     let node = |name: &str, kind, work, lines| GraphNode {

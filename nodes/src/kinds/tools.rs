@@ -60,8 +60,8 @@ impl NodeKind for Kind {
         let (skill, allowed) = (found(skill)?, Allowed(allowed));
         may_call(build, skill.as_deref(), &allowed);
         let offers = match (skill.map(|skill| skill.name.clone()), &allowed.0) {
-            (None, None) => build.nodes().iter().filter_map(offer).collect(),
-            (skill, _) => vec![Ask { skill, allowed, ..Ask::default() }],
+            (None, None) => build.once_per_graph(|nodes| nodes.iter().filter_map(offer).collect()),
+            (skill, _) => Arc::new(vec![Ask { skill, allowed, ..Ask::default() }]),
         };
         Some(Work::Leaf(Arc::new(Tools { offers, approve: approve.unwrap_or_default() })))
     }
@@ -81,7 +81,7 @@ fn offer(node: &Value) -> Option<Ask> {
 #[derive(Debug)]
 pub(super) struct Tools {
     /// A call is made if one of these allows it.
-    pub offers: Vec<Ask>,
+    pub offers: Arc<Vec<Ask>>,
     /// Names and patterns of tools that a person must agree to, besides those of the offers.
     pub approve: Vec<String>,
 }
@@ -91,7 +91,7 @@ impl Node for Tools {
     async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError> {
         let calls = pending_tool_calls(&state.messages(MESSAGES));
         let mut allowed: Vec<String> = Vec::new();
-        for offer in &self.offers {
+        for offer in self.offers.iter() {
             allowed.extend(offer.tools(cx)?.into_iter().map(|spec| spec.name));
         }
         let mut asked = Vec::with_capacity(calls.len());
@@ -125,7 +125,7 @@ impl Tools {
     /// One offer that wants a person to agree is enough.
     fn needs_approval(&self, cx: &Cx, tool: &str) -> Result<bool, NodeError> {
         let mut needs = self.approve.iter().any(|pattern| matches(pattern, tool));
-        for offer in &self.offers {
+        for offer in self.offers.iter() {
             needs |= offer.needs_approval(cx, tool)?;
         }
         Ok(needs)

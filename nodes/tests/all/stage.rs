@@ -12,6 +12,7 @@ use exile_engine::graph::build::{Known, Names};
 use exile_engine::graph::nesting::{self, Graphs, Member};
 use exile_engine::id::{InputId, LogId, MessageId, RunId, UserId};
 use exile_engine::journal::{IfActive, Input, Journal, MemoryJournal, ResumeRun, StartRun};
+use exile_engine::limits::FileLimits;
 use exile_engine::message::{Message, Role, ToolCall};
 use exile_engine::model::{
     Aliases, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply, ModelRequest, Models,
@@ -243,7 +244,8 @@ pub(crate) fn findings_with(graph: &str, skills: &[&str], others: &[&str]) -> Ve
     });
     let skills = compiled.collect();
     let read = |text: &&str| {
-        Member::read(&Source { path: "graph.yaml".into(), text: (*text).to_owned() }).unwrap()
+        let source = Source { path: "graph.yaml".into(), text: (*text).to_owned() };
+        Member::read(&source, &FileLimits::default()).unwrap()
     };
     let members: Vec<Member> = [&graph].into_iter().chain(others).map(read).collect();
     let mut compiled = nesting::compile_all(&members, &catalog, &skills, Names::Checked);

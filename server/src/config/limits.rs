@@ -38,6 +38,21 @@ pub struct LimitsFile {
     /// Longest page of a list of conversations, messages or events; one item is given whatever its
     /// size. 4MiB by default.
     pub page: Option<Size>,
+    /// Largest graph or skill; 1MiB by default.
+    pub file_size: Option<Size>,
+    /// Most of all graphs and skills together; 16MiB by default.
+    pub folder_size: Option<Size>,
+    /// Most values in one graph or skill, counting every alias as all that it stands for; 100,000 by
+    /// default.
+    #[schemars(range(min = 1000))]
+    pub file_values: Option<u32>,
+    /// Most text in one graph or skill, counting every alias as all that it stands for; 4MiB by
+    /// default.
+    pub file_expanded: Option<Size>,
+    /// Most steps of what is looked for in a graph as a whole, such as nodes that can run at the
+    /// same time; beyond them it loads with a warning. 50,000,000 by default, which is some 200 ms.
+    #[schemars(range(min = 1000))]
+    pub file_checks: Option<u64>,
     /// Longest answer to a request with an `Idempotency-Key` that is kept to be repeated; a request
     /// whose answer was longer is not repeated. 16MiB by default.
     pub kept_answer: Option<Size>,
@@ -153,6 +168,21 @@ impl Limits {
         }
         if let Some(steps) = file.expression_steps {
             engine.expression.steps = steps;
+        }
+        if let Some(Size(bytes)) = file.file_size {
+            engine.files.size = bytes;
+        }
+        if let Some(Size(bytes)) = file.folder_size {
+            engine.files.folder = bytes;
+        }
+        if let Some(values) = file.file_values {
+            engine.files.values = usize::try_from(values).unwrap_or(usize::MAX);
+        }
+        if let Some(Size(bytes)) = file.file_expanded {
+            engine.files.expanded = bytes;
+        }
+        if let Some(steps) = file.file_checks {
+            engine.files.checks = steps;
         }
         if let Some(Size(bytes)) = file.state {
             engine.state = bytes;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use exile_engine::limits::FileLimits;
 use expect_test::{Expect, expect};
 use tempfile::TempDir;
 
@@ -372,8 +373,19 @@ fn limits_are_read_under_their_names_and_keep_their_defaults() {
         "limits: { nesting: 32, values: 5000, tool_result: 1MiB, kept_answer: 2MiB, keys: 5, body: 8MB, small_body: 64KiB, \
          bodies: 1GiB, body_wait: 1s, body_timeout: 2m, refused_body: 0, head: 16KiB, \
          header_timeout: 5s, idle_timeout: 6s, write_timeout: 7s, connections: 100, \
-         connections_per_address: 99, http2_streams: 8, shutdown: 9s }",
+         connections_per_address: 99, http2_streams: 8, shutdown: 9s, \
+         file_size: 2MiB, folder_size: 3MiB, file_values: 4000, file_expanded: 5MiB, \
+         file_checks: 6000 }",
     );
+    let files = FileLimits {
+        size: 2 << 20,
+        folder: 3 << 20,
+        values: 4000,
+        expanded: 5 << 20,
+        checks: 6000,
+        ..FileLimits::default()
+    };
+    assert_eq!(written.engine.files, files);
     assert_eq!((written.engine.json.depth, written.engine.json.values), (32, 5000));
     assert_eq!(
         (written.engine.tool_result, written.kept_answer, written.keys),

@@ -4,6 +4,7 @@
 //! - A reader takes the library once ([`Current::now`]) and sees that one to its end.
 //! - No edit is lost: a folder is watched before it is read, and what is told while it is read
 //!   makes it be read again.
+//! - What a start had no time for is looked at in the first turn.
 //! - What serves after an edit is the engine's to say ([`Library::reload`]).
 
 mod changes;
@@ -123,9 +124,9 @@ where
     }
 
     fn reload(&self) {
-        let files = Files::read(&self.folder);
+        let files = Files::read(&self.folder, &self.catalog.limits.files);
         let before = self.current.now();
-        if *before.files() == files {
+        if *before.files() == files && !before.is_unfinished() {
             return;
         }
         let after = before.reload(files, &self.catalog);

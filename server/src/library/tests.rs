@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use exile_engine::bundle::{Catalog, Source};
 use exile_engine::library::{Files, Library};
+use exile_engine::limits::FileLimits;
 use exile_engine::model::Models;
 use exile_engine::tool::ToolRegistry;
 use tempfile::TempDir;
@@ -69,6 +70,26 @@ async fn a_folder_that_cannot_be_watched_is_read_again_and_again() {
 }
 
 #[tokio::test]
+async fn what_a_start_had_no_time_for_is_looked_at_in_the_first_turn() {
+    let folder = TempDir::new().unwrap();
+    let long = format!("{}# {}\n", graph(1), "x".repeat(200_000));
+    fs::write(folder.path().join("line.yaml"), &long).unwrap();
+    let files = Files::read(folder.path(), &FileLimits::default());
+    let current = Current::new(Library::begin(files, &catalog()));
+    assert!(current.now().bundle("line", None).is_none() && current.now().is_unfinished());
+    let mut changed = current.0.subscribe();
+    let follower = Follower {
+        current: current.clone(),
+        folder: folder.path().to_owned(),
+        catalog: catalog(),
+        watch: watching::watch,
+    };
+    tokio::spawn(follower.follow());
+    changed.changed().await.unwrap();
+    assert_eq!(served(&current), long);
+}
+
+#[tokio::test]
 async fn what_is_told_during_a_reload_makes_another_one() {
     let (turns, mut turned) = mpsc::unbounded_channel();
     let (folder, current) = following(move |folder, told| {
@@ -128,7 +149,7 @@ async fn readers_and_neighbours_tell_nothing() {
     for folder in [place.path(), &graphs] {
         notify::Watcher::watch(&mut watcher, folder, notify::RecursiveMode::NonRecursive).unwrap();
     }
-    assert_eq!(Files::read(&graphs).graphs.len(), 1);
+    assert_eq!(Files::read(&graphs, &FileLimits::default()).graphs.len(), 1);
     fs::write(&neighbour, "x").unwrap();
     fs::write(&file, "y").unwrap();
     // Events keep their order: what the reader and the neighbour caused comes before the edit.

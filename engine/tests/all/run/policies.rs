@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use exile_engine::expr::Expression;
 use exile_engine::graph::{Cache, Goto, OnError, Policy, Retry, Target};
-use exile_engine::id::{LogId, RunId};
+use exile_engine::id::{ConversationId, InputId, LogId, RunId};
+use exile_engine::journal::StartRun;
 use exile_engine::node::{Done, Node, NodeError, Outcome};
 use exile_engine::run::context::{Cx, Reached};
 use exile_engine::run::event::Event;
@@ -264,8 +265,12 @@ async fn a_result_is_taken_again_for_the_same_inputs_until_its_time_is_over() {
     let (node, ran) = Fails::new("a", vec![]);
     let hand = noting().channel("in", Reducer::Replace, json!(1));
     let hand = hand.node("a", leaf(node)).edge("START", "a");
-    let cache =
-        Cache { keep: Duration::from_mins(1), node: "hash".into(), reads: vec!["in".into()] };
+    let cache = Cache {
+        keep: Duration::from_mins(1),
+        node: "hash".into(),
+        reads: vec!["in".into()],
+        scope: Vec::new(),
+    };
     let house = House::new(vec![Line::Say("")], vec![]);
     let bench =
         house.engine(hand.policy("a", Policy { cache: Some(cache), ..Policy::default() })).await;
@@ -288,6 +293,36 @@ async fn a_result_is_taken_again_for_the_same_inputs_until_its_time_is_over() {
         _ => false,
     });
     assert!(cached, "the record says so");
+}
+
+#[tokio::test]
+async fn a_result_that_was_worked_out_of_the_conversation_stands_for_that_one_alone() {
+    let (node, ran) = Fails::new("a", vec![]);
+    let hand = noting().node("a", leaf(node)).edge("START", "a");
+    let cache = Cache {
+        keep: Duration::from_mins(1),
+        node: "hash".into(),
+        reads: Vec::new(),
+        scope: vec!["conversation"],
+    };
+    let house = House::new(vec![Line::Say("")], vec![]);
+    let bench =
+        house.engine(hand.policy("a", Policy { cache: Some(cache), ..Policy::default() })).await;
+    for (run, conversation, times) in [
+        ("run_1", Some("conv_1"), 1),
+        ("run_2", Some("conv_1"), 1),
+        ("run_3", Some("conv_2"), 2),
+        ("run_4", None, 3),
+    ] {
+        let (log, id) = (LogId::from(run), RunId::from(run));
+        let start = StartRun {
+            conversation: conversation.map(ConversationId::from),
+            ..bench.run(&id, Map::new())
+        };
+        bench.engine.start(&log, &InputId::from(run), start).await.unwrap();
+        bench.ended(&id).await;
+        assert_eq!(ran.load(Ordering::SeqCst), times, "{run}");
+    }
 }
 
 /// Makes one call and fails with what the tool said.
