@@ -136,7 +136,12 @@ fn fraction<'s>(operator: Operator, a: f64, b: f64) -> Outcome<Datum<'s>> {
         Operator::FloorDiv => float((a / b).floor()),
         Operator::Rem => {
             let rest = a % b;
-            float(if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest })
+            float(match (rest < 0.0) != (b < 0.0) {
+                // A remainder of nothing has no sign.
+                _ if rest == 0.0 => 0.0,
+                true => rest + b,
+                false => rest,
+            })
         }
         Operator::Pow if a == 0.0 && b < 0.0 => Err(by_zero()),
         Operator::Pow => float(a.powf(b)),

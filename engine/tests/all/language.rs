@@ -541,5 +541,6 @@ fn values_keep_their_kind() {
         json!([["list", [{ "text": "<hi> & 你好" }]], ["none", null]])
     );
     assert_eq!(eval("6 / 2"), json!(3.0));
+    assert_eq!(eval("(-1 % 0.5) | string"), json!("0.0"));
     assert_eq!(eval("namespace(a=[1])"), json!({ "a": [1] }));
 }
