@@ -23,7 +23,7 @@
 //! | [`event_pages`] | what a run has done so far, a part at a time |
 //! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
 //! | [`ledger`] | who spends how much: quotas, costs, usage |
-//! | [`metrics`] | what Prometheus reads |
+//! | [`metrics`], [`readiness`] | what Prometheus reads; whether the server can do its work |
 //! | [`upkeep`] | what a server does by itself |
 
 pub mod access;
@@ -49,6 +49,7 @@ pub mod metrics;
 pub mod openai;
 pub mod page;
 pub mod problem;
+pub mod readiness;
 pub mod report;
 pub mod routes;
 pub mod schema;

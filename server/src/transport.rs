@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::config::TransportLimits;
+use crate::readiness::Readiness;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -13,12 +14,15 @@ pub struct Transport {
     /// Cancelled once no run goes on in this process: who reads runs' events comes back to the next
     /// one.
     pub readers: CancellationToken,
+    /// Whether the server can do its work.
+    pub readiness: Readiness,
 }
 
 impl Transport {
     /// Everything unused.
     #[must_use]
     pub fn new(limits: &TransportLimits) -> Self {
-        Self { admission: Admission::new(limits), readers: CancellationToken::new() }
+        let (readers, readiness) = Default::default();
+        Self { admission: Admission::new(limits), readers, readiness }
     }
 }

@@ -36,6 +36,7 @@ const RULES: &[Rule] = &[
     sources::finished,
     sources::documented,
     promises::tested,
+    promises::limits_listed,
 ];
 
 #[test]
@@ -282,4 +283,19 @@ fn a_promise_without_a_test_is_seen() {
     assert_eq!(check("`nothing_is_lost`"), [""; 0]);
     assert_eq!(check("nothing_is_lost"), [format!("{place}: the row names no test")]);
     assert_eq!(check("`all_is_kept`"), [format!("{place}: there is no test `all_is_kept`")]);
+}
+
+#[test]
+fn a_limit_that_the_readme_does_not_list_is_seen() {
+    let limits =
+        "pub struct LimitsFile {\n    pub body: Option<Size>,\n    pub head: Option<Size>,\n}\n";
+    let check = |readme: &str| {
+        promises::limits_listed(&Tree::of(&[
+            ("server/src/config/limits.rs", limits),
+            ("README.md", readme),
+        ]))
+    };
+    assert_eq!(check("| `body`, `head` | bytes | 1MiB |\n"), [""; 0]);
+    let complaint = "README.md: the table of limits has no row for `head`";
+    assert_eq!(check("`head` is one.\n| `body` | more than `head` | 1MiB |\n"), [complaint]);
 }

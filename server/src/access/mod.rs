@@ -180,8 +180,9 @@ pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next
     }
 }
 
-/// `what`: the method, and the pattern that matched; an empty one leads nowhere.
-async fn identify(
+/// Who calls, by key or session; with the method and the pattern that matched, an empty one leads
+/// nowhere.
+pub(crate) async fn identify(
     app: &App,
     what: (&Method, &str),
     headers: &HeaderMap,

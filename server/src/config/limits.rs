@@ -109,6 +109,9 @@ pub struct LimitsFile {
     /// How long runs and requests in flight may go on once the server is told to stop; 5s by
     /// default. Runs that have not ended by then go on at the next start.
     pub shutdown: Option<Period>,
+    /// How long `/readyz` waits for the database before it says that the server is not ready; 1s by
+    /// default.
+    pub ready_wait: Option<Period>,
 }
 
 /// The bounds that apply.

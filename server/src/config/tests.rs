@@ -375,7 +375,7 @@ fn limits_are_read_under_their_names_and_keep_their_defaults() {
          header_timeout: 5s, idle_timeout: 6s, write_timeout: 7s, connections: 100, \
          connections_per_address: 99, http2_streams: 8, shutdown: 9s, \
          file_size: 2MiB, folder_size: 3MiB, file_values: 4000, file_expanded: 5MiB, \
-         file_checks: 6000 }",
+         file_checks: 6000, ready_wait: 4s }",
     );
     let files = FileLimits {
         size: 2 << 20,
@@ -406,6 +406,7 @@ fn limits_are_read_under_their_names_and_keep_their_defaults() {
         connections_per_address: Some(99),
         http2_streams: 8,
         shutdown: Duration::from_secs(9),
+        ready_wait: Duration::from_secs(4),
     };
     assert_eq!(written.transport, transport);
 }

@@ -1,16 +1,20 @@
-//! `/healthz` and `/readyz`: for those who watch the process. Open, so they tell little.
+//! `/healthz` and `/readyz`: for those who watch the process. Open, so they tell strangers little.
+//!
+//! `/healthz` touches nothing but the process itself.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderMap, Method};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::{App, Environment};
+use crate::access;
+use crate::app::App;
 use crate::problem::Problem;
 
 /// This file's routes.
@@ -39,32 +43,32 @@ async fn alive() -> Json<HealthView> {
 }
 
 /// The server can do its work: the store can be written and, in production, every alias's
-/// provider has its key. Else 503 with `reasons`.
+/// provider has its key. Else 503 with `reasons`, which are general unless an administrator asks.
+/// What is said is at most a second old.
 #[utoipa::path(
     get, path = "/readyz", tag = "health",
     responses((status = 200, body = HealthView)),
 )]
-async fn ready(State(app): State<Arc<App>>) -> Result<Json<HealthView>, Problem> {
-    let mut reasons = Vec::new();
-    if let Err(error) = app.store.ping().await {
-        reasons.push(error.to_string());
-    } else if let Some(fault) = app.engine.store_fault() {
-        reasons.push(fault);
+async fn ready(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Json<HealthView>, Problem> {
+    let faults = app.transport.readiness.faults(&app).await;
+    if faults.is_empty() {
+        return Ok(OK);
     }
-    if app.settings.environment == Environment::Production {
-        reasons.extend(unready_providers(&app));
-    }
-    if reasons.is_empty() { Ok(OK) } else { Err(Problem::NotReady(reasons)) }
+    let reasons: BTreeSet<String> = if is_administrator(&app, &headers).await {
+        faults.iter().map(ToString::to_string).collect()
+    } else {
+        faults.iter().map(|fault| fault.told().to_owned()).collect()
+    };
+    Err(Problem::NotReady(reasons.into_iter().collect()))
 }
 
-/// Why the providers that aliases stand for cannot be called, if they cannot.
-fn unready_providers(app: &App) -> BTreeSet<String> {
-    let models = &app.catalog.models;
-    let aliases = models.aliases().values();
-    let named = aliases.flat_map(|a| std::iter::once(&a.model).chain(a.business.values()));
-    let faults = named.filter_map(|model| match models.provider(&model.provider) {
-        Some(provider) => provider.ready().err().map(|e| format!("{}: {}", e.provider, e.fault)),
-        None => Some(format!("{}: no provider of this name is configured", model.provider)),
-    });
-    faults.collect()
+/// Whether an administrator asks. Nobody is one while the database cannot say so.
+async fn is_administrator(app: &App, headers: &HeaderMap) -> bool {
+    let patience = app.settings.limits.transport.ready_wait;
+    let identifying = access::identify(app, (&Method::GET, "/readyz"), headers);
+    let caller = tokio::time::timeout(patience, identifying).await;
+    caller.is_ok_and(|caller| caller.is_ok_and(|caller| caller.is_admin()))
 }

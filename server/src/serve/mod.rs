@@ -53,12 +53,15 @@ pub struct Peer(pub IpAddr);
 /// for `limits.shutdown`, and cuts off what is left.
 pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: CancellationToken) {
     let limits = &app.settings.limits.transport;
-    let most = descriptors::connections(descriptors::raise(), limits.connections);
+    let open = descriptors::raise();
+    let most = descriptors::connections(open.now, limits.connections);
+    tracing::info!("takes up to {most} connections: the process may open {open}");
     if most < limits.connections {
         tracing::warn!(
             most,
             wanted = limits.connections,
-            "the limit of open files allows for fewer connections than `limits.connections`"
+            "the limit of open files allows for fewer connections than `limits.connections`; raise \
+             it, e.g. with LimitNOFILE of systemd or --ulimit of Docker"
         );
     }
     // One address leaves room for another.

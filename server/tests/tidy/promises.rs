@@ -1,4 +1,5 @@
-//! Rules over `engine/GUARANTEES.md`: what is promised names the tests that show it.
+//! Rules over what is promised in words: `engine/GUARANTEES.md` names the tests that show it, and
+//! both READMEs list every key below `limits`.
 
 use std::collections::BTreeSet;
 
@@ -20,6 +21,30 @@ pub(crate) fn tested(tree: &Tree) -> Vec<String> {
         }
         let missing = named.iter().filter(|name| !tests.contains(**name));
         complaints.extend(missing.map(|name| format!("{place}: there is no test `{name}`")));
+    }
+    complaints
+}
+
+const LIMITS: &str = "server/src/config/limits.rs";
+const READMES: [&str; 2] = ["README.md", "README.zh.md"];
+
+/// Every key below `limits` in `exile.yaml` has a row in the table of limits.
+pub(crate) fn limits_listed(tree: &Tree) -> Vec<String> {
+    let keys: Vec<&str> = tree
+        .files
+        .iter()
+        .filter(|file| file.path == LIMITS)
+        .flat_map(|file| file.text.lines())
+        .filter_map(|line| line.strip_prefix("    pub ")?.split_once(": Option<"))
+        .map(|(key, _)| key)
+        .collect();
+    let mut complaints = Vec::new();
+    for readme in tree.files.iter().filter(|file| READMES.contains(&&*file.path)) {
+        let rows = readme.text.lines().filter(|line| line.starts_with("| `"));
+        let first: String = rows.filter_map(|row| row.split('|').nth(1)).collect();
+        let missing = keys.iter().filter(|key| !first.contains(&format!("`{key}`")));
+        let say = |key| format!("{}: the table of limits has no row for `{key}`", readme.path);
+        complaints.extend(missing.map(say));
     }
     complaints
 }

@@ -41,6 +41,8 @@ pub struct TransportLimits {
     pub http2_streams: u32,
     /// `shutdown`: how long what is in flight may go on once the server stops.
     pub shutdown: Duration,
+    /// `ready_wait`: how long `/readyz` waits for the database.
+    pub ready_wait: Duration,
 }
 
 impl Default for TransportLimits {
@@ -60,6 +62,7 @@ impl Default for TransportLimits {
             connections_per_address: None,
             http2_streams: 0,
             shutdown: Duration::from_secs(5),
+            ready_wait: Duration::from_secs(1),
         }
     }
 }
@@ -87,6 +90,7 @@ impl TransportLimits {
             connections_per_address: count(file.connections_per_address),
             http2_streams: file.http2_streams.unwrap_or(usual.http2_streams),
             shutdown: time(file.shutdown, usual.shutdown),
+            ready_wait: time(file.ready_wait, usual.ready_wait),
         }
     }
 }

@@ -94,4 +94,7 @@ fn silent_connections_beyond_the_descriptors_keep_nobody_out() {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     drop(silent);
+    let said = server.terminate().err;
+    let expected = "takes up to 68 connections: the process may open 200 files and sockets";
+    assert!(said.contains(expected) && said.contains("LimitNOFILE"), "{said}");
 }

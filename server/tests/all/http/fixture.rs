@@ -41,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::clock::Clock;
+use super::hollow::Hollow;
 use super::tools::{Paid, Tools};
 
 const CHAT: &str = "
@@ -448,8 +449,12 @@ fn catalog(gate: Arc<Semaphore>, paid: Paid) -> Catalog {
         { "match": "*", "reply": "you said: {{ last }}", "chunk": 4 },
     ]);
     let script: Script = serde_json::from_value(script).unwrap();
-    let providers: Vec<Arc<dyn Provider>> =
-        vec![Arc::new(Mock::new(script)), Arc::new(Gate(gate.clone())), Arc::new(Keyless)];
+    let providers: Vec<Arc<dyn Provider>> = vec![
+        Arc::new(Mock::new(script)),
+        Arc::new(Gate(gate.clone())),
+        Arc::new(Keyless),
+        Arc::new(Hollow),
+    ];
     let alias = |model: &str| ModelAlias {
         model: ModelRef::parse(model).unwrap(),
         business: std::iter::once(("closed".to_owned(), ModelRef::parse("keyless/any").unwrap()))

@@ -1,10 +1,13 @@
 //! Health, the first page, and the headers of every answer.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::Request;
-use exile_server::config::Environment;
+use exile_server::config::{Environment, TransportLimits};
 use exile_server::store::Role;
 use serde_json::json;
+use sqlx::{ConnectOptions as _, SqliteConnection};
 
 use super::fixture::{Answer, Exile};
 
@@ -22,13 +25,62 @@ async fn ready_in_development_whatever_keys_are_missing() {
 }
 
 #[tokio::test]
-async fn not_ready_in_production_while_a_key_is_missing() {
+async fn what_is_missing_in_production_is_told_to_administrators_alone() {
     let exile = Exile::in_environment(Environment::Production).await;
     assert_eq!(visit(&exile, "/healthz").await.status, 200);
-    let answer = visit(&exile, "/readyz").await;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "not_ready"));
-    let reasons = answer.problem()["reasons"].clone();
-    assert_eq!(reasons, json!(["keyless: no API key: set KEYLESS_API_KEY"]));
+    let stranger = visit(&exile, "/readyz").await;
+    let user = exile.call("GET", "/readyz", None).await;
+    let wrong = exile.call_as("no-such-key", "GET", "/readyz", None).await;
+    for answer in [stranger, user, wrong] {
+        assert_eq!((answer.status, answer.code().as_str()), (503, "not_ready"));
+        let told = answer.problem();
+        assert_eq!(told["reasons"], json!(["a provider of models is not set up"]));
+        assert!(!answer.text.contains("KEYLESS_API_KEY"), "{}", answer.text);
+    }
+    let administrator = exile.call_as(&exile.admin, "GET", "/readyz", None).await.problem();
+    assert_eq!(administrator["reasons"], json!(["keyless: no API key: set KEYLESS_API_KEY"]));
+}
+
+/// Somebody else's hold on the database.
+async fn lock(exile: &Exile) -> SqliteConnection {
+    let options = exile_server::store::options(&exile.database());
+    let mut other = options.connect().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    other
+}
+
+#[tokio::test]
+async fn whoever_asks_is_answered_while_the_database_is_locked() {
+    let ready_wait = Duration::from_millis(20);
+    let exile = Exile::limited(TransportLimits { ready_wait, ..TransportLimits::default() }).await;
+    assert_eq!(exile.call_as(&exile.admin, "GET", "/api/users", None).await.status, 200);
+    let mut other = lock(&exile).await;
+    let asking = (0..16).map(|_| visit(&exile, "/readyz"));
+    for answer in futures_util::future::join_all(asking).await {
+        assert_eq!((answer.status, answer.code().as_str()), (503, "not_ready"));
+        assert_eq!(answer.problem()["reasons"], json!(["the database cannot be used"]));
+    }
+    let administrator = exile.call_as(&exile.admin, "GET", "/readyz", None).await.problem();
+    assert_eq!(administrator["reasons"], json!(["the database did not answer within 20ms"]));
+    assert_eq!(visit(&exile, "/healthz").await.status, 200);
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    while visit(&exile, "/readyz").await.status != 200 {}
+}
+
+#[tokio::test]
+async fn those_who_ask_whether_it_is_ready_do_not_add_up_to_writes() {
+    let exile = Exile::start().await;
+    let options = exile_server::store::options(&exile.database());
+    let mut other = options.connect().await.unwrap();
+    let (began, mut writes, mut last) = (exile.app.env.monotonic(), 0, 0);
+    for _ in 0..200 {
+        assert_eq!(visit(&exile, "/readyz").await.status, 200);
+        let version = sqlx::query_scalar("PRAGMA data_version");
+        let version: i64 = version.fetch_one(&mut other).await.unwrap();
+        writes += u64::from(std::mem::replace(&mut last, version) != version);
+    }
+    let seconds = exile.app.env.monotonic().saturating_sub(began).as_secs();
+    assert!(writes <= seconds + 2, "{writes} in {seconds} seconds");
 }
 
 #[tokio::test]
@@ -45,7 +97,7 @@ async fn a_full_disk_fails_requests_with_503_and_mends_by_itself() {
     exile.app.store.limit_pages(u32::MAX).await.unwrap();
     let answer = exile.call("POST", &messages, Some(body)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    assert_eq!(visit(&exile, "/readyz").await.status, 200);
+    while visit(&exile, "/readyz").await.status != 200 {}
     let said = exile.call("GET", &messages, None).await.json();
     assert_eq!(said["items"].as_array().unwrap().len(), 2, "the refused message left nothing");
 }

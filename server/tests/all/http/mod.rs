@@ -12,6 +12,7 @@ mod document;
 mod fixture;
 mod flows;
 mod health;
+mod hollow;
 mod idempotency;
 mod keys;
 mod money;
