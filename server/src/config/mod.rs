@@ -183,7 +183,7 @@ pub fn load(surroundings: &Surroundings) -> Result<Config, ConfigError> {
         places,
         environment,
         bind: address(bind.as_deref().unwrap_or(BIND))?,
-        public_url: public_url.as_deref().map(public).transpose()?,
+        public_url: public_url.as_deref().filter(|url| !url.is_empty()).map(public).transpose()?,
         trusted_proxies: proxies(&read.file.trusted_proxies)?,
         timezone: zone(timezone.as_deref())?,
         currency: read.file.currency.unwrap_or_default(),

@@ -410,3 +410,20 @@ fn limits_are_read_under_their_names_and_keep_their_defaults() {
     };
     assert_eq!(written.transport, transport);
 }
+
+#[test]
+fn people_reach_it_where_the_file_or_the_environment_says() {
+    let public = |yaml: &str, variables: &[(&str, &str)]| {
+        load_with(Some(yaml), variables).map(|config| config.public_url)
+    };
+    let written = "public_url: https://exile.example/";
+    assert_eq!(public(written, &[]).unwrap().as_deref(), Some("https://exile.example"));
+    let other = [("EXILE_PUBLIC_URL", "https://other.example")];
+    assert_eq!(public(written, &other).unwrap().as_deref(), Some("https://other.example"));
+    for none in ["", "public_url: ''", "public_url: \"${NOWHERE:-}\""] {
+        assert_eq!(public(none, &[]).unwrap(), None, "{none}");
+    }
+    assert!(public("public_url: exile.example", &[]).is_err());
+    assert!(public("trusted_proxies: [proxy.internal]", &[]).is_err());
+    assert!(public("trusted_proxies: [10.0.0.0/8, '::1']", &[]).is_ok());
+}

@@ -56,13 +56,26 @@ pub async fn back_up(database: &Path, copy: &Path) -> Result<u64, BackupError> {
     check(&draft.0).await?;
     let file = File::open(&draft.0).map_err(failed)?;
     file.sync_all().map_err(failed)?;
-    // A link, and not a new name: it never replaces what came there in the meantime.
-    fs::hard_link(&draft.0, folder.join(named)).map_err(|source| match source.kind() {
+    give_name(&draft.0, &folder.join(named)).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => BackupError::Exists(copy.to_owned()),
         _ => failed(source),
     })?;
     File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
     Ok(file.metadata().map_err(failed)?.len())
+}
+
+/// Gives a draft its name, which nothing has that came there in the meantime.
+fn give_name(draft: &Path, name: &Path) -> io::Result<()> {
+    match fs::hard_link(draft, name) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            // Not every file system has links.
+            if name.symlink_metadata().is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(draft, name)
+        }
+        done => done,
+    }
 }
 
 /// A file that is gone again whatever happens.

@@ -1,6 +1,8 @@
 //! A run whose process died in a call that must not be made twice: shown, and resolved by its
 //! owner in each of the three ways.
 
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
 
 use super::fixture::Exile;
@@ -147,4 +149,35 @@ async fn nothing_queues_behind_a_run_that_needs_attention_but_it_may_be_displace
     let keys = exile.paid.reach(2).await;
     assert_eq!(keys.len(), 2);
     assert_ne!(keys[0], keys[1], "the other run's call is its own");
+}
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_needs_a_person_is_one_line_of_the_log() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let guard = tracing::subscriber::set_default(subscriber.finish());
+    let (_exile, run) = died_while_it_paid(false).await;
+    drop(guard);
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("needs attention")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    let run = format!("run={}", run.rsplit('/').next().unwrap());
+    for part in ["WARN", &*run, "graph=pays", "code=\"open_call\""] {
+        assert!(lines[0].contains(part), "no {part} in {}", lines[0]);
+    }
 }
