@@ -377,6 +377,9 @@ def prometheus_reads_exile(arranged) -> None:
 
 def prometheus_has_the_same_figures(arranged) -> None:
     for name, (kind, _) in METRICS.items():
+        if kind == "gauge":
+            # What stands at the moment is another moment's by then.
+            continue
         sample = name if kind == "counter" else name + "_count"
         # Of HTTP only what does not go on: Prometheus itself is a client.
         matcher = '{http_route!="/metrics"}' if name == HTTP else ""

@@ -20,6 +20,8 @@ TOOL = "gen_ai_execute_tool_duration_seconds"
 RUN = "gen_ai_invoke_workflow_duration_seconds"
 AGENT = "gen_ai_invoke_agent_"
 NODE = "exile_node_duration_seconds"
+OPEN_RUNS = "exile_runs"
+OLDEST_RUN = "exile_oldest_run_age_seconds"
 HTTP = "http_server_request_duration_seconds"
 
 # What is served: type and labels.
@@ -38,6 +40,8 @@ METRICS = {
     AGENT + "tool_calls": ("histogram", {"gen_ai_workflow_name", "gen_ai_agent_name"}),
     COST: ("counter", CALL - {"gen_ai_operation_name"} | {"currency"}),
     REFUSALS: ("counter", {"quota_kind", "quota_unit"}),
+    OPEN_RUNS: ("gauge", {"status"}),
+    OLDEST_RUN: ("gauge", {"status"}),
     HTTP: ("histogram", {"http_request_method", "http_route", "http_response_status_code"}),
 }
 METRICS |= {
