@@ -117,6 +117,17 @@ fn a_backup_is_made_while_the_server_serves_and_restored_in_a_new_home() {
     assert_eq!(again.code, 1, "{again:?}");
     assert!(again.err.contains("is there already"), "{again:?}");
 
+    for file in place.home_files() {
+        if file.0.file_name().unwrap().to_str().unwrap().starts_with("exile.db") {
+            fs::remove_file(file.0).unwrap();
+        }
+    }
+    fs::copy(place.path("copy.db"), place.path(".exile/exile.db")).unwrap();
+    let server = place.serve();
+    let said = server.ask("GET", &messages, "").json();
+    assert_eq!(said["items"].as_array().unwrap().len(), 2, "in its own place: {said}");
+    drop(server);
+
     let restored = Installation::bare().with(".exile/.gitignore", "*\n");
     fs::copy(place.path("copy.db"), restored.path(".exile/exile.db")).unwrap();
     let server = restored.serve();
