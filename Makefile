@@ -32,7 +32,7 @@ MINUTES ?= 60
 BENCHES := -p exile-engine -p exile-server --bench engine --bench journal --bench bytes --bench history
 
 .PHONY: help run build test kills wire fuzz lint litellm clients metrics phoenix examples figures \
-	compare steady binary
+	compare steady pressure binary
 
 help: ## This list.
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -117,6 +117,9 @@ compare: ## Measure exile beside LangGraph and LiteLLM (PyPI): same work, same m
 steady: ## Hold exile under a steady load for MINUTES (60) and show its memory.
 	@.ci/need cargo compiler
 	python3 server/tests/outside/gateway/compare.py --minutes $(MINUTES)
+
+pressure: build ## Hold memory and sockets to their bounds: large bodies, idle readers, half heads, a stop.
+	python3 server/tests/outside/pressure.py --exile $(RELEASE)
 
 # Built with the tests' features, so that after `make test` there is nothing left to build.
 binary:
