@@ -10,11 +10,13 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::installation::Installation;
+use super::installation::{Installation, Serving};
 use super::upstream::{Say, Upstream};
 
 /// Nine letters.
@@ -144,6 +146,14 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Asks until the server is ready. It looks once a second, and logs every refusal into a pipe that is
+/// read at its end alone: who asks without a rest fills it, and the server waits for ever.
+fn await_ready(server: &Serving) {
+    while server.ask("GET", "/readyz", "").status != 200 {
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn a_full_disk_refuses_what_it_cannot_keep_and_mends_by_itself() {
     let place = Installation::bare();
@@ -181,7 +191,7 @@ fn a_full_disk_refuses_what_it_cannot_keep_and_mends_by_itself() {
 
     disk.make_room();
     assert_eq!(say(&long).status, 200, "without a restart");
-    while server.ask("GET", "/readyz", "").status != 200 {}
+    await_ready(&server);
     let said = server.ask("GET", &messages, "").json();
     assert_eq!(said["items"].as_array().unwrap().len(), 4, "the refused message left nothing");
     assert_eq!(server.terminate().code, 0);
@@ -224,7 +234,7 @@ fn a_run_in_flight_waits_for_room_and_goes_on() {
     assert_eq!(upstream.count("hi"), 1, "the answer was kept, not asked for again");
     let said = server.ask("GET", &messages, "").json();
     assert_eq!(said["items"][1]["content"].as_str().unwrap().len(), 900_000);
-    while server.ask("GET", "/readyz", "").status != 200 {}
+    await_ready(&server);
     assert_eq!(server.terminate().code, 0);
     assert_eq!(disk.integrity(), "ok");
 }
@@ -249,7 +259,7 @@ fn a_file_that_may_not_be_written_is_told_at_the_start_and_is_whole() {
 
     disk.permit(0o600);
     let server = place.serve();
-    while server.ask("GET", "/readyz", "").status != 200 {}
+    await_ready(&server);
     assert_eq!(server.ask("GET", &messages, "").json(), stored);
     assert_eq!(server.ask("POST", &messages, &said).status, 200);
     assert_eq!(server.terminate().code, 0);
@@ -286,7 +296,7 @@ fn a_file_that_becomes_read_only_under_its_server_refuses_what_it_cannot_keep_an
 
     drop(frozen);
     assert_eq!(say("after").status, 200, "without a restart");
-    while server.ask("GET", "/readyz", "").status != 200 {}
+    await_ready(&server);
     let said = server.ask("GET", &messages, "").json();
     assert_eq!(said["items"].as_array().unwrap().len(), 4, "the refused message left nothing");
     assert_eq!(server.terminate().code, 0);
