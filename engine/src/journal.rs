@@ -409,6 +409,9 @@ pub enum JournalError {
     /// What is stored cannot be read.
     #[error("the store holds what cannot be read: {0}")]
     Corrupt(String),
+    /// The store itself is damaged, not one log in it.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
     /// Records that the answer needs were removed, as the retention says.
     #[error("records of log {0} that this needs were removed, because they were old")]
     Purged(LogId),
@@ -426,6 +429,7 @@ impl JournalError {
             Self::Fenced(_)
             | Self::Conflict { .. }
             | Self::Corrupt(_)
+            | Self::Damaged(_)
             | Self::Purged(_)
             | Self::Gone(_) => crate::model::Retry::Never,
         }

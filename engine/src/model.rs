@@ -215,13 +215,37 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
+impl Usage {
+    /// The most tokens that one call is believed to have taken. What a provider counts is not to be
+    /// believed without end: a count that no store holds would stand in the way of its run.
+    pub const CALL_MOST: u64 = 1_000_000_000_000;
+
+    /// Where sums of calls end: beyond what anybody can pay, and exact in every reader of JSON.
+    pub const SUM_MOST: u64 = 1_000_000_000_000_000;
+
+    /// As one call counts at most. Whatever comes from a provider passes here first.
+    #[must_use]
+    pub fn of_one_call(self) -> Self {
+        self.map(|count| count.min(Self::CALL_MOST))
+    }
+
+    fn map(self, count: impl Fn(u64) -> u64) -> Self {
+        let Self { input, cached, written, output, reasoning } = self;
+        let [input, cached, written, output, reasoning] =
+            [input, cached, written, output, reasoning].map(count);
+        Self { input, cached, written, output, reasoning }
+    }
+}
+
+/// Sums stop at [`Usage::SUM_MOST`].
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
-        self.input += other.input;
-        self.cached += other.cached;
-        self.written += other.written;
-        self.output += other.output;
-        self.reasoning += other.reasoning;
+        self.input = self.input.saturating_add(other.input);
+        self.cached = self.cached.saturating_add(other.cached);
+        self.written = self.written.saturating_add(other.written);
+        self.output = self.output.saturating_add(other.output);
+        self.reasoning = self.reasoning.saturating_add(other.reasoning);
+        *self = self.map(|count| count.min(Self::SUM_MOST));
     }
 }
 

@@ -605,7 +605,19 @@ fn store(error: &JournalError) -> (StatusCode, &'static str, &'static str) {
             "store_full",
             "free some disk space, or let the database file be written; what failed was not stored",
         ),
-        JournalError::Unavailable(_) => (unavailable, "store_unavailable", "try again in a moment"),
+        JournalError::Unavailable(_) => (
+            unavailable,
+            "store_unavailable",
+            "try again in a moment; if it stays so, end what else uses the database file (a backup, \
+             a shell of sqlite3), or see whether its disk answers",
+        ),
+        JournalError::Damaged(_) => (
+            unavailable,
+            "store_damaged",
+            "stop exile and put the last backup in the database's place; \
+             `sqlite3 FILE 'PRAGMA integrity_check'` says what is damaged, and \
+             `sqlite3 FILE .recover` saves what can be read",
+        ),
         JournalError::Purged(_) => (
             StatusCode::GONE,
             "events_purged",

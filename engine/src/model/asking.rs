@@ -20,12 +20,12 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
-use super::meter::{Bill, Payer, Size};
+use super::meter::{Bill, Cap, Exceeded, Payer, Size};
 use super::needs::{Lack, Needs};
 use super::pause;
 use super::{
     AfterFirstToken, Chain, Delta, Embeddings, Finish, ModelRef, ModelReply, ModelRequest, Models,
-    ProviderError, ProviderFault, Retry,
+    ProviderError, ProviderFault, Retry, Usage,
 };
 use crate::env::Env;
 use crate::span;
@@ -180,7 +180,10 @@ impl Models {
             let size = Size::of_texts(texts);
             bill.reserve(model, size).await.map_err(|fault| error(model, fault))?;
         }
-        let made = provider.embed(&model.model, texts, further).await;
+        let mut made = provider.embed(&model.model, texts, further).await;
+        if let Ok(made) = &mut made {
+            made.usage = made.usage.map(Usage::of_one_call);
+        }
         if let Some(bill) = &mut bill {
             match &made {
                 Ok(made) => bill.answered(made.usage, &[]),
@@ -287,9 +290,14 @@ impl Asking<'_> {
             return Err(self.note(model, Duration::ZERO, fault, Partial::default()));
         }
         // The bill stays where it is: an early return must leave it to the attempts that follow.
+        let mut cap = None;
         if let Some(bill) = &mut self.bill {
             match bill.reserve(model, self.size).await {
-                Ok(most) => self.request.max_tokens = most.or(self.size.output),
+                Ok(granted) => {
+                    let tokens = granted.as_ref().map(|cap| cap.tokens);
+                    self.request.max_tokens = tokens.or(self.size.output);
+                    cap = granted;
+                }
                 Err(fault) => {
                     breakers.left(model);
                     return Err(self.note(model, Duration::ZERO, fault, Partial::default()));
@@ -311,18 +319,23 @@ impl Asking<'_> {
                 Err((fault, _)) => bill.failed(fault),
             }
         }
-        let (fault, partial) = match outcome {
-            Ok((reply, partial)) if others && refused(&reply) && partial.first_ms.is_none() => {
-                breakers.succeeded(model);
+        let cut = outcome.as_ref().ok().and_then(|(reply, _)| cut_by(cap, reply, &self.request));
+        if outcome.is_ok() {
+            breakers.succeeded(model);
+        }
+        let (fault, partial) = match (outcome, cut) {
+            (Ok((reply, partial)), _)
+                if others && refused(&reply) && partial.first_ms.is_none() =>
+            {
                 (ProviderFault::Refused { detail: reply.content }, partial)
             }
-            Ok((reply, partial)) => {
-                breakers.succeeded(model);
+            (Ok((_, partial)), Some(quota)) => (ProviderFault::QuotaExceeded(quota), partial),
+            (Ok((reply, partial)), None) => {
                 span::chat_ended(&span, Ok(&reply));
                 let first_ms = partial.first_ms;
                 return Ok(Answered { model: model.clone(), reply, first_ms });
             }
-            Err((fault, partial)) => {
+            (Err((fault, partial)), _) => {
                 // A call counts once, however often it is made again.
                 if candidate.tries > 0 {
                     breakers.left(model);
@@ -416,7 +429,10 @@ impl Streaming<'_> {
         };
         let (reply, ()) = futures_util::future::join(answer, pump).await;
         match reply {
-            Ok(reply) => Ok((reply, partial)),
+            Ok(mut reply) => {
+                reply.usage = reply.usage.map(Usage::of_one_call);
+                Ok((reply, partial))
+            }
             Err(error) => Err((error.fault, partial)),
         }
     }
@@ -427,6 +443,16 @@ fn nobody() -> Broken {
     let fault = ProviderFault::ProviderUnknown;
     let (provider, model) = Default::default();
     (ProviderError { provider, model, fault }, Partial::default())
+}
+
+/// The quota that cut an answer before there was anything to use in it: thinking may take all that
+/// a quota has left, and JSON that is cut is none.
+fn cut_by(cap: Option<Cap>, reply: &ModelReply, request: &ModelRequest) -> Option<Box<Exceeded>> {
+    let Cap { tokens, quota } = cap?;
+    let said = !reply.content.trim().is_empty() && request.output_schema.is_none();
+    let useless = reply.finish == Finish::Length && reply.tool_calls.is_empty() && !said;
+    let quota = quota.filter(|_| useless)?;
+    Some(Box::new(Exceeded { cut_at: Some(tokens), ..*quota }))
 }
 
 /// Whether the model would not answer.

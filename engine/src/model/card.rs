@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -197,6 +198,18 @@ impl Catalogue {
             }
         }
         card
+    }
+
+    /// Whether some model may be had for nothing at that time, as far as names and beginnings of
+    /// names have claims of their own. The mock does not count: it answers nothing.
+    #[must_use]
+    pub fn has_free(&self, at: Timestamp) -> bool {
+        let free = |claim: &Claim| {
+            let prices = claim.prices.as_deref().unwrap_or_default();
+            Price::valid(prices, at).is_some_and(Price::is_free)
+        };
+        let counts = |entry: &&Entry| !entry.name.starts_with("mock/");
+        self.entries.iter().filter(counts).any(|entry| entry.claims.iter().any(free))
     }
 
     /// Models that have a claim of their own, in order, each once.

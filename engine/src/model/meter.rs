@@ -45,14 +45,34 @@ pub struct Exceeded {
     pub window_s: u64,
     /// When there is more, in milliseconds from now.
     pub retry_after_ms: u64,
+    /// The tokens at which it cut an answer before that said anything; `None`: nothing was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_at: Option<u32>,
 }
 
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { of, unit, limit, retry_after_ms, .. } = self;
+        let Self { of, unit, limit, retry_after_ms, cut_at, .. } = self;
         let seconds = retry_after_ms.div_ceil(1000);
-        write!(f, "the quota of {of} is used up ({unit}: {limit}); there is more in {seconds} s")
+        match cut_at {
+            None => write!(f, "the quota of {of} is used up ({unit}: {limit})")?,
+            Some(tokens) => write!(
+                f,
+                "the answer was cut at {tokens} tokens, which is what the quota of {of} \
+                 ({unit}: {limit}) had for it"
+            )?,
+        }
+        write!(f, "; there is more in {seconds} s")
     }
+}
+
+/// The most tokens that an answer may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// So many.
+    pub tokens: u32,
+    /// The quota that has no more; `None`: the request or the model itself says so.
+    pub quota: Option<Box<Exceeded>>,
 }
 
 /// Counts calls.
@@ -70,7 +90,7 @@ pub trait Bill: Send + Sync {
     /// # Errors
     /// [`ProviderFault::QuotaExceeded`], [`ProviderFault::NotSent`]: the attempt must not be made.
     async fn reserve(&mut self, model: &ModelRef, size: Size)
-    -> Result<Option<u32>, ProviderFault>;
+    -> Result<Option<Cap>, ProviderFault>;
 
     /// A piece of the answer came.
     fn piece(&mut self, delta: &Delta);

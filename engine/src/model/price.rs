@@ -66,9 +66,25 @@ impl Price {
             (usage.output, self.output),
         ];
         let cost = |(tokens, price): (u64, f64)| u128::from(tokens) * u128::from(micros(price));
-        let exact = parts.into_iter().map(cost).sum::<u128>().saturating_mul(u128::from(rate));
+        let exact = parts.into_iter().map(cost).fold(0, u128::saturating_add);
         let unit = PRICED * 1_000_000;
-        Micros::try_from((exact + unit / 2) / unit).unwrap_or(Micros::MAX)
+        let exact = exact.saturating_mul(u128::from(rate)).saturating_add(unit / 2);
+        Micros::try_from(exact / unit).unwrap_or(Micros::MAX)
+    }
+
+    /// Whether every token is priced 0.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        let parts = [Some(self.input), self.cached, self.cache_write, Some(self.output)];
+        parts.into_iter().flatten().all(|price| micros(price) == 0)
+    }
+
+    /// How many tokens of an answer can be had for so much money; `None`: any number.
+    #[must_use]
+    pub fn answer_for(&self, money: Micros, rate: Micros) -> Option<u64> {
+        let each = u128::from(micros(self.output)).saturating_mul(u128::from(rate));
+        let tokens = u128::from(money).saturating_mul(PRICED * 1_000_000).checked_div(each)?;
+        Some(u64::try_from(tokens).unwrap_or(u64::MAX))
     }
 }
 
@@ -255,6 +271,32 @@ mod tests {
         assert_eq!(of(claude, usage(1110, 100, 1000, 5, 3), one), 3885);
         // More in the cache than there is: never below nothing.
         assert_eq!(of(gpt, usage(1, 2, 0, 0, 0), one), 3);
+    }
+
+    #[test]
+    fn no_count_and_no_price_is_too_large_to_be_worked_out() {
+        let dear = json!({ "currency": "USD", "input": 1e300, "output": 1e300 });
+        let most = Usage { input: u64::MAX, output: u64::MAX, ..Usage::default() };
+        assert_eq!(prices(json!([dear]))[0].of(most, u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn what_money_buys_costs_no_more_than_it() {
+        let price = |output: f64| json!({ "currency": "USD", "input": 1, "output": output });
+        let rate = 1_000_000;
+        for (output, money, tokens) in [
+            (2.0, 10, Some(5)),
+            (0.6, 1, Some(1)),
+            (0.3, 1, Some(3)),
+            (0.0, 1, None),
+            (9.0, 0, Some(0)),
+        ] {
+            let price = &prices(json!([price(output)]))[0];
+            assert_eq!(price.answer_for(money, rate), tokens, "{output}");
+        }
+        let free = prices(json!([{ "currency": "USD", "input": 0, "output": 0 }]));
+        let cached = json!([{ "currency": "USD", "input": 0, "cache_write": 1, "output": 0 }]);
+        assert!(free[0].is_free() && !prices(cached)[0].is_free());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use exile_engine::env::{Env, StepEnv};
 use exile_engine::id::UserId;
 use exile_engine::message::{Message, Role, ToolCall};
 use exile_engine::model::asking::Asker;
-use exile_engine::model::meter::{Bill, Exceeded, Meter, Payer, Size};
+use exile_engine::model::meter::{Bill, Cap, Exceeded, Meter, Payer, Size};
 use exile_engine::model::{
     AfterFirstToken, Aliases, Chain, Delta, DeltaSender, Embeddings, Finish, ModelRef, ModelReply,
     ModelRequest, Models, Provider, ProviderError, ProviderFault, ToolChoice, Usage,
@@ -28,6 +28,8 @@ enum Act {
     Answer,
     /// Nothing streamed, and a finish that says it would not answer.
     Refuse,
+    /// Thinks until the tokens are used up, and counts more of them than there are.
+    Think,
     Fail(ProviderFault),
     /// Streams a piece, then fails.
     Break,
@@ -111,6 +113,10 @@ impl Provider for Scripted {
                 return self.fails(ProviderFault::Truncated { detail: "no end mark".into() });
             }
             Act::Refuse => ("", Finish::Refused),
+            Act::Think => {
+                let _ = deltas.send(Delta::Reasoning("hm".into())).await;
+                ("", Finish::Length)
+            }
             Act::Answer => {
                 let _ = deltas.send(Delta::Text("here".into())).await;
                 tokio::task::yield_now().await;
@@ -122,7 +128,7 @@ impl Provider for Scripted {
             reasoning: None,
             tool_calls: Vec::new(),
             finish,
-            usage: Some(Usage { input: 1, output: 1, ..Usage::default() }),
+            usage: Some(Usage { input: u64::MAX, output: u64::MAX, ..Usage::default() }),
             model: request.model.to_string(),
             id: None,
             opaque: None,
@@ -181,7 +187,7 @@ impl Page {
 
 #[async_trait]
 impl Bill for Page {
-    async fn reserve(&mut self, model: &ModelRef, _: Size) -> Result<Option<u32>, ProviderFault> {
+    async fn reserve(&mut self, model: &ModelRef, _: Size) -> Result<Option<Cap>, ProviderFault> {
         assert!(!self.open, "the attempt before is not settled");
         tokio::task::yield_now().await;
         let verdict = self.verdicts.lock().unwrap().pop_front();
@@ -189,16 +195,9 @@ impl Bill for Page {
             Verdict::Grant(most) => {
                 self.open = true;
                 self.note(Event::Reserved(model.clone(), most));
-                return Ok(most);
+                return Ok(most.map(|tokens| Cap { tokens, quota: Some(Box::new(exceeded())) }));
             }
-            Verdict::Exceeded => ProviderFault::QuotaExceeded(Box::new(Exceeded {
-                of: "user alice".into(),
-                unit: "tokens".into(),
-                limit: "1/day".into(),
-                amount: 1,
-                window_s: 86_400,
-                retry_after_ms: 1000,
-            })),
+            Verdict::Exceeded => ProviderFault::QuotaExceeded(Box::new(exceeded())),
             Verdict::Unavailable => down(),
             Verdict::NotSent => ProviderFault::NotSent { detail: "no price".into() },
         };
@@ -210,7 +209,9 @@ impl Bill for Page {
         assert!(self.open, "a piece belongs to an attempt");
     }
 
-    fn answered(&mut self, _: Option<Usage>, _: &[ToolCall]) {
+    fn answered(&mut self, usage: Option<Usage>, _: &[ToolCall]) {
+        let most = usage.map_or(0, |usage| usage.input.max(usage.output));
+        assert!(most <= Usage::CALL_MOST, "what nobody can have counted is bounded");
         self.settle("answered");
     }
 
@@ -253,6 +254,18 @@ impl Asker for Nobody {
 fn payer() -> Payer {
     let (key, business, graph, run) = Default::default();
     Payer { owner: UserId::from("usr_1"), key, business, graph, run }
+}
+
+fn exceeded() -> Exceeded {
+    Exceeded {
+        of: "user alice".into(),
+        unit: "tokens".into(),
+        limit: "1/day".into(),
+        amount: 1,
+        window_s: 86_400,
+        retry_after_ms: 1000,
+        cut_at: None,
+    }
 }
 
 fn down() -> ProviderFault {
@@ -316,7 +329,7 @@ type Asks = fn(&Case, usize) -> Came;
 
 /// What asking came to, if nobody left before, after how many polls, and what happened.
 struct Came {
-    answered: Option<bool>,
+    answered: Option<Result<(), ProviderFault>>,
     polls: usize,
     events: Vec<Event>,
 }
@@ -345,7 +358,7 @@ impl Case {
         self.leaving(most, async |models, chain| {
             let chain = Chain { models: chain, after_first_token };
             let asked = models.ask(&Clock::new(), &Nobody, chain, request()).await;
-            asked.outcome.is_ok()
+            asked.outcome.map(|_| ()).map_err(|failed| failed.error.fault)
         })
     }
 
@@ -353,11 +366,16 @@ impl Case {
     fn embed(&self, most: usize) -> Came {
         self.leaving(most, async |models, chain| {
             let texts = ["hi".to_owned()];
-            models.embed(&payer(), &chain[0], &texts, &Map::new()).await.is_ok()
+            let made = models.embed(&payer(), &chain[0], &texts, &Map::new()).await;
+            made.map(|_| ()).map_err(|error| error.fault)
         })
     }
 
-    fn leaving(&self, most: usize, asks: impl AsyncFn(Models, Vec<ModelRef>) -> bool) -> Came {
+    fn leaving(
+        &self,
+        most: usize,
+        asks: impl AsyncFn(Models, Vec<ModelRef>) -> Result<(), ProviderFault>,
+    ) -> Came {
         let (models, chain, events) = self.models();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
@@ -414,6 +432,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         2 => Just(Act::Answer),
         1 => Just(Act::Refuse),
+        1 => Just(Act::Think),
         1 => Just(Act::Break),
         4 => faults.prop_map(Act::Fail),
     ];
@@ -460,7 +479,7 @@ fn a_refused_reserve_leaves_the_next_model_reserved_and_settled() {
         restart: false,
     };
     let came = case.ask(usize::MAX);
-    assert_eq!(came.answered, Some(true));
+    assert_eq!(came.answered, Some(Ok(())));
     let model = |name| ModelRef::parse(name).unwrap();
     assert_eq!(
         came.events,
@@ -471,4 +490,30 @@ fn a_refused_reserve_leaves_the_next_model_reserved_and_settled() {
             Event::Settled("answered"),
         ]
     );
+}
+
+#[test]
+fn an_answer_that_a_quota_cut_before_it_said_anything_names_the_quota() {
+    let case = |act: Act, most| Case {
+        acts: vec![vec![act]],
+        verdicts: vec![Verdict::Grant(most)],
+        restart: false,
+    };
+    let cut = case(Act::Think, Some(50)).ask(usize::MAX).answered;
+    let Some(Err(fault)) = cut else { panic!("{cut:?}") };
+    assert_eq!(fault.code(), "quota_exceeded");
+    let text = fault.to_string();
+    assert!(text.contains("cut at 50 tokens") && text.contains("user alice"), "{text}");
+    // What its own limit cut, or what said something, is passed on as it is.
+    assert_eq!(case(Act::Think, None).ask(usize::MAX).answered, Some(Ok(())));
+    assert_eq!(case(Act::Answer, Some(50)).ask(usize::MAX).answered, Some(Ok(())));
+}
+
+#[test]
+fn sums_of_usage_end_where_every_reader_can_count() {
+    let most = Usage { input: u64::MAX, cached: 1, ..Usage::default() }.of_one_call();
+    assert_eq!((most.input, most.cached), (Usage::CALL_MOST, 1));
+    let mut sum = Usage { input: u64::MAX, ..Usage::default() };
+    sum += most;
+    assert_eq!((sum.input, sum.cached), (Usage::SUM_MOST, 1));
 }

@@ -22,20 +22,8 @@ impl Trace {
         connection: &Connection,
         terminal: &mut Terminal,
     ) -> Result<(), CliError> {
-        let path = format!("/api/runs/{}/events?limit=1000", part(&self.run));
-        let mut events = Vec::new();
-        let mut next = Value::Null;
-        loop {
-            let after = next.as_str().map(|n| format!("&after={n}")).unwrap_or_default();
-            let mut answer = connection.get(&format!("{path}{after}")).await?;
-            next = answer["next"].take();
-            let Value::Array(mut items) = answer["items"].take() else { break };
-            events.append(&mut items);
-            if next.is_null() {
-                break;
-            }
-        }
-        let answer = json!({ "items": events, "next": null });
+        let path = format!("/api/runs/{}/events", part(&self.run));
+        let answer = json!({ "items": connection.all(&path, "").await?, "next": null });
         let events = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         let start = events.first().and_then(at).unwrap_or_default();
         let lines = |event| attempts(event, start).into_iter().chain(row(event, start));

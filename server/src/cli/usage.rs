@@ -49,7 +49,14 @@ impl Usage {
                 path = format!("{path}&{name}={}", part(value));
             }
         }
-        let answer = connection.get(&path).await?;
+        let mut answer = connection.get(&path).await?;
+        while let Some(next) = answer["next"].as_str().map(str::to_owned) {
+            let mut more = connection.get(&format!("{path}&after={}", part(&next))).await?;
+            if let Some(items) = answer["items"].as_array_mut() {
+                items.append(more["items"].as_array_mut().unwrap_or(&mut Vec::new()));
+            }
+            answer["next"] = more["next"].take();
+        }
         let by: Vec<&str> = self.by.split(',').map(str::trim).collect();
         let mut headings: Vec<String> = by.iter().map(|name| name.to_uppercase()).collect();
         if self.every.is_some() {

@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! - An attempt that began is settled once: by its answer, its fault, or by whoever drops the bill.
+//!   What it spent stays held until the line of its model is written.
 //! - Lines are written when the bill is dropped, which is before anybody learns how the call ended.
 
 use std::sync::Arc;
@@ -9,13 +10,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use exile_engine::message::ToolCall;
-use exile_engine::model::meter::{Bill, Exceeded, Payer, Size, Tally};
+use exile_engine::model::card::Card;
+use exile_engine::model::meter::{Bill, Cap, Exceeded, Payer, Size, Tally};
 use exile_engine::model::price::{Micros, Price};
 use exile_engine::model::{Delta, ModelRef, ProviderFault, Usage};
 
 use super::counters::{Settled, Take};
 use super::quota::{Kind, Limit, Unit};
-use super::{BUDGETED, Ledger};
+use super::{BUDGETED, Ledger, SHARE, UNKNOWN};
 use crate::metrics::Attempt;
 use crate::store::{CANCELLED, OK, OPEN, UsageRow};
 
@@ -27,6 +29,8 @@ pub(super) struct Open {
     name: Option<Arc<str>>,
     lines: Vec<UsageRow>,
     going: Option<Going>,
+    /// What attempts that ended spent of what they took, and the places of their lines.
+    held: Vec<(usize, Settled)>,
     /// The line of the model that was asked last.
     last: usize,
 }
@@ -58,7 +62,8 @@ enum End {
 
 impl Open {
     pub(super) fn new(ledger: Arc<Ledger>, payer: Payer) -> Self {
-        Self { ledger, payer, name: None, lines: Vec::new(), going: None, last: 0 }
+        let (lines, held) = Default::default();
+        Self { ledger, payer, name: None, lines, going: None, held, last: 0 }
     }
 
     /// The place of a model's line, if it was asked before.
@@ -76,7 +81,7 @@ impl Open {
         let (usage, cost, first_ms, estimated, last) = Default::default();
         self.lines.push(UsageRow {
             id: self.ledger.env.uuid().simple().to_string(),
-            at_ms: self.ledger.env.now().as_millisecond(),
+            at_ms: self.ledger.now().as_millisecond(),
             owner,
             key,
             provider: model.provider.to_string(),
@@ -99,7 +104,7 @@ impl Open {
 
     /// What has to be taken for an attempt that may come to `usage` and `cost`.
     fn takes(&self, limits: &[Limit], model: &ModelRef, usage: Usage, cost: Micros) -> Vec<Take> {
-        let now = self.ledger.env.now();
+        let now = self.ledger.now();
         let again = self.place(model).is_some();
         let take = |limit: &Limit| {
             let counted = match limit.counter.kind {
@@ -116,6 +121,45 @@ impl Open {
             Some(limit.take(amount, now, &self.ledger.zone))
         };
         limits.iter().filter_map(take).collect()
+    }
+
+    /// How long an answer may get whose request does not say so: as long as the model lets it, or a
+    /// share of what is left of the quotas, so that callers beside this one find some, too. `None`:
+    /// it costs nothing that is limited.
+    async fn cap(
+        &self,
+        limits: &[Limit],
+        card: &Card,
+        input: u64,
+        price: Option<&(Price, Micros)>,
+    ) -> Result<Option<Cap>, ProviderFault> {
+        let known = card.output.as_ref().and_then(|cell| u32::try_from(cell.value).ok());
+        let own = known.unwrap_or(UNKNOWN);
+        let now = self.ledger.now();
+        let takes: Vec<Take> =
+            limits.iter().map(|limit| limit.take(0, now, &self.ledger.zone)).collect();
+        let left = self.ledger.left(&takes).await?;
+        let mut cap: Option<Cap> = None;
+        for ((limit, take), left) in limits.iter().zip(&takes).zip(left) {
+            let tokens = match (limit.counter.unit, price) {
+                (Unit::Tokens, _) => Some(left.saturating_sub(input)),
+                (Unit::Money, Some((price, rate))) => {
+                    let asked = price.of(Usage { input, ..Usage::default() }, *rate);
+                    price.answer_for(left.saturating_sub(asked), *rate)
+                }
+                (Unit::Money, None) | (Unit::Requests, _) => None,
+            };
+            let Some(tokens) = tokens else { continue };
+            let share = u32::try_from(tokens / SHARE).unwrap_or(u32::MAX).max(BUDGETED);
+            if cap.as_ref().is_some_and(|cap| cap.tokens <= share.min(own)) {
+                continue;
+            }
+            // What the model itself would not have gone beyond was not cut by any quota.
+            let by_quota = share < own || known.is_none();
+            let quota = || Box::new(exceeded(limit, take, false, now.as_millisecond()));
+            cap = Some(Cap { tokens: share.min(own), quota: by_quota.then(quota) });
+        }
+        Ok(cap)
     }
 
     /// Ends the attempt that is on its way, if one is.
@@ -152,15 +196,12 @@ impl Open {
                 Unit::Tokens => usage.input.saturating_add(usage.output),
                 Unit::Money => cost.unwrap_or(0),
             };
-            Settled {
-                counter: take.counter,
-                window: take.window,
-                taken: take.amount,
-                age: going.age,
-                spent,
-            }
+            let (counter, window, taken) = (take.counter, take.window, take.amount);
+            Settled { counter, window, age: going.age, taken, spent }
         });
-        self.ledger.counters.settle(settled.collect());
+        let settled: Vec<Settled> = settled.collect();
+        self.ledger.counters.settle(&settled);
+        self.held.extend(settled.into_iter().map(|settled| (going.line, settled)));
         self.ledger.metrics.attempt(&Attempt {
             embeds: going.size.embeds,
             provider: &line.provider,
@@ -183,27 +224,18 @@ impl Bill for Open {
         &mut self,
         model: &ModelRef,
         size: Size,
-    ) -> Result<Option<u32>, ProviderFault> {
+    ) -> Result<Option<Cap>, ProviderFault> {
         let ledger = self.ledger.clone();
-        let limits = ledger.limits(&self.payer, &mut self.name, Some(model)).await?;
-        let budgeted = limits.iter().any(|limit| limit.counter.unit != Unit::Requests);
+        let mut limits = ledger.limits(&self.payer, &mut self.name, Some(model)).await?;
         let card = ledger.catalogue.card(model);
-        let output = if budgeted {
-            let most = card.output.as_ref().and_then(|cell| u32::try_from(cell.value).ok());
-            Some(size.output.unwrap_or_else(|| BUDGETED.min(most.unwrap_or(BUDGETED))))
-        } else {
-            size.output
-        };
-        let reserve = Usage {
-            input: size.input.at_most(),
-            output: output.unwrap_or(0).into(),
-            ..Usage::default()
-        };
         let price = card.prices.as_ref();
         let price = price.and_then(|cell| Price::valid(&cell.value, ledger.env.now())).cloned();
         let price = price.and_then(|price| ledger.money.rate(&price).map(|rate| (price, rate)));
-        let cost = price.as_ref().map(|(price, rate)| price.of(reserve, *rate));
-        if cost.is_none() && limits.iter().any(|limit| limit.counter.unit == Unit::Money) {
+        if price.as_ref().is_some_and(|(price, _)| price.is_free()) {
+            // What costs nothing goes on when the money is used up.
+            limits.retain(|limit| limit.counter.unit != Unit::Money);
+        }
+        if price.is_none() && limits.iter().any(|limit| limit.counter.unit == Unit::Money) {
             let unit = ledger.money.unit();
             let detail = format!(
                 "a quota of money needs to know what it costs: write `prices` of {model} in {unit} \
@@ -211,8 +243,18 @@ impl Bill for Open {
             );
             return Err(ProviderFault::NotSent { detail });
         }
-        let takes = self.takes(&limits, model, reserve, cost.unwrap_or(0));
-        let age = ledger.take(&takes, &limits).await?;
+        let input = size.input.at_most();
+        let budgeted = limits.iter().any(|limit| limit.counter.unit != Unit::Requests);
+        let cap = match size.output {
+            _ if !budgeted || size.embeds => None,
+            Some(tokens) => Some(Cap { tokens, quota: None }),
+            None => self.cap(&limits, &card, input, price.as_ref()).await?,
+        };
+        let output = cap.as_ref().map(|cap| cap.tokens).or(size.output).unwrap_or(0).into();
+        let reserve = Usage { input, output, ..Usage::default() };
+        let cost = price.as_ref().map(|(price, rate)| price.of(reserve, *rate));
+        let mut takes = self.takes(&limits, model, reserve, cost.unwrap_or(0));
+        let age = ledger.take(&mut takes, &limits).await?;
         let line = self.line(model);
         if line != self.last
             && let Some(other) = self.lines.get(self.last)
@@ -227,7 +269,7 @@ impl Bill for Open {
         let (first, said, pieces) = Default::default();
         self.going =
             Some(Going { line, began, first, pieces, size, said, price, taken: takes, age });
-        Ok(output.filter(|_| budgeted))
+        Ok(cap)
     }
 
     fn piece(&mut self, delta: &Delta) {
@@ -270,7 +312,9 @@ impl Drop for Open {
         let last = self.last;
         for (place, mut line) in std::mem::take(&mut self.lines).into_iter().enumerate() {
             line.last = place == last;
-            self.ledger.closed(line);
+            let held = self.held.extract_if(.., |(of, _)| *of == place);
+            let held: Vec<Settled> = held.map(|(_, settled)| settled).collect();
+            self.ledger.closed(line, &held);
         }
     }
 }
@@ -287,6 +331,7 @@ pub(super) fn exceeded(limit: &Limit, take: &Take, reserved: bool, now_ms: i64) 
         window_s: ms(take.window.to_ms - take.window.from_ms) / 1000,
         // What others hold may come back at any time.
         retry_after_ms: if reserved { 1000 } else { ms(take.window.to_ms - now_ms) },
+        cut_at: None,
     }
 }
 

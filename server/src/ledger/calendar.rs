@@ -1,7 +1,9 @@
 //! Minutes, days and months, by the clock and the calendar of the configured time zone.
 
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _, Zoned};
+use jiff::{SignedDuration, Timestamp, ToSpan as _, Zoned};
+
+use crate::store::{MINUTE_MS, QUARTER_MS};
 
 /// From when to when, in milliseconds since 1970; the end is not within.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,14 @@ impl Per {
             Self::Minute => "min",
             Self::Day => "day",
             Self::Month => "month",
+        }
+    }
+
+    /// The stretches that its windows are made of in every zone, in milliseconds.
+    pub(super) fn slot_ms(self) -> i64 {
+        match self {
+            Self::Minute => MINUTE_MS,
+            Self::Day | Self::Month => QUARTER_MS,
         }
     }
 
@@ -97,14 +107,23 @@ impl Every {
         Timestamp::from_millisecond(from).unwrap_or(at)
     }
 
-    /// The longest slots, in milliseconds, of which it is made up in every zone; 0: one is enough.
+    /// From when to when the one is that a time is in; all of the time has no end.
     #[must_use]
-    pub fn slot_ms(self) -> i64 {
-        match self {
-            Self::Time => 0,
-            Self::Minute => 60_000,
-            Self::Hour | Self::Day | Self::Month => 15 * 60_000,
-        }
+    pub fn stretch(self, at: Timestamp, zone: &TimeZone) -> (Timestamp, Timestamp) {
+        const HOUR: SignedDuration = SignedDuration::from_hours(1);
+        let per = match self {
+            Self::Time => return (at, Timestamp::MAX),
+            Self::Hour => {
+                let from = self.begin(at, zone);
+                return (from, from.checked_add(HOUR).unwrap_or(Timestamp::MAX));
+            }
+            Self::Minute => Per::Minute,
+            Self::Day => Per::Day,
+            Self::Month => Per::Month,
+        };
+        let window = per.window(at, zone);
+        let time = |ms| Timestamp::from_millisecond(ms).unwrap_or(at);
+        (time(window.from_ms), time(window.to_ms))
     }
 }
 

@@ -4,7 +4,8 @@
 //! - What is taken of several counters is taken of all of them or of none, in one move.
 //! - A counter that has something left gives a whole reserve, so that it is overshot by less than
 //!   one; a counter that has nothing left gives nothing.
-//! - Nobody's window is older than the newest one that was taken from.
+//! - Nobody's window is older than the newest one that was taken from: whoever comes with an older
+//!   one takes from that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,18 +42,29 @@ pub(super) struct Take {
     pub amount: u64,
 }
 
-/// What became of something that was taken.
+/// What an attempt came to that had taken something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settled {
     /// Of which counter.
     pub counter: Counter,
     /// In which window.
     pub window: Window,
-    /// How much was taken.
-    pub taken: u64,
     /// As [`Taken::All`] said.
     pub age: u64,
+    /// How much was taken.
+    pub taken: u64,
     /// How much of it was spent.
+    pub spent: u64,
+}
+
+/// What a call spent on a counter that it took nothing from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Untaken {
+    /// On which counter.
+    pub counter: Counter,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// How much.
     pub spent: u64,
 }
 
@@ -68,10 +80,21 @@ pub(super) enum Taken {
     Exhausted {
         /// Its place in the list.
         place: usize,
-        /// Less than its limit is spent; the rest is reserved.
+        /// Less than its limit is spent, or sure to be; the rest is reserved and may come back.
         reserved: bool,
     },
     /// Nobody knows what was spent on these, by their places: [`Counters::begin`] tells.
+    Unknown(Vec<usize>),
+    /// Others take from later windows of these already, by their places: so must everybody.
+    Behind(Vec<(usize, Window)>),
+}
+
+/// What there is to be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Of each, in the order of the list.
+    All(Vec<u64>),
+    /// Nobody knows what was spent on these, by their places.
     Unknown(Vec<usize>),
 }
 
@@ -81,12 +104,30 @@ pub(super) trait Counters: Send + Sync {
     /// Takes all or nothing.
     async fn take(&self, takes: &[Take]) -> Result<Taken, StoreError>;
 
-    /// Says what was spent on a counter before anybody here took from it. What is known stays.
-    async fn begin(&self, counter: &Counter, window: Window, spent: u64) -> Result<(), StoreError>;
+    /// What is neither spent nor reserved of each. Nothing is taken.
+    async fn left(&self, takes: &[Take]) -> Result<Left, StoreError>;
 
-    /// Gives back what was taken and not spent. Never waits. What was taken before the counters
-    /// were forgotten is spent on those of now.
-    fn settle(&self, settled: Vec<Settled>);
+    /// Whether somebody has to say what was spent on a counter before anybody here takes from it: if
+    /// so, they look it up and say it with [`begin`](Self::begin).
+    async fn begins(&self, counter: &Counter, window: Window) -> Result<bool, StoreError>;
+
+    /// Says what the rows of a counter's window come to; `false`: a row came since
+    /// [`begins`](Self::begins), so that nobody knows whether it is among them. What is known stays.
+    async fn begin(
+        &self,
+        counter: &Counter,
+        window: Window,
+        spent: u64,
+    ) -> Result<bool, StoreError>;
+
+    /// An attempt ended: of what it took, what it did not spend comes back, and the rest is held
+    /// until its call has a row. Never waits.
+    fn settle(&self, settled: &[Settled]);
+
+    /// A call has its row, which `write` writes: what its attempts held is spent, also on counters
+    /// that have begun anew since, and so is `untaken`. Nobody begins a counter meanwhile, so that a
+    /// row is either among those that a counter begins with, or counted here. Never waits.
+    fn close(&self, held: &[Settled], untaken: &[Untaken], write: &mut dyn FnMut());
 
     /// Nobody knows any more what was spent on any of them.
     fn forget(&self);
@@ -101,6 +142,20 @@ struct Counts {
     /// How often all were forgotten: a reserve of before is not held by a count of now.
     age: u64,
     all: HashMap<Counter, Count>,
+    /// Counters whose rows are being looked up, and whether a row has come since.
+    beginning: HashMap<Counter, bool>,
+}
+
+impl Counts {
+    /// Those that nobody has begun, by their places.
+    fn unknown(&self, takes: &[Take]) -> Vec<usize> {
+        let unknown = |take: &Take| !self.knows(&take.counter, take.window);
+        takes.iter().enumerate().filter(|(_, t)| unknown(t)).map(|(place, _)| place).collect()
+    }
+
+    fn knows(&self, counter: &Counter, window: Window) -> bool {
+        self.all.get(counter).is_some_and(|count| count.window.from_ms >= window.from_ms)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -108,6 +163,29 @@ struct Count {
     window: Window,
     spent: u64,
     reserved: u64,
+    /// Of what is reserved, how much will be spent whatever becomes of the calls.
+    certain: u64,
+}
+
+impl Count {
+    fn give_back(&mut self, counter: &Counter, taken: u64) {
+        self.reserved = self.reserved.saturating_sub(taken);
+        self.certain = self.certain.saturating_sub(certain(counter, taken));
+    }
+}
+
+/// How much of a reserve will be spent whatever becomes of its call: a request stays one.
+fn certain(counter: &Counter, amount: u64) -> u64 {
+    match counter.unit {
+        Unit::Requests => amount,
+        Unit::Tokens | Unit::Money => 0,
+    }
+}
+
+impl Take {
+    fn certain(&self) -> u64 {
+        certain(&self.counter, self.amount)
+    }
 }
 
 /// As many counters as are there before those of the past are looked for.
@@ -124,54 +202,114 @@ impl Memory {
 impl Counters for Memory {
     async fn take(&self, takes: &[Take]) -> Result<Taken, StoreError> {
         let mut counts = self.lock();
-        let unknown = |take: &Take| {
-            let count = counts.all.get(&take.counter);
-            count.is_none_or(|count| count.window.from_ms < take.window.from_ms)
-        };
-        let unknown: Vec<usize> =
-            takes.iter().enumerate().filter(|(_, t)| unknown(t)).map(|(place, _)| place).collect();
+        let unknown = counts.unknown(takes);
         if !unknown.is_empty() {
             return Ok(Taken::Unknown(unknown));
         }
-        // A clock that went back finds a later window, and takes nothing of it: what it took would
-        // be given back to the one before.
-        let of = |take: &Take, count: &Count| count.window == take.window;
+        let behind: Vec<(usize, Window)> = (0..)
+            .zip(takes)
+            .filter_map(|(place, take)| {
+                let window = counts.all.get(&take.counter)?.window;
+                (window != take.window).then_some((place, window))
+            })
+            .collect();
+        if !behind.is_empty() {
+            return Ok(Taken::Behind(behind));
+        }
         for (place, take) in takes.iter().enumerate() {
-            if let Some(count) = counts.all.get(&take.counter).filter(|count| of(take, count))
+            if let Some(count) = counts.all.get(&take.counter)
                 && count.spent.saturating_add(count.reserved) >= take.limit
             {
-                return Ok(Taken::Exhausted { place, reserved: count.spent < take.limit });
+                let certain = count.spent.saturating_add(count.certain) >= take.limit;
+                return Ok(Taken::Exhausted { place, reserved: !certain });
             }
         }
         for take in takes {
-            if let Some(count) = counts.all.get_mut(&take.counter).filter(|count| of(take, count)) {
+            if let Some(count) = counts.all.get_mut(&take.counter) {
                 count.reserved = count.reserved.saturating_add(take.amount);
+                count.certain = count.certain.saturating_add(take.certain());
             }
         }
         Ok(Taken::All { age: counts.age })
     }
 
-    async fn begin(&self, counter: &Counter, window: Window, spent: u64) -> Result<(), StoreError> {
+    async fn left(&self, takes: &[Take]) -> Result<Left, StoreError> {
+        let counts = self.lock();
+        let unknown = counts.unknown(takes);
+        if !unknown.is_empty() {
+            return Ok(Left::Unknown(unknown));
+        }
+        let left = |take: &Take| {
+            let count = counts.all.get(&take.counter);
+            let gone = count.map_or(0, |count| count.spent.saturating_add(count.reserved));
+            take.limit.saturating_sub(gone)
+        };
+        Ok(Left::All(takes.iter().map(left).collect()))
+    }
+
+    async fn begins(&self, counter: &Counter, window: Window) -> Result<bool, StoreError> {
+        let mut counts = self.lock();
+        if counts.knows(counter, window) {
+            return Ok(false);
+        }
+        // Somebody else may be looking, whose rows are not all either once another one has come.
+        counts.beginning.entry(counter.clone()).or_insert(false);
+        Ok(true)
+    }
+
+    async fn begin(
+        &self,
+        counter: &Counter,
+        window: Window,
+        spent: u64,
+    ) -> Result<bool, StoreError> {
         let mut counts = self.lock();
         if counts.all.len() >= MANY && counts.all.len().is_power_of_two() {
             counts.all.retain(|_, count| count.window.to_ms > window.from_ms);
         }
-        let known = counts.all.get(counter).is_some_and(|c| c.window.from_ms >= window.from_ms);
-        if !known {
-            counts.all.insert(counter.clone(), Count { window, spent, reserved: 0 });
+        let outdated = counts.beginning.remove(counter).unwrap_or(true);
+        if outdated || counts.knows(counter, window) {
+            return Ok(!outdated);
         }
-        Ok(())
+        let count = Count { window, spent, reserved: 0, certain: 0 };
+        counts.all.insert(counter.clone(), count);
+        Ok(true)
     }
 
-    fn settle(&self, settled: Vec<Settled>) {
+    fn settle(&self, settled: &[Settled]) {
         let mut counts = self.lock();
         let now = counts.age;
-        for Settled { counter, window, taken, age, spent } in settled {
+        for Settled { counter, window, age, taken, spent } in settled {
             // What was taken in a window that is over concerns nobody any more.
-            if let Some(count) = counts.all.get_mut(&counter).filter(|c| c.window == window) {
-                let held = if age == now { taken } else { 0 };
-                count.reserved = count.reserved.saturating_sub(held);
-                count.spent = count.spent.saturating_add(spent);
+            let count = counts.all.get_mut(counter).filter(|count| count.window == *window);
+            if let Some(count) = count.filter(|_| *age == now) {
+                count.give_back(counter, *taken);
+                count.reserved = count.reserved.saturating_add(*spent);
+                count.certain = count.certain.saturating_add(*spent);
+            }
+        }
+    }
+
+    fn close(&self, held: &[Settled], untaken: &[Untaken], write: &mut dyn FnMut()) {
+        let mut counts = self.lock();
+        write();
+        counts.beginning.values_mut().for_each(|outdated| *outdated = true);
+        let now = counts.age;
+        for Settled { counter, window, age, spent, .. } in held {
+            let count = counts.all.get_mut(counter).filter(|count| count.window == *window);
+            if let Some(count) = count {
+                if *age == now {
+                    count.reserved = count.reserved.saturating_sub(*spent);
+                    count.certain = count.certain.saturating_sub(*spent);
+                }
+                count.spent = count.spent.saturating_add(*spent);
+            }
+        }
+        for Untaken { counter, at_ms, spent } in untaken {
+            let within =
+                |count: &&mut Count| (count.window.from_ms..count.window.to_ms).contains(at_ms);
+            if let Some(count) = counts.all.get_mut(counter).filter(within) {
+                count.spent = count.spent.saturating_add(*spent);
             }
         }
     }
@@ -184,130 +322,4 @@ impl Counters for Memory {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::{Counter, Counters as _, Kind, Memory, Per, Settled, Take, Taken, Unit, Window};
-
-    const NOW: Window = Window { from_ms: 0, to_ms: 60_000 };
-
-    fn counter(subject: &str) -> Counter {
-        Counter { kind: Kind::User, subject: subject.into(), unit: Unit::Tokens, per: Per::Minute }
-    }
-
-    fn take(subject: &str, limit: u64, amount: u64) -> Take {
-        Take { counter: counter(subject), window: NOW, limit, amount }
-    }
-
-    fn now<T>(future: impl Future<Output = T>) -> T {
-        futures_util::FutureExt::now_or_never(future).unwrap()
-    }
-
-    fn begin(counters: &Memory, subject: &str, window: Window, spent: u64) {
-        now(counters.begin(&counter(subject), window, spent)).unwrap();
-    }
-
-    #[test]
-    fn all_is_taken_or_nothing_and_what_was_not_spent_comes_back() {
-        let counters = Memory::default();
-        let taken = |takes: &[Take]| now(counters.take(takes)).unwrap();
-        assert_eq!(taken(&[take("a", 10, 4), take("b", 5, 4)]), Taken::Unknown(vec![0, 1]));
-        begin(&counters, "a", NOW, 3);
-        begin(&counters, "a", NOW, 9);
-        begin(&counters, "b", NOW, 5);
-        let both = [take("a", 10, 7), take("b", 5, 7)];
-        assert_eq!(taken(&both), Taken::Exhausted { place: 1, reserved: false });
-        assert_eq!(taken(&both[..1]), Taken::All { age: 0 }, "nothing was taken of it before");
-        assert_eq!(taken(&both[..1]), Taken::Exhausted { place: 0, reserved: true });
-        counters.settle(vec![Settled {
-            counter: counter("a"),
-            window: NOW,
-            taken: 7,
-            age: 0,
-            spent: 2,
-        }]);
-        assert_eq!(taken(&[take("a", 6, 1)]), Taken::All { age: 0 }, "3 and 2 were spent");
-        // The next window begins anew, and what comes from the one before it is nobody's.
-        let next = Window { from_ms: 60_000, to_ms: 120_000 };
-        begin(&counters, "a", next, 0);
-        counters.settle(vec![Settled {
-            counter: counter("a"),
-            window: NOW,
-            taken: 1,
-            age: 0,
-            spent: 9,
-        }]);
-        let late = Take { window: next, ..take("a", 1, 1) };
-        assert_eq!(taken(&[late]), Taken::All { age: 0 });
-        // A clock that went back takes nothing of it.
-        assert_eq!(taken(&[take("a", 1, 1)]), Taken::All { age: 0 });
-        counters.settle(vec![Settled {
-            counter: counter("a"),
-            window: next,
-            taken: 1,
-            age: 0,
-            spent: 0,
-        }]);
-        let again = Take { window: next, ..take("a", 1, 1) };
-        assert_eq!(taken(&[again]), Taken::All { age: 0 });
-    }
-
-    #[test]
-    fn counters_that_are_forgotten_begin_anew_and_learn_what_earlier_calls_spent() {
-        let counters = Memory::default();
-        let taken = |limit, amount| now(counters.take(&[take("a", limit, amount)])).unwrap();
-        begin(&counters, "a", NOW, 0);
-        assert_eq!(taken(10, 8), Taken::All { age: 0 });
-        counters.forget();
-        assert_eq!(taken(10, 4), Taken::Unknown(vec![0]));
-        begin(&counters, "a", NOW, 1);
-        assert_eq!(taken(10, 4), Taken::All { age: 1 });
-        // The first call ends: what it spent counts, and the second one's reserve stays.
-        counters.settle(vec![Settled {
-            counter: counter("a"),
-            window: NOW,
-            taken: 8,
-            age: 0,
-            spent: 5,
-        }]);
-        assert_eq!(taken(10, 1), Taken::Exhausted { place: 0, reserved: true }, "1 + 5 + 4");
-    }
-
-    proptest! {
-        /// Whatever the order of takes and settlements, a budget is overshot by less than the
-        /// largest reserve, and a call is refused only if others hold what is left.
-        #[test]
-        fn a_budget_is_overshot_by_at_most_one_reserve(
-            budget in 1..5_000_u64,
-            calls in prop::collection::vec((1..400_u64, 0..=100_u64, any::<bool>()), 1..200),
-        ) {
-            let counters = Memory::default();
-            begin(&counters, "a", NOW, 0);
-            let (mut open, mut spent, mut reserved) = (Vec::new(), 0, 0);
-            let settle = |(amount, part): (u64, u64), spent: &mut u64, reserved: &mut u64| {
-                let used = amount * part / 100;
-                *spent += used;
-                *reserved -= amount;
-                let settled = Settled { counter: counter("a"), window: NOW, taken: amount, age: 0, spent: used };
-                counters.settle(vec![settled]);
-            };
-            for (amount, part, later) in calls {
-                let left = spent + reserved < budget;
-                let taken = now(counters.take(&[take("a", budget, amount)])).unwrap();
-                prop_assert_eq!(taken == (Taken::All { age: 0 }), left);
-                if left {
-                    reserved += amount;
-                    open.push((amount, part));
-                }
-                prop_assert!(spent + reserved < budget + 400);
-                if !later && let Some(call) = open.pop() {
-                    settle(call, &mut spent, &mut reserved);
-                }
-            }
-            for call in open {
-                settle(call, &mut spent, &mut reserved);
-            }
-            prop_assert!(spent < budget + 400);
-        }
-    }
-}
+mod tests;

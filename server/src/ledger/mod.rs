@@ -7,15 +7,19 @@
 //! | `counters.rs` | what is counted on, and the trait that replicas will share |
 //! | `bill.rs` | one call, from its reserve to its row |
 //! | `calendar.rs` | minutes, days and months of the configured zone |
+//! | `clock.rs` | a time that never goes back |
 //! | `money.rs` | currencies |
 //!
 //! Invariants:
-//! - A counter that is new to this process begins with what the rows of its window come to.
+//! - A counter that is new to this process begins with what the rows of its window come to. Sums of
+//!   these are kept beside them (`store/spent.rs`), so that this costs the same after any number of
+//!   calls.
 //! - A call that goes on for longer than [`FLUSH`] has a row already, with its reserve: if the
 //!   process is killed, that is what it counts as.
 
 mod bill;
 mod calendar;
+mod clock;
 mod counters;
 mod money;
 mod quota;
@@ -30,24 +34,36 @@ use exile_engine::model::card::Catalogue;
 use exile_engine::model::meter::{Bill, Exceeded, Meter, Payer};
 use exile_engine::model::price::Micros;
 use exile_engine::model::{ModelRef, ProviderFault, Usage};
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::store::{Grouping, OPEN, Spending, Store, StoreError, UsageFilter, UsageRow};
+use crate::store::{OPEN, Spender, Store, StoreError, UsageRow};
 pub use calendar::Every;
-use calendar::Window;
-use counters::{Counter, Counters, Memory, Take, Taken};
+use calendar::{Per, Window};
+use clock::Clock;
+use counters::{Counter, Counters, Left, Memory, Settled, Take, Taken, Untaken};
 pub use money::Money;
 pub use quota::{Allowance, Kind, QuotaFile, Unit};
 use quota::{Limit, Taker, limits};
 
-/// Most tokens of an answer of a budgeted call that does not say how many it wants.
+/// Tokens that an answer of a budgeted call may have at least that does not say how many it wants.
 const BUDGETED: u32 = 4096;
+
+/// Such an answer may have one of so many parts of what a budget has left, if that is more.
+const SHARE: u64 = 4;
+
+/// The most tokens of such an answer of a model whose own limit nobody has written down: providers
+/// refuse what is beyond that.
+const UNKNOWN: u32 = 16_384;
 
 /// How long a row waits at most until it is written, and a call until it has one.
 const FLUSH: Duration = Duration::from_millis(40);
+
+/// How far the clock may be behind the last call before that is worth a word, in milliseconds.
+const CLOCK_OFF_MS: i64 = 1000;
 
 /// Rows that wait to be written before no call is made any more: who cannot keep books spends
 /// nothing, and memory has an end.
@@ -60,6 +76,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct Ledger {
     store: Store,
     env: Arc<dyn Env>,
+    clock: Clock,
     catalogue: Catalogue,
     metrics: Arc<Metrics>,
     money: Money,
@@ -108,8 +125,18 @@ impl Ledger {
         rules: Rules,
     ) -> Result<Arc<Self>, StoreError> {
         let Rules { quotas: file, money, zone, catalogue } = rules;
+        let (latest_ms, now) = (store.latest_spent_ms().await?, env.now());
+        if latest_ms > now.as_millisecond() + CLOCK_OFF_MS {
+            let latest = Timestamp::from_millisecond(latest_ms).unwrap_or(Timestamp::MAX);
+            tracing::warn!(
+                %now, %latest,
+                "the clock is behind the last call to a model; quotas count from that call on. If \
+                 the clock is right now, it was wrong then"
+            );
+        }
         let ledger = Self {
             store,
+            clock: Clock::new(env.clone(), latest_ms),
             env,
             catalogue,
             metrics,
@@ -138,6 +165,12 @@ impl Ledger {
     #[must_use]
     pub fn is_in_file(&self, kind: Kind, name: &str) -> bool {
         self.file.of(kind).contains_key(name)
+    }
+
+    /// The time that calls are written down with and quotas count in. It never goes back.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// The zone of days and months.
@@ -184,7 +217,7 @@ impl Ledger {
                 .map_err(|error| StoreError::unreadable("a quota", error))?;
             all.of_mut(kind).entry(name).or_insert(allowance);
         }
-        self.since_ms.store(self.env.now().as_millisecond(), Ordering::Release);
+        self.since_ms.store(self.now().as_millisecond(), Ordering::Release);
         *self.quotas.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
         self.counters.forget();
         Ok(())
@@ -195,10 +228,15 @@ impl Ledger {
     /// # Errors
     /// A quota is used up, or cannot be looked up.
     pub async fn check(&self, payer: &Payer) -> Result<(), Refused> {
-        let limits = self.limits(payer, &mut None, None).await?;
-        let now = self.env.now();
-        let takes: Vec<Take> = limits.iter().map(|limit| limit.take(0, now, &self.zone)).collect();
-        self.take(&takes, &limits).await?;
+        let mut limits = self.limits(payer, &mut None, None).await?;
+        if self.catalogue.has_free(self.env.now()) {
+            // A model that costs nothing may answer when the money is used up.
+            limits.retain(|limit| limit.counter.unit != Unit::Money);
+        }
+        let now = self.now();
+        let mut takes: Vec<Take> =
+            limits.iter().map(|limit| limit.take(0, now, &self.zone)).collect();
+        self.take(&mut takes, &limits).await?;
         Ok(())
     }
 
@@ -240,8 +278,9 @@ impl Ledger {
         Ok(name)
     }
 
-    /// Takes all or nothing of what `limits` say, and gives what its settlement has to tell.
-    async fn take(&self, takes: &[Take], limits: &[Limit]) -> Result<u64, Refused> {
+    /// Takes all or nothing of what `limits` say, and gives what its settlement has to tell. What
+    /// comes late is moved to the window that others take from.
+    async fn take(&self, takes: &mut [Take], limits: &[Limit]) -> Result<u64, Refused> {
         if self.store.waiting_usage() > WAITING {
             let why = "what calls cost cannot be written down; is the disk full?".to_owned();
             return Err(Refused::Store(StoreError::Unavailable(why)));
@@ -249,9 +288,10 @@ impl Ledger {
         loop {
             match self.counters.take(takes).await? {
                 Taken::All { age } => return Ok(age),
-                Taken::Unknown(places) => {
-                    for take in places.into_iter().filter_map(|place| takes.get(place)) {
-                        self.begin(&take.counter, take.window).await?;
+                Taken::Unknown(places) => self.begin_all(takes, places).await?,
+                Taken::Behind(places) => {
+                    for (place, window) in places {
+                        takes[place].window = window;
                     }
                 }
                 Taken::Exhausted { place, reserved } => {
@@ -259,7 +299,7 @@ impl Ledger {
                     let of = |limit: &&Limit| limit.counter == take.counter;
                     let Some(limit) = limits.iter().find(of) else { return Ok(0) };
                     self.metrics.refused(limit.counter.kind.as_str(), limit.counter.unit.as_str());
-                    let now_ms = self.env.now().as_millisecond();
+                    let now_ms = self.now().as_millisecond();
                     let exceeded = bill::exceeded(limit, take, reserved, now_ms);
                     return Err(Refused::Exceeded(Box::new(exceeded)));
                 }
@@ -267,47 +307,62 @@ impl Ledger {
         }
     }
 
-    /// Begins a counter with what the rows of its window come to.
-    async fn begin(&self, counter: &Counter, window: Window) -> Result<(), StoreError> {
-        if window.from_ms > self.since_ms.load(Ordering::Acquire) {
-            return self.counters.begin(counter, window, 0).await;
-        }
-        self.store.flush_usage().await?;
-        let mut filter = UsageFilter {
-            from_ms: window.from_ms,
-            to_ms: window.to_ms,
-            // What goes on settles by itself.
-            closed: true,
-            ..UsageFilter::default()
-        };
-        let subject = Some(counter.subject.to_string());
-        match counter.kind {
-            Kind::User => filter.owner = Some(counter.subject.as_ref().into()),
-            Kind::Key => filter.key = subject,
-            Kind::Business => filter.business = subject,
-            Kind::Model => filter.model = subject,
-        }
-        let mut spent = Spending::default();
-        for slot in self.store.usage(&filter, Grouping::default()).await? {
-            // What was spent in another currency was counted in that.
-            if counter.unit != Unit::Money || slot.currency == self.money.unit() {
-                spent += slot.spending;
+    /// What is neither spent nor reserved of each.
+    async fn left(&self, takes: &[Take]) -> Result<Vec<u64>, Refused> {
+        loop {
+            match self.counters.left(takes).await? {
+                Left::All(left) => return Ok(left),
+                Left::Unknown(places) => self.begin_all(takes, places).await?,
             }
         }
-        let spent = match (counter.unit, counter.kind) {
+    }
+
+    async fn begin_all(&self, takes: &[Take], places: Vec<usize>) -> Result<(), StoreError> {
+        for take in places.into_iter().filter_map(|place| takes.get(place)) {
+            self.begin(&take.counter, take.window).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins a counter with what the rows of its window come to.
+    async fn begin(&self, counter: &Counter, window: Window) -> Result<(), StoreError> {
+        while self.counters.begins(counter, window).await? {
+            let spent = self.spent(counter, window).await?;
+            if self.counters.begin(counter, window, spent).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn spent(&self, counter: &Counter, window: Window) -> Result<u64, StoreError> {
+        if window.from_ms > self.since_ms.load(Ordering::Acquire) {
+            // It has been counted on from its beginning; what goes on is counted when it ends.
+            return Ok(0);
+        }
+        self.store.flush_usage().await?;
+        let spender = match counter.kind {
+            Kind::User => Spender::User(&counter.subject),
+            Kind::Key => Spender::Key(&counter.subject),
+            Kind::Business => Spender::Business(&counter.subject),
+            Kind::Model => Spender::Models(&counter.subject),
+        };
+        let stretch = (counter.per.slot_ms(), window.from_ms, window.to_ms);
+        // What was spent in another currency was counted in that.
+        let spent = self.store.spent(spender, stretch, self.money.unit()).await?;
+        Ok(match (counter.unit, counter.kind) {
             (Unit::Requests, Kind::Model) => spent.calls,
             (Unit::Requests, _) => spent.requests,
-            (Unit::Tokens, _) => spent.usage.input + spent.usage.output,
+            (Unit::Tokens, _) => spent.tokens,
             (Unit::Money, _) => spent.cost,
-        };
-        self.counters.begin(counter, window, spent).await
+        })
     }
 
     /// A model is being asked: what is reserved for it.
     fn opened(&self, line: &UsageRow, reserve: Usage, cost: Option<Micros>) {
         let mut row = line.clone();
         row.usage += reserve;
-        row.cost = row.cost.or(Some(0)).zip(cost).map(|(spent, cost)| spent + cost);
+        row.cost = row.cost.or(Some(0)).zip(cost).map(|(spent, cost)| spent.saturating_add(cost));
         (row.estimated, row.last) = (true, true);
         OPEN.clone_into(&mut row.outcome);
         lock(&self.going).insert(row.id.clone(), (row, false));
@@ -320,11 +375,53 @@ impl Ledger {
         lock(&self.going).insert(row.id.clone(), (row, false));
     }
 
-    /// A call is over.
-    fn closed(&self, line: UsageRow) {
-        lock(&self.going).remove(&line.id);
-        self.store.note_usage(line);
+    /// A call is over, of which this is the line of one model, with what its attempts held.
+    fn closed(&self, line: UsageRow, held: &[Settled]) {
+        let untaken = self.untaken(&line, held);
+        let mut going = lock(&self.going);
+        going.remove(&line.id);
+        let mut line = Some(line);
+        self.counters.close(held, &untaken, &mut || {
+            if let Some(line) = line.take() {
+                self.store.note_usage(line);
+            }
+        });
+        drop(going);
         self.wake.notify_one();
+    }
+
+    /// What a line comes to for every counter that its attempts took nothing from: somebody may have
+    /// limited it while the call was on its way.
+    fn untaken(&self, line: &UsageRow, held: &[Settled]) -> Vec<Untaken> {
+        let quotas = self.quotas();
+        let model = format!("{}/{}", line.provider, line.model);
+        let patterns = quotas.model.keys().filter(|pattern| quota::covers(pattern, &model));
+        let subjects = [
+            (Kind::User, Some(line.owner.as_str())),
+            (Kind::Key, line.key.as_deref()),
+            (Kind::Business, line.business.as_deref()),
+        ];
+        let subjects = subjects.into_iter().filter_map(|(kind, subject)| Some((kind, subject?)));
+        let subjects = subjects.filter(|(kind, _)| !quotas.of(*kind).is_empty());
+        let mut untaken = Vec::new();
+        for (kind, subject) in subjects.chain(patterns.map(|pattern| (Kind::Model, &**pattern))) {
+            let subject: Arc<str> = subject.into();
+            for unit in Unit::ALL {
+                let spent = match (unit, kind) {
+                    (Unit::Requests, Kind::Model) => 1,
+                    (Unit::Requests, _) => line.last.into(),
+                    (Unit::Tokens, _) => line.usage.input.saturating_add(line.usage.output),
+                    (Unit::Money, _) => line.cost.unwrap_or(0),
+                };
+                for per in Per::ALL {
+                    let counter = Counter { kind, subject: subject.clone(), unit, per };
+                    if spent > 0 && !held.iter().any(|held| held.counter == counter) {
+                        untaken.push(Untaken { counter, at_ms: line.at_ms, spent });
+                    }
+                }
+            }
+        }
+        untaken
     }
 
     /// Waits until no call goes on any more, for a moment.

@@ -31,8 +31,7 @@ impl Money {
     /// costs nothing in every currency.
     #[must_use]
     pub fn rate(&self, price: &Price) -> Option<Micros> {
-        let free = [price.input, price.output].into_iter().all(|price| micros(price) == 0);
-        if price.currency == self.unit || free {
+        if price.currency == self.unit || price.is_free() {
             return Some(1_000_000);
         }
         self.rates.get(&price.currency).copied()

@@ -347,7 +347,8 @@ pub(super) fn limits(quotas: &QuotaFile, taker: &Taker<'_>) -> Vec<Limit> {
     limits
 }
 
-fn covers(pattern: &str, model: &str) -> bool {
+/// Whether a pattern of models is of that one.
+pub(super) fn covers(pattern: &str, model: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(beginning) => model.starts_with(beginning),
         None => pattern == model,

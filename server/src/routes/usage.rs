@@ -1,14 +1,16 @@
 //! `/api/usage`: what was asked of models, by whom, and what it cost.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use exile_engine::model::price::Micros;
 use jiff::civil::Date;
 use jiff::{Timestamp, Zoned};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,7 +19,7 @@ use crate::access::Caller;
 use crate::app::App;
 use crate::ledger::Every;
 use crate::problem::Problem;
-use crate::store::{Grouping, Slot, Spending, UsageFilter};
+use crate::store::{Group, GroupKey, Grouping, Spending, UsageFilter};
 use crate::url::Query;
 
 /// This file's routes.
@@ -57,6 +59,11 @@ struct UsageQuery {
     graph: Option<String>,
     /// A run.
     run: Option<String>,
+    /// `next` of the page before, with all other parameters as they were.
+    after: Option<String>,
+    /// Items, 1 to 1000; 500 if nothing is said.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
 }
 
 /// Usage.
@@ -70,7 +77,7 @@ struct UsageReport {
     to: Timestamp,
     /// By time, then by what it was put together by.
     items: Vec<UsageItem>,
-    /// Always null: everything is there.
+    /// The cursor of the next page; null on the last one.
     next: Option<String>,
 }
 
@@ -198,8 +205,8 @@ async fn usage(
     Query(query): Query<UsageQuery>,
 ) -> Result<Json<UsageReport>, Problem> {
     let every = every(query.every.as_deref())?;
-    let by = grouping(query.by.as_deref(), every)?;
-    let now = app.env.now().to_zoned(app.ledger.zone().clone());
+    let by = grouping(query.by.as_deref())?;
+    let now = app.ledger.now().to_zoned(app.ledger.zone().clone());
     let from = match &query.from {
         Some(text) => time("from", text, &now)?,
         None => Every::Month.begin(now.timestamp(), app.ledger.zone()),
@@ -230,35 +237,94 @@ async fn usage(
         from_ms: from.as_millisecond(),
         // What is asked for until now includes what is of this very millisecond.
         to_ms: to.as_millisecond() + i64::from(query.to.is_none()),
-        closed: false,
     };
     app.store.flush_usage().await?;
-    let slots = app.store.usage(&filter, by).await?;
-    let together = together(slots, every, &app)?;
-    let items = together.into_iter().map(|slot| item(slot, every)).collect::<Result<_, _>>()?;
-    Ok(Json(UsageReport { from, to, items, next: None }))
+    let after = query.after.as_deref().map(Cursor::read).transpose()?;
+    let limit = query.limit.unwrap_or(500).clamp(1, 1000);
+    let asked = Asked { app: &app, filter, by, every };
+    let (items, next) = asked.page(after, limit).await?;
+    Ok(Json(UsageReport { from, to, items, next: next.map(|cursor| cursor.written()) }))
 }
 
-/// Slots of the store put together to those that were asked for.
-fn together(slots: Vec<Slot>, every: Every, app: &App) -> Result<Vec<Slot>, Problem> {
-    let mut all: BTreeMap<_, Slot> = BTreeMap::new();
-    for mut slot in slots {
-        let at = instant(slot.from_ms)?;
-        slot.from_ms = every.begin(at, app.ledger.zone()).as_millisecond();
-        let whom = (slot.user.clone(), slot.key.clone(), slot.run.clone());
-        let what = (slot.provider.clone(), slot.model.clone(), slot.business.clone());
-        let key = (slot.from_ms, whom, what, slot.graph.clone(), slot.currency.clone());
-        let spending = std::mem::take(&mut slot.spending);
-        all.entry(key).or_insert(slot).spending += spending;
+/// What is asked for.
+struct Asked<'a> {
+    app: &'a App,
+    filter: UsageFilter,
+    by: Grouping,
+    every: Every,
+}
+
+/// The last item of a page: its stretch of time, and what its calls have in common.
+#[derive(Serialize, Deserialize)]
+struct Cursor(i64, GroupKey);
+
+impl Cursor {
+    fn read(text: &str) -> Result<Self, Problem> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+        let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        read.ok_or_else(|| Problem::Unreadable("`after` is no cursor of this list".into()))
     }
-    Ok(all.into_values().collect())
+
+    fn written(&self) -> String {
+        URL_SAFE_NO_PAD.encode(json!(self).to_string())
+    }
 }
 
-fn item(slot: Slot, every: Every) -> Result<UsageItem, Problem> {
-    let from = if every == Every::Time { None } else { Some(instant(slot.from_ms)?) };
-    let Slot { user, key, provider, model, business, graph, run, currency, spending, .. } = slot;
-    let figures = Figures::of(spending, currency);
-    Ok(UsageItem { from, user, key, provider, model, business, graph, run, figures })
+impl Asked<'_> {
+    /// One stretch of time after the other, those without calls passed over.
+    async fn page(
+        &self,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<(Vec<UsageItem>, Option<Cursor>), Problem> {
+        let (mut items, mut last) = (Vec::new(), None);
+        let (mut from_ms, mut key) = match after {
+            Some(Cursor(from_ms, key)) => (from_ms.max(self.filter.from_ms), Some(key)),
+            None => (self.filter.from_ms, None),
+        };
+        while from_ms < self.filter.to_ms {
+            if key.is_none() && self.every != Every::Time {
+                let rest = UsageFilter { from_ms, ..self.filter.clone() };
+                let Some(first) = self.app.store.first_usage(&rest).await? else { break };
+                from_ms = first;
+            }
+            let (begins_ms, ends_ms) = self.stretch(from_ms)?;
+            let stretch = UsageFilter {
+                from_ms: begins_ms.max(self.filter.from_ms),
+                to_ms: ends_ms.min(self.filter.to_ms),
+                ..self.filter.clone()
+            };
+            let left = limit + 1 - u32::try_from(items.len()).unwrap_or(limit);
+            for group in self.app.store.usage(&stretch, self.by, key.as_ref(), left).await? {
+                if items.len() == limit as usize {
+                    return Ok((items, last));
+                }
+                last = Some(Cursor(begins_ms, group.key.clone()));
+                items.push(self.item(begins_ms, group)?);
+            }
+            (from_ms, key) = (ends_ms, None);
+        }
+        Ok((items, None))
+    }
+
+    /// From when to when the stretch is that a time is in.
+    fn stretch(&self, at_ms: i64) -> Result<(i64, i64), Problem> {
+        if self.every == Every::Time {
+            return Ok((self.filter.from_ms, self.filter.to_ms));
+        }
+        let (from, to) = self.every.stretch(instant(at_ms)?, self.app.ledger.zone());
+        Ok((from.as_millisecond(), to.as_millisecond()))
+    }
+
+    fn item(&self, from_ms: i64, group: Group) -> Result<UsageItem, Problem> {
+        let from = if self.every == Every::Time { None } else { Some(instant(from_ms)?) };
+        let [user, key, provider, model, business, graph, run, currency] = group.key;
+        let [user, key, provider, model, business, graph, run] =
+            [user, key, provider, model, business, graph, run]
+                .map(|part| if part.is_empty() { None } else { Some(part) });
+        let figures = Figures::of(group.spending, currency);
+        Ok(UsageItem { from, user, key, provider, model, business, graph, run, figures })
+    }
 }
 
 fn instant(ms: i64) -> Result<Timestamp, Problem> {
@@ -279,7 +345,7 @@ fn every(text: Option<&str>) -> Result<Every, Problem> {
     }
 }
 
-fn grouping(by: Option<&str>, every: Every) -> Result<Grouping, Problem> {
+fn grouping(by: Option<&str>) -> Result<Grouping, Problem> {
     let names: Vec<&str> = by.into_iter().flat_map(|by| by.split(',')).map(str::trim).collect();
     if let Some(unknown) = names.iter().find(|name| !BY.contains(name)) {
         let what = format!("by: `{unknown}` is none of {}", BY.join(", "));
@@ -294,7 +360,6 @@ fn grouping(by: Option<&str>, every: Every) -> Result<Grouping, Problem> {
         business: has("business"),
         graph: has("graph"),
         run: has("run"),
-        slot_ms: every.slot_ms(),
     })
 }
 

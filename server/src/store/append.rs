@@ -222,11 +222,15 @@ impl Store {
         let short = !points::inside_appends()
             && self.shared.usage.is_empty()
             && appends.iter().all(|append| append.plain);
-        // What stands in the way of the short way, the long one says.
-        if short && self.store_appends(&appends).await.unwrap_or(false) {
-            return tell(group, std::iter::repeat_with(|| Ok(())));
-        }
-        match self.commit_appends(&appends).await {
+        let stored = if short { self.store_appends(&appends).await } else { Ok(false) };
+        let outcome = match stored {
+            Ok(true) => return tell(group, std::iter::repeat_with(|| Ok(()))),
+            // Who has waited for another program once need not do so twice.
+            Err(error @ StoreError::Unavailable(_)) => Err(error),
+            // What stands in the way of the short way, the long one says.
+            Ok(false) | Err(_) => self.commit_appends(&appends).await,
+        };
+        match outcome {
             Ok(outcomes) => tell(group, outcomes),
             Err(StoreError::Unavailable(why)) => {
                 let unavailable = || Err(JournalError::Unavailable(why.clone()));

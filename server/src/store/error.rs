@@ -1,5 +1,7 @@
 //! What can go wrong with the rows, by what the caller can do about it.
 
+use std::path::{Path, PathBuf};
+
 use exile_engine::id::LogId;
 use exile_engine::journal::JournalError;
 use exile_engine::model::Retry;
@@ -17,6 +19,17 @@ pub enum StoreError {
     /// What is stored cannot be read.
     #[error("the database holds what cannot be read: {0}")]
     Corrupt(String),
+    /// The file itself is no database, or is one no more.
+    #[error("the database file is damaged: {0}")]
+    Damaged(String),
+    /// The file cannot be opened.
+    #[error("{}: {why}; {}", path.display(), remedy(why))]
+    NotOpened {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: Box<StoreError>,
+    },
     /// A same-named table that is not ours.
     #[error(
         "the database already has a table `{table}` that exile did not make; \
@@ -52,7 +65,9 @@ impl StoreError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Full(_) | Self::Unavailable(_) => Retry::Backoff,
+            Self::NotOpened { why, .. } => why.retry(),
             Self::Corrupt(_)
+            | Self::Damaged(_)
             | Self::Foreign { .. }
             | Self::TooOld { .. }
             | Self::Taken(_)
@@ -60,6 +75,11 @@ impl StoreError {
             | Self::Gone(_)
             | Self::Cursor => Retry::Never,
         }
+    }
+
+    /// The same, of a file that could not be opened.
+    pub(super) fn opening(self, path: &Path) -> Self {
+        Self::NotOpened { path: path.to_owned(), why: Box::new(self) }
     }
 
     /// A stored value that is not of its type.
@@ -89,17 +109,52 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+/// What to do about a file that cannot be opened. No wildcard arm.
+fn remedy(why: &StoreError) -> &'static str {
+    match why {
+        StoreError::Full(_) => {
+            "free some disk space, and let the user that exile runs as write the file and its folder"
+        }
+        StoreError::Unavailable(_) => {
+            "end what uses the file (another exile, a backup, a shell of sqlite3) and start again"
+        }
+        StoreError::Damaged(_) => {
+            "nothing was changed: put the last backup in its place, or save what can be read with \
+             `sqlite3 FILE .recover`"
+        }
+        StoreError::Foreign { .. } => "`--home` says where exile keeps its own",
+        StoreError::TooOld { .. } => "build exile with the SQLite that it brings along",
+        StoreError::Corrupt(_)
+        | StoreError::NotOpened { .. }
+        | StoreError::Taken(_)
+        | StoreError::Purged(_)
+        | StoreError::Gone(_)
+        | StoreError::Cursor => {
+            "start the exile that wrote it, or put the backup in its place that was made before"
+        }
+    }
+}
+
 /// Sorts SQLite's result codes (<https://www.sqlite.org/rescode.html>); the low byte is the class.
 pub(super) fn from_code(code: Option<i32>, message: String) -> StoreError {
-    // CONSTRAINT_FOREIGNKEY: the row that this one belongs to was deleted.
-    if code == Some(787) {
-        return StoreError::Gone("row that this belongs to".to_owned());
+    match code {
+        // CONSTRAINT_FOREIGNKEY: the row that this one belongs to was deleted.
+        Some(787) => return StoreError::Gone("row that this belongs to".to_owned()),
+        // IOERR_DATA, IOERR_CORRUPTFS
+        Some(8202 | 8458) => return StoreError::Damaged(message),
+        // IOERR_UNLOCK, _RDLOCK, _CHECKRESERVEDLOCK, _LOCK, _SHMOPEN, _SHMLOCK: locks, not room.
+        Some(2058 | 2314 | 3594 | 3850 | 4618 | 5130) => return StoreError::Unavailable(message),
+        _ => {}
     }
     match code.map(|c| c & 0xff) {
         // READONLY, IOERR, FULL
         Some(8 | 10 | 13) => StoreError::Full(message),
-        // CORRUPT, CONSTRAINT, MISMATCH, NOTADB
-        Some(11 | 19 | 20 | 26) => StoreError::Corrupt(message),
+        // BUSY, LOCKED
+        Some(5 | 6) => StoreError::Unavailable(format!("another program holds it ({message})")),
+        // CORRUPT, NOTADB
+        Some(11 | 26) => StoreError::Damaged(message),
+        // CONSTRAINT, MISMATCH
+        Some(19 | 20) => StoreError::Corrupt(message),
         _ => StoreError::Unavailable(message),
     }
 }
@@ -122,10 +177,12 @@ impl From<StoreError> for JournalError {
             StoreError::Full(why) => Self::Full(why),
             StoreError::Unavailable(why) => Self::Unavailable(why),
             StoreError::Corrupt(why) => Self::Corrupt(why),
+            StoreError::Damaged(why) => Self::Damaged(why),
             StoreError::Purged(log) => Self::Purged(log),
             StoreError::Gone(what) => Self::Gone(what),
             StoreError::Foreign { .. }
             | StoreError::TooOld { .. }
+            | StoreError::NotOpened { .. }
             | StoreError::Taken(_)
             | StoreError::Cursor => Self::Unavailable(error.to_string()),
         }

@@ -43,15 +43,17 @@ mod runs;
 mod secret;
 mod sign_in;
 mod skills;
+mod spent;
 mod standing;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod usage_report;
 mod users;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use exile_engine::env::Env;
@@ -77,8 +79,10 @@ pub use retention::Purged;
 pub use runs::{RunFilter, RunRow, RunStatus};
 pub use sign_in::SessionOwner;
 pub use skills::SkillRow;
+pub use spent::{MINUTE_MS, QUARTER_MS, Spender, Spent};
 pub use standing::Standing;
-pub use usage::{CANCELLED, Grouping, OK, OPEN, Slot, Spending, UsageFilter, UsageRow};
+pub use usage::{CANCELLED, OK, OPEN, UsageRow};
+pub use usage_report::{Group, GroupKey, Grouping, Spending, UsageFilter};
 pub use users::{Changed, Role, User, UserChange};
 use writer::Writer;
 
@@ -110,6 +114,7 @@ struct Shared {
     usage: usage::Pending,
     keys: key_cache::KeyCache,
     names: users::Names,
+    damage: OnceLock<String>,
     readers: SqlitePool,
     env: Arc<dyn Env>,
 }
@@ -118,9 +123,14 @@ impl Store {
     /// Opens the file, makes it or brings it up to date, and clears what a dead process left.
     ///
     /// # Errors
-    /// [`StoreError::Foreign`]: the file holds tables named like ours that are not ours.
-    /// [`StoreError::TooOld`]: the SQLite library is not safe.
+    /// [`StoreError::NotOpened`], with the reason: another program holds the file, it is damaged or
+    /// of a newer exile, it holds tables named like ours that are not ours, the SQLite library is not
+    /// safe.
     pub async fn open(path: &Path, env: Arc<dyn Env>) -> Result<Self, StoreError> {
+        Self::open_file(path, env).await.map_err(|why| why.opening(path))
+    }
+
+    async fn open_file(path: &Path, env: Arc<dyn Env>) -> Result<Self, StoreError> {
         points::arm();
         let options = options(path);
         let writer = Writer::new(options.clone().pragma("cache_size", WRITER_CACHE));
@@ -130,11 +140,12 @@ impl Store {
         drop(write);
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
+            .acquire_timeout(BUSY)
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true).create_if_missing(false));
-        let (queue, usage, keys, names) = Default::default();
-        let store =
-            Self { shared: Arc::new(Shared { writer, queue, usage, keys, names, readers, env }) };
+        let (queue, usage, keys, names, damage) = Default::default();
+        let shared = Shared { writer, queue, usage, keys, names, damage, readers, env };
+        let store = Self { shared: Arc::new(shared) };
         store.clear_leases().await?;
         store.lose_open_usage().await?;
         store.release_all_idempotent().await?;
@@ -143,6 +154,9 @@ impl Store {
 
     /// Whether rows can be read and written now.
     pub async fn ping(&self) -> Result<(), StoreError> {
+        if let Some(damage) = self.shared.damage.get() {
+            return Err(StoreError::Damaged(damage.clone()));
+        }
         sqlx::query("SELECT count(*) FROM exile_probe").fetch_one(&self.shared.readers).await?;
         // Two pages' worth, so that a full disk shows; taken away in the same transaction.
         let mut write = self.begin().await?;
@@ -151,6 +165,20 @@ impl Store {
             .await?;
         sqlx::query("DELETE FROM exile_probe").execute(write.connection()).await?;
         write.commit().await
+    }
+
+    /// Looks through the whole file for damage, without holding it; `None`: there is none. What is
+    /// found makes [`ping`](Self::ping) fail from now on.
+    pub async fn check(&self) -> Result<Option<String>, StoreError> {
+        let found = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(self.readers()).await;
+        let found: Result<String, StoreError> = found.map_err(Into::into);
+        let damage = match found {
+            Ok(text) if text == "ok" => return Ok(None),
+            Ok(text) | Err(StoreError::Damaged(text)) => text,
+            Err(error) => return Err(error),
+        };
+        let _ = self.shared.damage.set(damage.clone());
+        Ok(Some(damage))
     }
 
     /// Waits for what is being written and closes every connection. Later calls fail.

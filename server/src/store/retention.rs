@@ -10,6 +10,8 @@
 //! - A run row stays; what reads removed records is refused ([`StoreError::Purged`]).
 //! - A blob goes when no record, no run whose records are there and no unread input names it, and
 //!   nobody put it lately.
+//! - The disk is held for a bounded number of rows at a time, and what may go is looked for without
+//!   holding it. A pass that ends in between has removed the older part; the next one goes on.
 
 use exile_engine::id::LogId;
 use exile_engine::run::record::Number;
@@ -21,6 +23,12 @@ use super::{Store, StoreError, column};
 
 /// A blob that was put so recently may be about to be named.
 const FRESH: SignedDuration = SignedDuration::from_hours(24);
+
+/// Rows, and places in a log, that are removed in one transaction.
+const BATCH: u32 = 2000;
+
+/// Logs and blobs that are looked for at once.
+const PAGE: u32 = 256;
 
 /// What a purge removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,78 +44,177 @@ pub struct Purged {
 }
 
 impl Store {
-    /// Removes what is of no use any more to anything that has not ended before `older_than`. One
-    /// log at a time, so that nobody waits long for the disk.
+    /// Removes what is of no use any more to anything that has not ended before `older_than`. A part
+    /// of one log at a time, so that nobody waits long for the disk.
     pub async fn purge(&self, older_than: Timestamp) -> Result<Purged, StoreError> {
         let before_ms = older_than.as_millisecond();
-        // Forks come after what they are forks of, and what they leave may go with them.
-        let logs: Vec<String> = sqlx::query_scalar(
-            "SELECT l.id FROM exile_log l WHERE EXISTS (
-                 SELECT 1 FROM exile_run r
-                 WHERE r.log = l.key AND r.ended_at < ?1 AND r.last > l.purged)
-             ORDER BY l.key DESC",
-        )
-        .bind(before_ms)
-        .fetch_all(self.readers())
-        .await?;
         let mut purged = Purged::default();
-        for log in logs {
-            self.purge_log(&LogId::from(log), before_ms, &mut purged).await?;
+        // Forks come after what they are forks of, and what they leave may go with them.
+        let mut key = i64::MAX;
+        loop {
+            let logs: Vec<(i64, String)> = sqlx::query_as(
+                "SELECT l.key, l.id FROM exile_log l WHERE l.key < ?2 AND EXISTS (
+                     SELECT 1 FROM exile_run r
+                     WHERE r.log = l.key AND r.ended_at < ?1 AND r.last > l.purged)
+                 ORDER BY l.key DESC LIMIT ?3",
+            )
+            .bind(before_ms)
+            .bind(key)
+            .bind(PAGE)
+            .fetch_all(self.readers())
+            .await?;
+            let Some((last, _)) = logs.last() else { break };
+            key = *last;
+            for (_, log) in logs {
+                let log = LogId::from(log);
+                let removed = purged.logs;
+                while self.purge_part(&log, before_ms, &mut purged).await? {}
+                purged.logs = purged.logs.min(removed + 1);
+            }
         }
-        self.purge_rest(before_ms, &mut purged).await?;
+        self.purge_answers(before_ms).await?;
+        self.purge_empty_logs().await?;
+        self.purge_blobs(before_ms, &mut purged).await?;
         Ok(purged)
     }
 
-    async fn purge_log(
+    /// Removes a part of a log; `true`: there is more.
+    async fn purge_part(
         &self,
         log: &LogId,
         before_ms: i64,
         purged: &mut Purged,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut write = self.begin().await?;
         let connection = write.connection();
         let Some(lineage) = Lineage::of(connection, log).await? else {
-            return write.rollback().await;
+            write.rollback().await?;
+            return Ok(false);
         };
         let keep = keep_from(connection, &lineage, before_ms).await?;
         if keep <= lineage.purged_to() + 1 {
-            return write.rollback().await;
+            write.rollback().await?;
+            return Ok(false);
+        }
+        let key = lineage.keys[0];
+        let end = end_of_part(connection, key, keep).await?;
+        if end == keep {
+            // Records that go later may name messages, too.
+            purged.messages += remove_messages(connection, key, keep).await?;
         }
         purged.logs += 1;
-        purged.messages += remove_messages(connection, lineage.keys[0], keep).await?;
-        purged.records += remove_records(connection, lineage.keys[0], keep).await?;
-        write.commit().await
+        purged.records += remove_records(connection, key, end).await?;
+        write.commit().await?;
+        Ok(end < keep)
     }
 
-    /// What belongs to no log.
-    async fn purge_rest(&self, before_ms: i64, purged: &mut Purged) -> Result<(), StoreError> {
-        let fresh_ms = (self.now() - FRESH).as_millisecond();
-        let mut write = self.begin().await?;
-        sqlx::query(
-            "DELETE FROM exile_idempotency WHERE begun_at < ?1 AND status IS NOT NULL;
-             DELETE FROM exile_log WHERE head > 0
-                 AND NOT EXISTS (SELECT 1 FROM exile_run r WHERE r.log = exile_log.key)
-                 AND NOT EXISTS (SELECT 1 FROM exile_log c WHERE c.parent = exile_log.key)
-                 AND NOT EXISTS (SELECT 1 FROM exile_input i
-                                 WHERE i.log = exile_log.key AND i.body IS NOT NULL)",
-        )
-        .bind(before_ms)
-        .execute(write.connection())
-        .await?;
-        let done = sqlx::query(
-            "DELETE FROM exile_blob WHERE put_at < ?1
-                 AND id NOT IN (SELECT blob FROM exile_blob_use)
-                 AND id NOT IN (SELECT r.bundle FROM exile_run r JOIN exile_log l ON l.key = r.log
-                                WHERE r.last IS NULL OR r.last > l.purged)
-                 AND id NOT IN (SELECT body ->> '$.migrate.bundle' FROM exile_input
-                                WHERE body ->> '$.migrate.bundle' IS NOT NULL)",
-        )
-        .bind(before_ms.min(fresh_ms))
-        .execute(write.connection())
-        .await?;
-        purged.blobs += done.rows_affected();
-        write.commit().await
+    /// Answers that were kept for those who ask again.
+    async fn purge_answers(&self, before_ms: i64) -> Result<(), StoreError> {
+        loop {
+            let done = sqlx::query(
+                "DELETE FROM exile_idempotency WHERE rowid IN (
+                     SELECT rowid FROM exile_idempotency
+                     WHERE begun_at < ?1 AND status IS NOT NULL LIMIT ?2)",
+            )
+            .bind(before_ms)
+            .bind(BATCH)
+            .execute(self.write().await?.connection())
+            .await?;
+            if done.rows_affected() < u64::from(BATCH) {
+                return Ok(());
+            }
+        }
     }
+
+    /// Logs of conversations that were deleted, once no fork reads them any more.
+    async fn purge_empty_logs(&self) -> Result<(), StoreError> {
+        let mut key = 0;
+        loop {
+            let logs: Vec<i64> = sqlx::query_scalar(
+                "SELECT l.key FROM exile_log l WHERE l.key > ?1 AND l.head > 0
+                     AND NOT EXISTS (SELECT 1 FROM exile_run r WHERE r.log = l.key)
+                     AND NOT EXISTS (SELECT 1 FROM exile_log c WHERE c.parent = l.key)
+                     AND NOT EXISTS (SELECT 1 FROM exile_input i
+                                     WHERE i.log = l.key AND i.body IS NOT NULL)
+                 ORDER BY l.key LIMIT ?2",
+            )
+            .bind(key)
+            .bind(PAGE)
+            .fetch_all(self.readers())
+            .await?;
+            let Some(last) = logs.last() else { return Ok(()) };
+            key = *last;
+            for log in logs {
+                // Somebody may have sent something to it since.
+                sqlx::query(
+                    "DELETE FROM exile_log WHERE key = ?1
+                         AND NOT EXISTS (SELECT 1 FROM exile_run r WHERE r.log = exile_log.key)
+                         AND NOT EXISTS (SELECT 1 FROM exile_log c WHERE c.parent = exile_log.key)
+                         AND NOT EXISTS (SELECT 1 FROM exile_input i
+                                         WHERE i.log = exile_log.key AND i.body IS NOT NULL)",
+                )
+                .bind(log)
+                .execute(self.write().await?.connection())
+                .await?;
+            }
+        }
+    }
+
+    /// Bundles and large values that nothing names any more. Whoever is about to name one has put it
+    /// just before, which makes it young again.
+    async fn purge_blobs(&self, before_ms: i64, purged: &mut Purged) -> Result<(), StoreError> {
+        let fresh_ms = (self.now() - FRESH).as_millisecond();
+        let before_ms = before_ms.min(fresh_ms);
+        loop {
+            let unnamed: Vec<String> = sqlx::query_scalar(
+                "SELECT id FROM exile_blob WHERE put_at < ?1
+                     AND id NOT IN (SELECT blob FROM exile_blob_use)
+                     AND id NOT IN (SELECT r.bundle FROM exile_run r JOIN exile_log l ON l.key = r.log
+                                    WHERE r.last IS NULL OR r.last > l.purged)
+                     AND id NOT IN (SELECT body ->> '$.migrate.bundle' FROM exile_input
+                                    WHERE body ->> '$.migrate.bundle' IS NOT NULL)
+                 LIMIT ?2",
+            )
+            .bind(before_ms)
+            .bind(PAGE)
+            .fetch_all(self.readers())
+            .await?;
+            if unnamed.is_empty() {
+                return Ok(());
+            }
+            let done = sqlx::query(
+                "DELETE FROM exile_blob WHERE id IN (SELECT value FROM json_each(?1))
+                     AND put_at < ?2
+                     AND NOT EXISTS (SELECT 1 FROM exile_blob_use u WHERE u.blob = exile_blob.id)",
+            )
+            .bind(column::json(&unnamed)?)
+            .bind(before_ms)
+            .execute(self.write().await?.connection())
+            .await?;
+            purged.blobs += done.rows_affected();
+            if done.rows_affected() == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Where the part of a log ends that is removed first: at `keep`, or so many records before it.
+async fn end_of_part(
+    connection: &mut SqliteConnection,
+    key: i64,
+    keep: Number,
+) -> Result<Number, StoreError> {
+    let end: Option<i64> = sqlx::query_scalar(
+        "SELECT number FROM exile_record WHERE log = ?1 AND number < ?2
+         ORDER BY number LIMIT 1 OFFSET ?3",
+    )
+    .bind(key)
+    .bind(column::integer(keep)?)
+    .bind(BATCH)
+    .fetch_optional(connection)
+    .await?;
+    Ok(end.and_then(|end| Number::try_from(end).ok()).unwrap_or(keep))
 }
 
 /// The first number of the log that must stay.

@@ -99,7 +99,8 @@ async fn a_table_named_like_ours_that_is_not_ours_is_refused_and_left_alone() {
         let mut theirs = connect(&path).await;
         sqlx::query(made).execute(&mut theirs).await.unwrap();
         let error = open(&path).await.err().unwrap();
-        let StoreError::Foreign { table } = &error else { panic!("{error:?}") };
+        let StoreError::NotOpened { why, .. } = &error else { panic!("{error:?}") };
+        let StoreError::Foreign { table } = &**why else { panic!("{error:?}") };
         assert!(made.contains(table.as_str()) && error.to_string().contains(table.as_str()));
         let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
             .fetch_one(&mut theirs)
@@ -124,7 +125,11 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let text = "not a database, but long enough to be looked at ".repeat(100);
     std::fs::write(&path, &text).unwrap();
     let error = open(&path).await.err().unwrap();
-    assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+    let said = error.to_string();
+    for part in [path.to_str().unwrap(), "damaged", "file is not a database", "backup", ".recover"]
+    {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
@@ -242,10 +247,80 @@ fn a_lock_held_by_others_is_unavailable_and_an_unwritable_file_is_full() {
     for code in [8, 10, 13, 778] {
         assert!(matches!(from_code(Some(code), String::new()), StoreError::Full(_)), "{code}");
     }
-    for code in [5, 6, 14, 261] {
+    for code in [5, 6, 14, 261, 2058, 3850, 5130] {
         let error = from_code(Some(code), String::new());
         assert!(matches!(error, StoreError::Unavailable(_)), "{code}");
     }
+    for code in [11, 26, 267, 8202, 8458] {
+        assert!(matches!(from_code(Some(code), String::new()), StoreError::Damaged(_)), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_another_program_holds_is_named_with_what_to_do() {
+    let (_folder, path) = file();
+    drop(open(&path).await.unwrap());
+    let mut other = connect(&path).await;
+    sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
+    let said = open(&path).await.err().unwrap().to_string();
+    for part in [path.to_str().unwrap(), "another program holds it", "start again"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    sqlx::query("COMMIT").execute(&mut other).await.unwrap();
+    open(&path).await.unwrap();
+}
+
+/// Were each to wait for all before it, the last would wait for ten minutes.
+#[tokio::test]
+async fn writers_behind_a_lock_of_another_program_wait_side_by_side() {
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    let mut other = connect(&path).await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let send = |n: u32| {
+        let store = store.clone();
+        tokio::spawn(
+            async move { store.create_user(&format!("user {n}"), super::Role::User).await },
+        )
+    };
+    let sent: Vec<_> = (0..120).map(send).collect();
+    for sent in sent {
+        let error = sent.await.unwrap().err().unwrap();
+        let StoreError::Unavailable(why) = &error else { panic!("{error:?}") };
+        assert!(why.contains("another program holds it"), "{why}");
+    }
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    store.create_user("ann", super::Role::User).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_page_that_is_garbled_is_found_and_said() {
+    let (_folder, path) = file();
+    let store = open(&path).await.unwrap();
+    assert_eq!(store.check().await.unwrap(), None);
+    garble(&store, &path, "exile_llm_conversation").await;
+    let store = open(&path).await.unwrap();
+    let damage = store.check().await.unwrap().unwrap();
+    let StoreError::Damaged(why) = store.ping().await.unwrap_err() else { panic!() };
+    assert_eq!(why, damage);
+}
+
+/// Overwrites the first page of a table.
+async fn garble(store: &Store, path: &Path, table: &str) {
+    store.close().await.unwrap();
+    let mut own = connect(path).await;
+    let page: i64 = sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE name = ?1")
+        .bind(table)
+        .fetch_one(&mut own)
+        .await
+        .unwrap();
+    let size: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut own).await.unwrap();
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut own).await.unwrap();
+    own.close().await.unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    let [page, size] = [page, size].map(|n| usize::try_from(n).unwrap());
+    bytes[(page - 1) * size..page * size].fill(0x5a);
+    std::fs::write(path, bytes).unwrap();
 }
 
 #[tokio::test]

@@ -14,10 +14,9 @@ use exile_engine::model::Usage;
 use exile_engine::model::price::Micros;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::SqliteConnection;
 
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, column, spent};
 
 /// One model that a call asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +97,7 @@ impl Taken<'_> {
         if self.rows.is_empty() {
             return Ok(());
         }
+        spent::add(&mut *connection, &self.rows).await?;
         sqlx::query(
             "INSERT INTO exile_usage
                  (id, at, owner, key, provider, model, business, graph, run, input_tokens,
@@ -145,7 +145,7 @@ impl Drop for Taken<'_> {
 
 /// The most that a column holds: what a provider counts is not to be believed without end, and a
 /// row that cannot be written would stand in the way of every other one.
-const MOST: u64 = 1_000_000_000_000;
+pub(super) const MOST: u64 = Usage::CALL_MOST;
 
 /// A row's columns as JSON, in the order in which they are inserted.
 struct Columns<'r>(&'r UsageRow);
@@ -171,125 +171,6 @@ impl Serialize for Columns<'_> {
     }
 }
 
-/// Which rows count; `None` admits all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UsageFilter {
-    /// Asked for this user.
-    pub owner: Option<UserId>,
-    /// With this key.
-    pub key: Option<String>,
-    /// Of this provider.
-    pub provider: Option<String>,
-    /// Of these models: `provider/model`, or the beginning of such names and a `*`.
-    pub model: Option<String>,
-    /// Of this business.
-    pub business: Option<String>,
-    /// Of runs of this graph.
-    pub graph: Option<String>,
-    /// Of this run.
-    pub run: Option<String>,
-    /// Asked at that time or later, in milliseconds.
-    pub from_ms: i64,
-    /// Asked before that time.
-    pub to_ms: i64,
-    /// Calls that go on do not count.
-    pub closed: bool,
-}
-
-/// What rows are put together by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a column or is not")]
-pub struct Grouping {
-    /// The user.
-    pub user: bool,
-    /// The key.
-    pub key: bool,
-    /// The provider.
-    pub provider: bool,
-    /// `provider/model`.
-    pub model: bool,
-    /// The business.
-    pub business: bool,
-    /// The graph.
-    pub graph: bool,
-    /// The run.
-    pub run: bool,
-    /// Milliseconds of a slot of time; 0: all of it is one.
-    pub slot_ms: i64,
-}
-
-/// Rows put together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slot {
-    /// When the slot begins, in milliseconds.
-    pub from_ms: i64,
-    /// Name of the user.
-    pub user: Option<String>,
-    /// Id of the key.
-    pub key: Option<String>,
-    /// The provider.
-    pub provider: Option<String>,
-    /// `provider/model`.
-    pub model: Option<String>,
-    /// The business.
-    pub business: Option<String>,
-    /// The graph.
-    pub graph: Option<String>,
-    /// The run.
-    pub run: Option<String>,
-    /// What costs are counted in.
-    pub currency: String,
-    /// The figures.
-    pub spending: Spending,
-}
-
-/// What rows come to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spending {
-    /// Calls, each counted once, however many models it asked.
-    pub requests: u64,
-    /// Models that were asked: the rows.
-    pub calls: u64,
-    /// How often they were asked.
-    pub attempts: u64,
-    /// Calls that failed.
-    pub errors: u64,
-    /// Calls that were left.
-    pub cancelled: u64,
-    /// Calls that ended with the process.
-    pub lost: u64,
-    /// Calls whose tokens nobody counted.
-    pub estimated: u64,
-    /// Calls of models without a price.
-    pub unpriced: u64,
-    /// Tokens.
-    pub usage: Usage,
-    /// What they cost.
-    pub cost: Micros,
-    /// All that calls took.
-    pub took_ms: u64,
-    /// Calls that had a first piece, and all that these took to it.
-    pub first: (u64, u64),
-}
-
-impl std::ops::AddAssign for Spending {
-    fn add_assign(&mut self, other: Self) {
-        self.requests += other.requests;
-        self.calls += other.calls;
-        self.attempts += other.attempts;
-        self.errors += other.errors;
-        self.cancelled += other.cancelled;
-        self.lost += other.lost;
-        self.estimated += other.estimated;
-        self.unpriced += other.unpriced;
-        self.usage += other.usage;
-        self.cost += other.cost;
-        self.took_ms += other.took_ms;
-        self.first.0 += other.first.0;
-        self.first.1 += other.first.1;
-    }
-}
-
 impl Store {
     /// Writes a row soon: with the next append, or when it is flushed.
     pub fn note_usage(&self, row: UsageRow) {
@@ -304,121 +185,28 @@ impl Store {
 
     /// Writes every row that waits.
     pub async fn flush_usage(&self) -> Result<(), StoreError> {
+        // Rows that are being written just now are not seen here, and done once the lock is ours.
+        let mut write = self.begin().await?;
         if self.shared.usage.is_empty() {
-            return Ok(());
+            return write.rollback().await;
         }
-        let mut write = self.write().await?;
         let usage = self.shared.usage.take();
         usage.put(write.connection()).await?;
+        write.commit().await?;
         usage.written();
         Ok(())
     }
 
-    /// Calls that were open when their process ended.
-    pub(super) async fn lose_open_usage(&self) -> Result<(), StoreError> {
-        sqlx::query("UPDATE exile_usage SET outcome = 'lost' WHERE outcome = 'open'")
-            .execute(self.write().await?.connection())
-            .await?;
-        Ok(())
-    }
-
-    /// Removes rows of calls before that time; gives how many.
-    pub async fn purge_usage(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let done = sqlx::query("DELETE FROM exile_usage WHERE at < ?1")
-            .bind(before.as_millisecond())
-            .execute(self.write().await?.connection())
-            .await?;
+    /// Removes at most so many rows of calls before that time; gives how many.
+    pub async fn purge_usage(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "DELETE FROM exile_usage WHERE seq IN (
+                 SELECT seq FROM exile_usage WHERE at < ?1 ORDER BY at LIMIT ?2)",
+        )
+        .bind(before.as_millisecond())
+        .bind(limit)
+        .execute(self.write().await?.connection())
+        .await?;
         Ok(done.rows_affected())
     }
-
-    /// What was spent, of all rows that are written.
-    pub async fn usage(&self, filter: &UsageFilter, by: Grouping) -> Result<Vec<Slot>, StoreError> {
-        let UsageFilter { owner, key, provider, model, business, graph, run, .. } = filter;
-        let rows = sqlx::query(
-            "SELECT iif(?1 > 0, u.at / max(?1, 1) * ?1, ?17) AS slot,
-                    iif(?2, coalesce((SELECT name FROM exile_user WHERE id = u.owner), u.owner),
-                        NULL) AS user_name,
-                    iif(?3, u.key, NULL) AS by_key, iif(?4 OR ?5, u.provider, NULL) AS by_provider,
-                    iif(?5, u.provider || '/' || u.model, NULL) AS by_model,
-                    iif(?6, u.business, NULL) AS by_business, iif(?7, u.graph, NULL) AS by_graph,
-                    iif(?8, u.run, NULL) AS by_run, u.currency,
-                    sum(u.last) AS requests, count(*) AS calls, sum(u.attempts) AS attempts,
-                    sum(u.outcome NOT IN ('ok', 'cancelled', 'open', 'lost')) AS errors,
-                    sum(u.outcome = 'cancelled') AS cancelled, sum(u.outcome = 'lost') AS lost,
-                    sum(u.estimated) AS estimated, sum(u.cost IS NULL) AS unpriced,
-                    sum(u.input_tokens) AS input_tokens, sum(u.cached_tokens) AS cached_tokens,
-                    sum(u.written_tokens) AS written_tokens,
-                    sum(u.output_tokens) AS output_tokens,
-                    sum(u.reasoning_tokens) AS reasoning_tokens,
-                    coalesce(sum(u.cost), 0) AS cost, sum(u.took_ms) AS took_ms,
-                    count(u.first_ms) AS firsts, coalesce(sum(u.first_ms), 0) AS first_ms
-             FROM exile_usage u
-             WHERE u.at >= ?17 AND u.at < ?18 AND (NOT ?19 OR u.outcome <> 'open')
-               AND (?9 IS NULL OR u.owner = ?9) AND (?10 IS NULL OR u.key = ?10)
-               AND (?11 IS NULL OR u.provider = ?11)
-               AND (?12 IS NULL OR u.provider || '/' || u.model = ?12)
-               AND (?13 IS NULL OR substr(u.provider || '/' || u.model, 1, length(?13)) = ?13)
-               AND (?14 IS NULL OR u.business = ?14) AND (?15 IS NULL OR u.graph = ?15)
-               AND (?16 IS NULL OR u.run = ?16)
-             GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
-             ORDER BY 1, 2, 3, 4, 5, 6, 7, 8, 9",
-        )
-        .bind(by.slot_ms)
-        .bind(by.user)
-        .bind(by.key)
-        .bind(by.provider)
-        .bind(by.model)
-        .bind(by.business)
-        .bind(by.graph)
-        .bind(by.run)
-        .bind(owner.as_ref().map(UserId::as_str))
-        .bind(key)
-        .bind(provider)
-        .bind(model.as_ref().filter(|model| !model.ends_with('*')))
-        .bind(model.as_ref().and_then(|model| model.strip_suffix('*')))
-        .bind(business)
-        .bind(graph)
-        .bind(run)
-        .bind(filter.from_ms)
-        .bind(filter.to_ms)
-        .bind(filter.closed)
-        .fetch_all(self.readers())
-        .await?;
-        rows.iter().map(slot).collect()
-    }
-}
-
-fn slot(row: &SqliteRow) -> Result<Slot, StoreError> {
-    let number = |name| column::number(row, name);
-    Ok(Slot {
-        from_ms: row.try_get("slot")?,
-        user: row.try_get("user_name")?,
-        key: row.try_get("by_key")?,
-        provider: row.try_get("by_provider")?,
-        model: row.try_get("by_model")?,
-        business: row.try_get("by_business")?,
-        graph: row.try_get("by_graph")?,
-        run: row.try_get("by_run")?,
-        currency: row.try_get("currency")?,
-        spending: Spending {
-            requests: number("requests")?,
-            calls: number("calls")?,
-            attempts: number("attempts")?,
-            errors: number("errors")?,
-            cancelled: number("cancelled")?,
-            lost: number("lost")?,
-            estimated: number("estimated")?,
-            unpriced: number("unpriced")?,
-            usage: Usage {
-                input: number("input_tokens")?,
-                cached: number("cached_tokens")?,
-                written: number("written_tokens")?,
-                output: number("output_tokens")?,
-                reasoning: number("reasoning_tokens")?,
-            },
-            cost: number("cost")?,
-            took_ms: number("took_ms")?,
-            first: (number("firsts")?, number("first_ms")?),
-        },
-    })
 }

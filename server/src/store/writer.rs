@@ -1,7 +1,8 @@
 //! The one connection that writes.
 //!
 //! Invariants:
-//! - Writers take turns, in the order in which they came.
+//! - Writers take turns, in the order in which they came. Who gets none in time is told: behind a
+//!   lock of another program, each would else wait for all before it.
 //! - A transaction that is dropped before its end (an error, a caller that went away) leaves no
 //!   trace: its connection is closed, which rolls back, and the next writer opens another. SQLite
 //!   itself ends some transactions when the disk is full; a connection in doubt is never reused.
@@ -12,7 +13,10 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
-use super::{StoreError, points};
+use super::{BUSY, StoreError, points};
+
+const NO_TURN: &str =
+    "it was not free to write for 5 s: another program holds it, or the disk is slow";
 
 /// Hands out the writing connection.
 pub(super) struct Writer {
@@ -44,7 +48,8 @@ impl Writer {
     /// Waits for its turn; opens the connection if there is none to be trusted.
     pub(super) async fn lock(&self) -> Result<Write<'_>, StoreError> {
         points::between().await;
-        let mut slot = self.slot.lock().await;
+        let turn = tokio::time::timeout(BUSY, self.slot.lock()).await;
+        let mut slot = turn.map_err(|_| StoreError::Unavailable(NO_TURN.to_owned()))?;
         if self.doubtful.load(Ordering::Acquire) {
             *slot = None;
             self.doubtful.store(false, Ordering::Release);

@@ -70,6 +70,55 @@ fn a_quota_of_money_needs_a_price() {
 }
 
 #[test]
+fn what_costs_nothing_goes_on_when_the_money_is_used_up() {
+    let upstream = Upstream::start(|_| Say::Text("here"));
+    let rules = "
+catalogue:
+  lab/m: { prices: [{ currency: USD, input: 100, output: 100 }] }
+  lab/free: { prices: [{ currency: EUR, input: 0, output: 0 }] }
+quotas: { user: { '*': { money: 0.0001/month } } }
+";
+    let place = lab(&upstream, rules);
+    let server = place.serve();
+    let status = |model: &str| server.ask("POST", PATH, &hello(model)).status;
+    assert_eq!([status("lab/m"), status("lab/m"), status("lab/free")], [200, 429, 200]);
+    let run = |model: &str| {
+        let run = json!({ "graph": "chat", "input": { "messages": "hi" }, "model": model });
+        server.ask("POST", "/api/runs/wait", &run.to_string()).status
+    };
+    assert_eq!([run("lab/m"), run("lab/free")], [429, 200]);
+}
+
+#[test]
+fn an_answer_may_be_as_long_as_its_model_lets_it_or_a_share_of_what_is_left() {
+    let upstream = Upstream::start(|_| Say::Text("here"));
+    let catalogue = "
+catalogue:
+  lab/m: { output: 9000, prices: [{ currency: USD, input: 1, output: 1 }] }
+  lab/long: { output: 200000, prices: [{ currency: USD, input: 1, output: 1 }] }
+  lab/unknown: { prices: [{ currency: USD, input: 1, output: 1 }] }
+";
+    // What is left is a little less than the quota, by the input of some tens of tokens.
+    for (quota, model, most) in [
+        ("tokens: 100000000/day", "lab/m", 8_999..9_001),
+        ("tokens: 100000000/day", "lab/long", 199_999..200_001),
+        ("tokens: 100000000/day", "lab/unknown", 16_384..16_385),
+        ("tokens: 100000/day", "lab/long", 24_900..25_000),
+        ("tokens: 5000/day", "lab/long", 4_096..4_097),
+        ("money: 0.1/day", "lab/long", 24_900..25_000),
+        ("money: 0.1/day, tokens: 40000/day", "lab/long", 9_900..10_000),
+    ] {
+        let before = upstream.all().len();
+        let quotas = format!("{catalogue}quotas: {{ user: {{ '*': {{ {quota} }} }} }}\n");
+        let place = lab(&upstream, &quotas);
+        assert_eq!(place.serve().ask("POST", PATH, &hello(model)).status, 200);
+        let sent: Value = serde_json::from_str(&upstream.all()[before].body).unwrap();
+        let tokens = sent["max_tokens"].as_u64().unwrap();
+        assert!(most.contains(&tokens), "{tokens} of {model} under {quota}");
+    }
+}
+
+#[test]
 fn a_call_that_falls_back_has_a_row_for_each_model() {
     let upstream = Upstream::start(|asked| {
         if asked.body.contains("\"first\"") {

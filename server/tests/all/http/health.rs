@@ -5,9 +5,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use exile_server::config::{Environment, TransportLimits};
-use exile_server::store::Role;
+use exile_server::store::{self, Role};
 use serde_json::json;
-use sqlx::{ConnectOptions as _, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::fixture::{Answer, Exile};
 
@@ -100,6 +100,46 @@ async fn a_full_disk_fails_requests_with_503_and_mends_by_itself() {
     while visit(&exile, "/readyz").await.status != 200 {}
     let said = exile.call("GET", &messages, None).await.json();
     assert_eq!(said["items"].as_array().unwrap().len(), 2, "the refused message left nothing");
+}
+
+#[tokio::test]
+async fn a_damaged_file_fails_requests_with_what_to_do() {
+    let exile = Exile::start().await;
+    exile.conversation("mock/any").await;
+    exile.app.store.close().await.unwrap();
+    let mut own = store::options(&exile.database()).connect().await.unwrap();
+    let page: i64 = sqlx::query_scalar(
+        "SELECT rootpage FROM sqlite_schema WHERE name = 'exile_llm_conversation'",
+    )
+    .fetch_one(&mut own)
+    .await
+    .unwrap();
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut own).await.unwrap();
+    own.close().await.unwrap();
+    let mut bytes = std::fs::read(exile.database()).unwrap();
+    let from = usize::try_from(page - 1).unwrap() * 4096;
+    bytes[from..from + 4096].fill(0x5a);
+    std::fs::write(exile.database(), bytes).unwrap();
+    let next = exile.next_process().await;
+    let refused = next.call("GET", "/api/conversations", None).await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "store_damaged"));
+    assert!(refused.text.contains("backup"), "{}", refused.text);
+    assert!(next.app.store.check().await.unwrap().is_some());
+    assert_eq!(visit(&next, "/readyz").await.code(), "not_ready");
+}
+
+#[tokio::test]
+async fn a_database_that_another_program_holds_is_said() {
+    let exile = Exile::start().await;
+    let mut other = store::options(&exile.database()).connect().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let refused = exile.call("POST", "/api/conversations", Some(json!({}))).await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "store_unavailable"));
+    assert!(refused.text.contains("another program holds it"), "{}", refused.text);
+    assert_eq!(exile.call("GET", "/api/conversations", None).await.status, 200, "reading goes on");
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    let made = exile.call("POST", "/api/conversations", Some(json!({}))).await;
+    assert_eq!(made.status, 201, "{}", made.text);
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Quotas and usage through the router: what is taken, what is refused, what is written down.
 
 use axum::http::{Request, header};
+use exile_engine::env::Env as _;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::fixture::{Answer, Exile, with_json};
@@ -345,6 +347,90 @@ async fn a_call_that_the_server_does_not_wait_for_is_settled() {
         let rows = usage(&exile.next_process().await, "").await;
         assert_eq!((&rows[0]["cancelled"], &rows[0]["requests"]), (&json!(1), &json!(1)));
     }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_opens_no_quota() {
+    let exile = Exile::start().await;
+    let two = json!({ "requests": ["2/min", "5/day"] });
+    set(&exile, "user/alice", two).await;
+    let ask = async |exile: &Exile| ask(exile, &exile.alice, hello("mock/any")).await.status;
+    // To a minute's beginning, so that it lasts.
+    let into = exile.clock.now().as_millisecond().rem_euclid(60_000);
+    exile.clock.shift(SignedDuration::from_millis(60_001 - into));
+    assert_eq!([ask(&exile).await, ask(&exile).await, ask(&exile).await], [200, 200, 429]);
+    for minutes in [1, 2, 60, 24 * 60, 40 * 24 * 60] {
+        exile.clock.shift(-SignedDuration::from_mins(minutes));
+        assert_eq!(ask(&exile).await, 429, "{minutes} minutes earlier");
+    }
+    // Not over a restart either, nor when the quotas are read again.
+    exile.app.ledger.flush().await.unwrap();
+    let next = exile.next_process().await;
+    assert_eq!(ask(&next).await, 429);
+    set(&next, "user/bob", json!({ "requests": "9/min" })).await;
+    assert_eq!(ask(&next).await, 429);
+    let found = usage(&next, "user=alice").await;
+    assert_eq!(found[0]["requests"], 2, "what is written down is found");
+}
+
+#[tokio::test]
+async fn a_call_that_was_on_its_way_counts_on_a_quota_that_came_meanwhile() {
+    let exile = std::sync::Arc::new(Exile::start().await);
+    let call = {
+        let exile = exile.clone();
+        tokio::spawn(async move { ask(&exile, &exile.alice, hello("gate/any")).await.status })
+    };
+    until_a_call_is_open(&exile).await;
+    set(&exile, "user/alice", json!({ "requests": "2/day" })).await;
+    assert_eq!(ask(&exile, &exile.alice, hello("mock/any")).await.status, 200);
+    exile.gate.add_permits(1);
+    assert_eq!(call.await.unwrap(), 200);
+    assert_eq!(ask(&exile, &exile.alice, hello("mock/any")).await.status, 429);
+}
+
+#[tokio::test]
+async fn who_waits_for_what_is_sure_to_be_spent_is_told_when_the_window_ends() {
+    let exile = std::sync::Arc::new(Exile::start().await);
+    set(&exile, "user/alice", json!({ "requests": "1/day" })).await;
+    let call = {
+        let exile = exile.clone();
+        tokio::spawn(async move { ask(&exile, &exile.alice, hello("gate/any")).await.status })
+    };
+    until_a_call_is_open(&exile).await;
+    let refused = ask(&exile, &exile.alice, hello("mock/any")).await;
+    let seconds: u64 = refused.header("retry-after").parse().unwrap();
+    let left = 86_400 - exile.clock.now().as_second().rem_euclid(86_400);
+    assert!(seconds.abs_diff(left.unsigned_abs()) <= 2, "{seconds} beside {left}");
+    exile.gate.add_permits(1);
+    assert_eq!(call.await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn usage_comes_in_pages_however_it_is_put_together() {
+    let exile = Exile::start().await;
+    for n in 0..7 {
+        ask(&exile, &exile.alice, hello(&format!("mock/m{n}"))).await;
+        ask(&exile, &exile.bob, hello(&format!("mock/m{n}"))).await;
+        exile.clock.shift(SignedDuration::from_mins(1));
+    }
+    for by in ["by=model,user", "by=model,user&every=minute", "by=user&every=day", ""] {
+        let whole = usage(&exile, by).await;
+        for limit in [1, 3, 14] {
+            let (mut found, mut after) = (Vec::new(), String::new());
+            loop {
+                let path = format!("/api/usage?{by}&limit={limit}{after}");
+                let part = exile.call_as(&exile.admin, "GET", &path, None).await.json();
+                let items = part["items"].as_array().unwrap();
+                assert!(items.len() <= limit, "{by}: {}", items.len());
+                found.extend(items.iter().cloned());
+                let Some(next) = part["next"].as_str() else { break };
+                after = format!("&after={next}");
+            }
+            assert_eq!(found, whole, "{by} in pages of {limit}");
+        }
+    }
+    let wrong = exile.call("GET", "/api/usage?after=nothing", None).await;
+    assert_eq!(wrong.status, 400, "{}", wrong.text);
 }
 
 #[tokio::test]

@@ -36,11 +36,11 @@ const MEANT: &[(&str, &str, &str)] = &[
     ("sign_in.rs", "DELETE FROM exile_session WHERE seen_at", "sessions, a few for each person"),
     ("users.rs", "WHERE role = 'admin'", "users, looked through when one of them is changed"),
     ("users.rs", "DELETE FROM exile_sign_in", "links of ten minutes"),
-    ("retention.rs", "SELECT l.id FROM exile_log l", "a purge, once a day"),
-    ("retention.rs", "DELETE FROM exile_log WHERE head > 0", "a purge, once a day"),
-    ("retention.rs", "DELETE FROM exile_blob WHERE put_at", "a purge, once a day"),
+    ("retention.rs", "SELECT id FROM exile_blob WHERE put_at", "once a day, by a reader"),
     ("retention.rs", "UNION SELECT first - 1 FROM exile_run", "places in one log, each once"),
-    ("usage.rs", "GROUP BY 1, 2", "a report over a stretch of time"),
+    ("usage_report.rs", "GROUP BY k0", "a report over a stretch of time"),
+    ("usage_report.rs", "SELECT u.at FROM", "a stretch of time, up to the first row of a report"),
+    ("spent.rs", "u.outcome = 'open'", "calls that were open when the process ended"),
 ];
 
 /// What every turn, page and check stands on: the file, words of the statement, and how it finds its
@@ -82,6 +82,21 @@ const HOT: &[(&str, &str, &str)] = &[
     ("runs.rs", "c.owner = ?1 AND r.graph", "exile_run_log (log=? AND rowid<?)"),
     ("runs.rs", "c.owner = ?1 AND r.status", "(conversation=? AND status=? AND rowid<?)"),
     ("runs.rs", "FROM json_each(?1) w", "PRIMARY KEY (log=? AND number=?)"),
+    (
+        "spent.rs",
+        "WHERE kind = ?1 AND subject = ?2",
+        "(kind=? AND subject=? AND slot_ms=? AND from_ms>? AND from_ms<?)",
+    ),
+    (
+        "spent.rs",
+        "WITH RECURSIVE named",
+        "(kind=? AND subject=? AND slot_ms=? AND from_ms>? AND from_ms<?)",
+    ),
+    ("spent.rs", "SELECT max(at) FROM exile_usage", "exile_usage_at"),
+    ("spent.rs", "slot_ms = ?1 AND from_ms < ?2", "exile_spent_from (slot_ms=? AND from_ms<?)"),
+    ("spent.rs", "u.outcome = 'open'", "exile_usage_open"),
+    ("usage.rs", "WHERE at < ?1", "exile_usage_at (at<?)"),
+    ("usage_report.rs", "u.owner = ?10", "exile_usage_owner (owner=? AND at>? AND at<?)"),
 ];
 
 /// A statement and where it stands.

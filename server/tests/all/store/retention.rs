@@ -1,12 +1,13 @@
 //! What a purge removes, and above all what it leaves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use exile_engine::env::Env as _;
 use exile_engine::id::{InputId, LogId, RunId};
 use exile_engine::journal::{Batch, BlobId, Journal as _, JournalError, ReleaseInfo};
 use exile_engine::message::Role;
-use exile_engine::run::record::{EndStatus, Number, Numbered};
+use exile_engine::run::record::{EndStatus, Fact, Number, Numbered, Record};
 use exile_server::store::{Page, Purged, RunStatus, Store};
 use jiff::Timestamp;
 
@@ -230,4 +231,24 @@ async fn tell(store: &Store, dice: &mut Dice, log: LogId, fork: bool) -> Told {
     }
     store.release(&lease, &ReleaseInfo::default()).await.unwrap();
     Told { log, open, own }
+}
+
+#[tokio::test]
+async fn a_long_log_goes_in_parts_and_whole() {
+    let Home { store, env, folder: _folder, .. } = Home::new().await;
+    let log = send(&store, "ann", "run_1", None).await;
+    let mut records = vec![started(1, "ann", "run_1", None)];
+    let handed = |number| {
+        let record = Arc::new(Record { at_ms: 1_767_225_700_000, fact: Fact::Handed {} });
+        Numbered { number, record }
+    };
+    records.extend((2..5000).map(handed));
+    records.push(ended(5000, "run_1", EndStatus::Finished));
+    append(&store, "run_1", 0, records).await;
+    env.advance(Duration::from_hours(48));
+    let purged = store.purge(later()).await.unwrap();
+    assert_eq!((purged.logs, purged.records, purged.messages), (1, 5000, 1));
+    gone(&store.read(&log, 1, 10).await);
+    gone(&store.read(&log, 4999, 10).await);
+    assert_eq!(store.purge(later()).await.unwrap(), Purged::default());
 }
