@@ -15,7 +15,7 @@ use exile_engine::model::meter::{Bill, Cap, Exceeded, Payer, Size, Tally};
 use exile_engine::model::price::{Micros, Price};
 use exile_engine::model::{Delta, ModelRef, ProviderFault, Usage};
 
-use super::counters::{Settled, Take};
+use super::counters::{Counter, Settled, Take};
 use super::quota::{Kind, Limit, Unit};
 use super::{BUDGETED, Ledger, SHARE, UNKNOWN};
 use crate::metrics::Attempt;
@@ -310,11 +310,16 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.settle(&End::Left);
         let last = self.last;
+        // A call is one request of whoever makes it, which its first attempt took.
+        let of_call =
+            |counter: &Counter| counter.unit == Unit::Requests && counter.kind != Kind::Model;
+        let counters = self.held.iter().map(|(_, held)| &held.counter);
+        let requested: Vec<Counter> = counters.filter(|c| of_call(c)).cloned().collect();
         for (place, mut line) in std::mem::take(&mut self.lines).into_iter().enumerate() {
             line.last = place == last;
             let held = self.held.extract_if(.., |(of, _)| *of == place);
             let held: Vec<Settled> = held.map(|(_, settled)| settled).collect();
-            self.ledger.closed(line, &held);
+            self.ledger.closed(line, &held, &requested);
         }
     }
 }

@@ -369,15 +369,21 @@ impl Ledger {
         self.wake.notify_one();
     }
 
-    /// Another model is asked in this one's place, which may yet be asked again.
+    /// Another model is asked in this one's place, which may yet be asked again: its line stays open
+    /// until the call is over, and counts what was spent so far if that never comes.
     fn passed_over(&self, line: &UsageRow) {
-        let row = UsageRow { last: false, ..line.clone() };
+        let row = UsageRow { last: false, outcome: OPEN.to_owned(), ..line.clone() };
         lock(&self.going).insert(row.id.clone(), (row, false));
     }
 
     /// A call is over, of which this is the line of one model, with what its attempts held.
-    fn closed(&self, line: UsageRow, held: &[Settled]) {
-        let untaken = self.untaken(&line, held);
+    /// `requested`: counters that the call was counted on as one request, whichever its line.
+    fn closed(&self, line: UsageRow, held: &[Settled], requested: &[Counter]) {
+        let mut untaken = self.untaken(&line);
+        untaken.retain(|untaken| {
+            let taken = held.iter().any(|held| held.counter == untaken.counter);
+            !taken && !requested.contains(&untaken.counter)
+        });
         let mut going = lock(&self.going);
         going.remove(&line.id);
         let mut line = Some(line);
@@ -390,9 +396,9 @@ impl Ledger {
         self.wake.notify_one();
     }
 
-    /// What a line comes to for every counter that its attempts took nothing from: somebody may have
-    /// limited it while the call was on its way.
-    fn untaken(&self, line: &UsageRow, held: &[Settled]) -> Vec<Untaken> {
+    /// What a line comes to on every counter that it may be counted on, whether its attempts took
+    /// something from that or not: somebody may have limited it while the call was on its way.
+    fn untaken(&self, line: &UsageRow) -> Vec<Untaken> {
         let quotas = self.quotas();
         let model = format!("{}/{}", line.provider, line.model);
         let patterns = quotas.model.keys().filter(|pattern| quota::covers(pattern, &model));
@@ -415,7 +421,7 @@ impl Ledger {
                 };
                 for per in Per::ALL {
                     let counter = Counter { kind, subject: subject.clone(), unit, per };
-                    if spent > 0 && !held.iter().any(|held| held.counter == counter) {
+                    if spent > 0 {
                         untaken.push(Untaken { counter, at_ms: line.at_ms, spent });
                     }
                 }
@@ -508,3 +514,6 @@ impl From<Refused> for ProviderFault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

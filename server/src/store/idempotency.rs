@@ -15,7 +15,8 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::{Store, StoreError, column};
 
-const KEPT: SignedDuration = SignedDuration::from_hours(24);
+/// How long an answer is kept, whatever else is removed earlier.
+pub(super) const KEPT: SignedDuration = SignedDuration::from_hours(24);
 
 /// How many expired uses one request removes: more than one, so that they get fewer, and few, so
 /// that the request does not pay for a whole day of others.

@@ -140,7 +140,7 @@ impl Store {
         drop(write);
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
-            .acquire_timeout(BUSY)
+            .acquire_timeout(2 * BUSY)
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true).create_if_missing(false));
         let (queue, usage, keys, names, damage) = Default::default();

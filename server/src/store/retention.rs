@@ -19,6 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use sqlx::{Row as _, SqliteConnection};
 
 use super::history::{Lineage, to_records};
+use super::idempotency::KEPT;
 use super::{Store, StoreError, column};
 
 /// A blob that was put so recently may be about to be named.
@@ -108,8 +109,9 @@ impl Store {
         Ok(end < keep)
     }
 
-    /// Answers that were kept for those who ask again.
+    /// Answers that were kept for those who ask again, each for as long as was promised.
     async fn purge_answers(&self, before_ms: i64) -> Result<(), StoreError> {
+        let before_ms = before_ms.min((self.now() - KEPT).as_millisecond());
         loop {
             let done = sqlx::query(
                 "DELETE FROM exile_idempotency WHERE rowid IN (

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use exile_engine::env::Env as _;
 use exile_server::store::{Idempotent, KeyUse, Store, StoredAnswer};
 use proptest::prelude::*;
 
@@ -49,6 +50,16 @@ async fn a_repeated_request_gets_the_first_answer_for_a_day() {
     // The first one's answer, come late, is not taken for that of the second.
     home.store.finish_idempotent(&one, &generation, answer()).await.unwrap();
     assert_eq!(begin(&home.store, "ann", "k", "a").await, Idempotent::InFlight);
+}
+
+#[tokio::test]
+async fn a_purge_leaves_answers_for_as_long_as_was_promised() {
+    let Home { store, env, folder: _folder } = Home::new().await;
+    let generation = fresh(&store, "ann", "k", "a").await;
+    store.finish_idempotent(&used("ann", "k", "a"), &generation, answer()).await.unwrap();
+    env.advance(Duration::from_hours(23));
+    store.purge(env.now()).await.unwrap();
+    assert_eq!(begin(&store, "ann", "k", "a").await, Idempotent::Replay(answer()));
 }
 
 #[tokio::test]
