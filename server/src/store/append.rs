@@ -226,13 +226,17 @@ impl Store {
         let outcome = match stored {
             Ok(true) => return tell(group, std::iter::repeat_with(|| Ok(()))),
             // Who has waited for another program once need not do so twice.
-            Err(error @ StoreError::Unavailable(_)) => Err(error),
+            Err(error @ StoreError::Held(_)) => Err(error),
             // What stands in the way of the short way, the long one says.
             Ok(false) | Err(_) => self.commit_appends(&appends).await,
         };
         match outcome {
             Ok(outcomes) => tell(group, outcomes),
-            Err(StoreError::Unavailable(why)) => {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Held(_))) => {
+                let why = match error {
+                    StoreError::Unavailable(why) => why,
+                    error => error.to_string(),
+                };
                 let unavailable = || Err(JournalError::Unavailable(why.clone()));
                 tell(group, std::iter::repeat_with(unavailable));
             }

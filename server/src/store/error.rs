@@ -13,9 +13,12 @@ pub enum StoreError {
     /// No room to write: disk, quota or read-only file.
     #[error("the database cannot be written: {0}")]
     Full(String),
-    /// It did not answer, or is held by another process.
+    /// It did not answer.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// Another program holds it, and has not let go in time.
+    #[error("another program holds the database ({0})")]
+    Held(String),
     /// What is stored cannot be read.
     #[error("the database holds what cannot be read: {0}")]
     Corrupt(String),
@@ -64,7 +67,7 @@ impl StoreError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Full(_) | Self::Unavailable(_) => Retry::Backoff,
+            Self::Full(_) | Self::Unavailable(_) | Self::Held(_) => Retry::Backoff,
             Self::NotOpened { why, .. } => why.retry(),
             Self::Corrupt(_)
             | Self::Damaged(_)
@@ -115,7 +118,7 @@ fn remedy(why: &StoreError) -> &'static str {
         StoreError::Full(_) => {
             "free some disk space, and let the user that exile runs as write the file and its folder"
         }
-        StoreError::Unavailable(_) => {
+        StoreError::Unavailable(_) | StoreError::Held(_) => {
             "end what uses the file (another exile, a backup, a shell of sqlite3) and start again"
         }
         StoreError::Damaged(_) => {
@@ -142,15 +145,15 @@ pub(super) fn from_code(code: Option<i32>, message: String) -> StoreError {
         Some(787) => return StoreError::Gone("row that this belongs to".to_owned()),
         // IOERR_DATA, IOERR_CORRUPTFS
         Some(8202 | 8458) => return StoreError::Damaged(message),
-        // IOERR_UNLOCK, _RDLOCK, _CHECKRESERVEDLOCK, _LOCK, _SHMOPEN, _SHMLOCK: locks, not room.
-        Some(2058 | 2314 | 3594 | 3850 | 4618 | 5130) => return StoreError::Unavailable(message),
+        // IOERR_UNLOCK, _RDLOCK, _CHECKRESERVEDLOCK, _LOCK, _SHMLOCK: locks, not room.
+        Some(2058 | 2314 | 3594 | 3850 | 5130) => return StoreError::Unavailable(message),
         _ => {}
     }
     match code.map(|c| c & 0xff) {
         // READONLY, IOERR, FULL
         Some(8 | 10 | 13) => StoreError::Full(message),
         // BUSY, LOCKED
-        Some(5 | 6) => StoreError::Unavailable(format!("another program holds it ({message})")),
+        Some(5 | 6) => StoreError::Held(message),
         // CORRUPT, NOTADB
         Some(11 | 26) => StoreError::Damaged(message),
         // CONSTRAINT, MISMATCH
@@ -180,7 +183,8 @@ impl From<StoreError> for JournalError {
             StoreError::Damaged(why) => Self::Damaged(why),
             StoreError::Purged(log) => Self::Purged(log),
             StoreError::Gone(what) => Self::Gone(what),
-            StoreError::Foreign { .. }
+            StoreError::Held(_)
+            | StoreError::Foreign { .. }
             | StoreError::TooOld { .. }
             | StoreError::NotOpened { .. }
             | StoreError::Taken(_)

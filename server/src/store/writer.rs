@@ -15,8 +15,7 @@ use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::{BUSY, StoreError, points};
 
-const NO_TURN: &str =
-    "it was not free to write for 5 s: another program holds it, or the disk is slow";
+const NO_TURN: &str = "it was not free to write for 5 s, or the disk is slow";
 
 /// Hands out the writing connection.
 pub(super) struct Writer {
@@ -49,7 +48,7 @@ impl Writer {
     pub(super) async fn lock(&self) -> Result<Write<'_>, StoreError> {
         points::between().await;
         let turn = tokio::time::timeout(BUSY, self.slot.lock()).await;
-        let mut slot = turn.map_err(|_| StoreError::Unavailable(NO_TURN.to_owned()))?;
+        let mut slot = turn.map_err(|_| StoreError::Held(NO_TURN.to_owned()))?;
         if self.doubtful.load(Ordering::Acquire) {
             *slot = None;
             self.doubtful.store(false, Ordering::Release);
