@@ -20,7 +20,7 @@
 //! | [`openai`] | what OpenAI's clients send and read |
 //! | [`start`], [`sse`], [`leaving`] | a run begun, waited for, streamed; a caller that leaves |
 //! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
-//! | [`event_pages`] | what a run has done so far, a part at a time |
+//! | [`event_pages`], [`speakers`] | what a run has done so far, a part at a time; what it says, in order |
 //! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
 //! | [`ledger`] | who spends how much: quotas, costs, usage |
 //! | [`metrics`], [`readiness`] | what Prometheus reads; whether the server can do its work |
@@ -55,6 +55,7 @@ pub mod routes;
 pub mod schema;
 pub mod serve;
 pub mod shipped;
+pub mod speakers;
 pub mod sse;
 pub mod start;
 pub mod store;

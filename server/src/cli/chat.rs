@@ -1,5 +1,6 @@
 //! `exile chat`: a conversation, line by line.
 
+use crate::speakers::{Speakers, Word};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -68,7 +69,12 @@ impl Chat {
                 }
                 Err(error) => return Err(error),
             };
-            let turn = Turn { connection, terminal: &mut *terminal, open: false };
+            let turn = Turn {
+                connection,
+                terminal: &mut *terminal,
+                open: false,
+                speakers: Speakers::default(),
+            };
             last = match turn.show(events, &mut interrupts).await {
                 Ok(waits) => {
                     said.waits(waits);
@@ -173,6 +179,7 @@ struct Turn<'a> {
     terminal: &'a mut Terminal,
     /// Whether the last piece of text did not end its line.
     open: bool,
+    speakers: Speakers,
 }
 
 impl Turn<'_> {
@@ -196,6 +203,9 @@ impl Turn<'_> {
             if self.terminal.json() {
                 self.terminal.value(&event.to_json())?;
             } else {
+                for word in self.speakers.take(&event.name, &event.data) {
+                    self.say(word)?;
+                }
                 self.show_event(&event)?;
             }
             if let Some(end) = event.end() {
@@ -212,10 +222,6 @@ impl Turn<'_> {
 
     fn show_event(&mut self, event: &Event) -> Result<(), CliError> {
         match event.name.as_str() {
-            "message.delta" => {
-                self.open = true;
-                self.terminal.piece(event.text("text"))
-            }
             "tool.call" => {
                 let arguments = event.data["arguments"].to_string();
                 self.beside(&format!("→ {} {arguments}", event.text("tool")))
@@ -227,9 +233,19 @@ impl Turn<'_> {
                 };
                 self.beside(&format!("← {} {result}", event.text("tool")))
             }
-            "message.finished" | "run.finished" | "run.failed" | "run.cancelled"
-            | "run.waiting" => self.end_line(),
+            "run.finished" | "run.failed" | "run.cancelled" | "run.waiting" => self.end_line(),
             _ => Ok(()),
+        }
+    }
+
+    fn say(&mut self, word: Word) -> Result<(), CliError> {
+        match word {
+            Word::Text(text) => {
+                self.open = true;
+                self.terminal.piece(&text)
+            }
+            Word::Begins | Word::Ends(_) | Word::Void => self.end_line(),
+            Word::Reasoning(_) => Ok(()),
         }
     }
 

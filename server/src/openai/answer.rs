@@ -165,12 +165,19 @@ fn object(value: Option<Value>) -> Map<String, Value> {
     }
 }
 
-/// Why an answer ended, in OpenAI's words.
+/// Why a model's answer ended, in OpenAI's words.
 pub(super) fn finish(reply: &ModelReply) -> &'static str {
-    match reply.finish {
+    match stopped(reply.finish) {
+        "stop" if !reply.tool_calls.is_empty() => "tool_calls",
+        finish => finish,
+    }
+}
+
+/// Why a model stopped, in OpenAI's words, for who does not see its calls of tools.
+pub(super) fn stopped(finish: Finish) -> &'static str {
+    match finish {
         Finish::Length => "length",
         Finish::Filtered => "content_filter",
-        _ if !reply.tool_calls.is_empty() => "tool_calls",
         Finish::Stop | Finish::ToolCalls | Finish::Refused => "stop",
     }
 }

@@ -1,14 +1,14 @@
 //! A graph answers: a run of it, its tools executed by exile, told as a chat completion.
 //!
 //! Invariants:
-//! - The texts of all messages that a run shows are one answer, a blank line between two.
+//! - The texts of all messages that a run shows are one answer, one after the other, a blank line
+//!   between two; it ends for the reason for which the last one did.
 //! - A client that leaves cancels the run: nobody else can ask for its answer in this form. A server
 //!   that ends does not: the run goes on at the next start.
 //! - A run that asks a person or fails ends the answer with an error; so does one that takes back
 //!   what was streamed of it already.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Json;
@@ -17,11 +17,11 @@ use axum::http::HeaderValue;
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::id::{LogId, RunId};
 use exile_engine::journal::{IfActive, JournalError};
-use exile_engine::model::Usage;
+use exile_engine::model::{Finish, Usage};
 use exile_engine::run::event::Event;
 use exile_engine::run::record::{RunError, RunOptions};
 use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream, Peekable};
+use futures_util::stream::{self, BoxStream};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ use crate::app::App;
 use crate::idempotency::Once;
 use crate::leaving::{Leaving, OnDisconnect};
 use crate::problem::{Problem, RUN_HEADER};
+use crate::speakers::{Speakers, Word};
 use crate::sse;
 use crate::start::{self, Wish};
 use crate::trace::Trace;
@@ -69,7 +70,7 @@ pub async fn run(
     let leaving = Leaving::new(app, LogId::from(&run), &run, OnDisconnect::Cancel);
     let id = format!("chatcmpl-{run}");
     let head = Head { id, created: app.env.now().as_second(), model };
-    let events = app.engine.events(run.clone(), 0).peekable();
+    let events = app.engine.events(run.clone(), 0);
     let mut telling = Telling {
         run: run.clone(),
         events,
@@ -77,17 +78,20 @@ pub async fn run(
         usage,
         leaving,
         cut: app.cut.clone(),
-        call: None,
+        speakers: Speakers::default(),
+        words: VecDeque::new(),
         said: (false, false),
+        finish: None,
         ready: VecDeque::new(),
+        void: false,
         over: false,
     };
     let mut response = if streams {
         // What fails before anything was said has its HTTP status.
         let first = loop {
             match telling.next().await? {
-                Word::Begins => {}
-                word => break word,
+                Next::Word(Word::Begins) => {}
+                next => break next,
             }
         };
         telling.push(&json!({ "role": "assistant", "content": "" }), None);
@@ -132,46 +136,41 @@ fn tokens(usage: &Value) -> Usage {
 /// A run, told.
 struct Telling {
     run: RunId,
-    events: Peekable<BoxStream<'static, Result<Event, JournalError>>>,
+    events: BoxStream<'static, Result<Event, JournalError>>,
     head: Head,
     usage: bool,
     leaving: Leaving,
     /// The server ends.
     cut: CancellationToken,
-    /// The call that speaks; `None` between two.
-    call: Option<Arc<str>>,
-    /// Some call has said a text, and whether the one that speaks has.
+    speakers: Speakers,
+    /// What is told next.
+    words: VecDeque<Word>,
+    /// Some message has said a text, and whether the one that speaks has.
     said: (bool, bool),
+    /// Why the model stopped that spoke last.
+    finish: Option<Finish>,
     /// Chunks to be sent.
     ready: VecDeque<Bytes>,
+    /// Something that was sent is void.
+    void: bool,
     over: bool,
 }
 
 /// What stands between two messages.
 const BETWEEN: &str = "\n\n";
 
-/// What a run says.
-enum Word {
-    /// A message begins.
-    Begins,
-    Text(String),
-    Reasoning(String),
-    /// What came since the message began is void.
-    Void,
+/// What comes next of a run.
+enum Next {
+    Word(Word),
     End(Usage),
 }
 
 impl Telling {
     /// What the run says next.
-    async fn next(&mut self) -> Result<Word, Problem> {
+    async fn next(&mut self) -> Result<Next, Problem> {
         loop {
-            if let Some(Ok(event)) = Pin::new(&mut self.events).peek().await
-                && matches!(event.name, "message.delta" | "reasoning.delta")
-                && self.call != event.call
-            {
-                self.call.clone_from(&event.call);
-                self.said.1 = false;
-                return Ok(Word::Begins);
+            if let Some(word) = self.words.pop_front() {
+                return Ok(Next::Word(self.spaced(word)));
             }
             let Some(event) = self.events.next().await else {
                 return Err(Problem::Internal(format!("the stream of {} broke off", self.run)));
@@ -180,19 +179,7 @@ impl Telling {
             if event.ends_stream() {
                 self.leaving.over();
             }
-            let text = || event.data["text"].as_str().unwrap_or_default().to_owned();
             match event.name {
-                "message.delta" => {
-                    let between = if self.said == (true, false) { BETWEEN } else { "" };
-                    self.said = (true, true);
-                    return Ok(Word::Text(between.to_owned() + &text()));
-                }
-                "model.finished" => self.call = None,
-                "reasoning.delta" => return Ok(Word::Reasoning(text())),
-                "message.reset" | "stream.reset" if self.call.is_some() => {
-                    self.call = None;
-                    return Ok(Word::Void);
-                }
                 "run.waiting" => return Err(Problem::RunWaits(self.run.clone())),
                 "run.cancelled" => return Err(Problem::RunCancelled(self.run.clone())),
                 "run.failed" => {
@@ -200,12 +187,30 @@ impl Telling {
                         .map_err(|error| Problem::Internal(error.to_string()))?;
                     return Err(Problem::RunFailed { run: self.run.clone(), error: error.into() });
                 }
-                "run.finished" => {
-                    return Ok(Word::End(tokens(&event.data["usage"])));
-                }
-                _ => {}
+                "run.finished" => return Ok(Next::End(tokens(&event.data["usage"]))),
+                name => self.words.extend(self.speakers.take(name, &event.data)),
             }
         }
+    }
+
+    /// With a blank line before the text of every message but the first.
+    fn spaced(&mut self, word: Word) -> Word {
+        match word {
+            Word::Begins => self.said.1 = false,
+            Word::Text(text) => {
+                let between = if self.said == (true, false) { BETWEEN } else { "" };
+                self.said = (true, true);
+                return Word::Text(between.to_owned() + &text);
+            }
+            Word::Ends(finish) => self.finish = finish,
+            Word::Reasoning(_) | Word::Void => {}
+        }
+        word
+    }
+
+    /// Why the answer ends. Tools that were called are executed by exile, and so called to nobody.
+    fn finish(&self) -> &'static str {
+        self.finish.map_or("stop", answer::stopped)
     }
 
     /// All that the run says.
@@ -214,18 +219,19 @@ impl Telling {
         let mut last = (0, 0);
         loop {
             match self.next().await? {
-                Word::Begins => last = (content.len(), thought.len()),
-                Word::Text(text) => content.push_str(&text),
-                Word::Void => {
+                Next::Word(Word::Begins) => last = (content.len(), thought.len()),
+                Next::Word(Word::Text(text)) => content.push_str(&text),
+                Next::Word(Word::Void) => {
                     content.truncate(last.0);
                     thought.truncate(last.1);
                     self.said.0 = !content.is_empty();
                 }
-                Word::Reasoning(text) => thought.push_str(&text),
-                Word::End(usage) => {
+                Next::Word(Word::Reasoning(text)) => thought.push_str(&text),
+                Next::Word(Word::Ends(_)) => {}
+                Next::End(usage) => {
                     let reasoning = Some(thought).filter(|thought| !thought.is_empty());
                     let said = Said { content, reasoning, ..Said::default() };
-                    return Ok(self.head.completion(said, "stop", Some(usage)));
+                    return Ok(self.head.completion(said, self.finish(), Some(usage)));
                 }
             }
         }
@@ -247,7 +253,7 @@ impl Telling {
                 () = cut.cancelled() => Ok(Err(ends())),
             };
             match next {
-                Ok(Ok(word)) => self.shows(word),
+                Ok(Ok(next)) => self.shows(next),
                 Ok(Err(problem)) => {
                     self.ready.push_back(answer::failure(&problem));
                     self.over = true;
@@ -261,18 +267,20 @@ impl Telling {
         self.ready.push_back(self.head.chunk(delta, finish, self.usage));
     }
 
-    fn shows(&mut self, word: Word) {
-        match word {
-            Word::Begins => {}
-            Word::Text(text) => self.push(&Piece::Text(&text), None),
-            Word::Void => {
+    fn shows(&mut self, next: Next) {
+        match next {
+            Next::Word(Word::Begins | Word::Ends(_)) => {}
+            // If the run fails now, that is what its reader is told.
+            Next::Word(Word::Void) => self.void = true,
+            _ if self.void => {
                 self.over = true;
                 self.ready.push_back(answer::failure(&Problem::TakenBack(self.run.clone())));
             }
-            Word::Reasoning(text) => self.push(&Piece::Reasoning(&text), None),
-            Word::End(usage) => {
+            Next::Word(Word::Text(text)) => self.push(&Piece::Text(&text), None),
+            Next::Word(Word::Reasoning(text)) => self.push(&Piece::Reasoning(&text), None),
+            Next::End(usage) => {
                 self.over = true;
-                self.push(&json!({}), Some("stop"));
+                self.push(&json!({}), Some(self.finish()));
                 if self.usage {
                     self.ready.push_back(self.head.usage(Some(usage)));
                 }

@@ -61,6 +61,46 @@ async fn a_model_an_alias_a_graph_and_a_skill_answer_alike() {
     }
 }
 
+/// Two speak at the same time, then a third.
+const CHORUS: &str = "
+graph: chorus
+input: [messages]
+output: [messages]
+state: { messages: { reduce: messages } }
+nodes:
+  left: { kind: llm, model: mock/any, system: Left }
+  right: { kind: llm, model: mock/any, system: Right }
+  last: { kind: llm, model: gate/short }
+edges:
+  - { from: START, to: left }
+  - { from: START, to: right }
+  - { from: [left, right], to: last }
+  - { from: last, to: END }
+";
+
+#[tokio::test]
+async fn who_speaks_at_the_same_time_is_heard_one_after_the_other() {
+    let exile = Exile::serving(&[("chorus", CHORUS)]).await;
+    exile.gate.add_permits(2);
+    let whole = ask(&exile, hello("chorus")).await;
+    let run = whole.header("x-exile-run").to_owned();
+    let whole = whole.json();
+    let state = exile.call("GET", &format!("/api/runs/{run}/state"), None).await.json();
+    let messages = state["values"]["messages"].as_array().unwrap();
+    let said = messages.iter().filter(|message| message["role"] == "assistant");
+    let said: Vec<&str> = said.map(|message| message["content"].as_str().unwrap()).collect();
+    assert_eq!(said.len(), 3, "{state}");
+    let choice = &whole["choices"][0];
+    assert_eq!(choice["message"]["content"], said.join("\n\n"), "{whole}");
+    assert_eq!(choice["finish_reason"], "length", "as the model gave it that spoke last");
+
+    let mut body = hello("chorus");
+    body["stream"] = json!(true);
+    let (chunks, last) = chunks(&ask(&exile, body).await);
+    assert_eq!((text(&chunks), last.as_str()), (said.join("\n\n"), "[DONE]"));
+    assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "length");
+}
+
 #[tokio::test]
 async fn with_a_model_nothing_is_kept_and_with_a_graph_there_is_a_run() {
     let exile = Exile::start().await;
