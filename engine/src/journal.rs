@@ -309,8 +309,10 @@ pub struct History {
     pub reserved: Number,
     /// Of [`load`](Journal::load): all records from the newest snapshot on, in order.
     pub records: Vec<Numbered>,
-    /// Every message that the records name.
+    /// Every message that the records name; of [`read`](Journal::read), in their events.
     pub messages: Vec<Arc<Message>>,
+    /// Of [`read`](Journal::read): where the next page begins; `None` at the log's head.
+    pub next: Option<Number>,
 }
 
 /// When a log that waits, and whose last record states this fact, has something to do by itself:
@@ -373,8 +375,9 @@ pub trait Journal: Send + Sync {
     /// history.
     async fn load(&self, log: &LogId, at: Option<Number>) -> Result<History, JournalError>;
 
-    /// The log's own records with a number of at least `from`, at most `limit` of them, whatever
-    /// was gone back over included, and the messages they name.
+    /// A page of the log's own records, whatever was gone back over included, and the messages they
+    /// name: from the record on that `from` is a number of, which is the last one that begins with
+    /// it or before it. At most `limit` records, and fewer where they are large.
     async fn read(&self, log: &LogId, from: Number, limit: usize) -> Result<History, JournalError>;
 
     /// Stores bytes under their own hash; storing them again changes nothing.

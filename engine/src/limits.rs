@@ -18,6 +18,8 @@ pub struct Limits {
     pub state: usize,
     /// `map_items`: items of a list that one `map` works on.
     pub map_items: usize,
+    /// Answers of models.
+    pub answer: AnswerLimits,
     /// Expressions and templates.
     pub expression: ExpressionLimits,
     /// Graphs, skills and configurations.
@@ -65,6 +67,21 @@ impl Default for FileLimits {
     }
 }
 
+/// Bounds of one answer of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerLimits {
+    /// `answer`: bytes of its text, reasoning and tool calls; also of vectors.
+    pub bytes: usize,
+    /// `answer_pieces`: pieces that it may come in.
+    pub pieces: usize,
+}
+
+impl Default for AnswerLimits {
+    fn default() -> Self {
+        Self { bytes: 16 * 1024 * 1024, pieces: 1_000_000 }
+    }
+}
+
 /// Bounds of one expression or template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpressionLimits {
@@ -97,6 +114,7 @@ impl Default for Limits {
             tool_result: 64 * 1024,
             state: 64 * 1024 * 1024,
             map_items: 20_000,
+            answer: AnswerLimits::default(),
             expression: ExpressionLimits::default(),
             files: FileLimits::default(),
         }

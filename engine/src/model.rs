@@ -148,6 +148,14 @@ pub enum Delta {
     Refusal(String),
 }
 
+impl Delta {
+    /// A piece of text, or of reasoning.
+    #[must_use]
+    pub fn piece(reasoning: bool, text: &str) -> Self {
+        if reasoning { Self::Reasoning(text.to_owned()) } else { Self::Text(text.to_owned()) }
+    }
+}
+
 /// Where deltas go. Bounded: a slow reader slows the reading of the socket, nothing is dropped.
 pub type DeltaSender = mpsc::Sender<Delta>;
 

@@ -24,7 +24,7 @@ use exile_engine::span::TraceLink;
 use exile_engine::tool::{RegisterError, ToolRegistry};
 use exile_nodes::guard::Allow;
 use exile_nodes::http::{Client, Outbound};
-use exile_nodes::providers::{self, mock::Mock};
+use exile_nodes::providers::{self, ProviderConfig, mock::Mock};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -86,7 +86,9 @@ pub fn catalog(
 ) -> Result<Catalog, ComposeError> {
     let mut models: Vec<Arc<dyn Provider>> = Vec::new();
     for settings in &config.providers {
-        models.push(providers::provider(settings.clone(), trace.clone(), env.clone())?);
+        let limits = config.limits.engine.answer;
+        let settings = ProviderConfig { limits, ..settings.clone() };
+        models.push(providers::provider(settings, trace.clone(), env.clone())?);
     }
     if let Some(script) = &config.mock {
         models.push(Arc::new(Mock::new(script.clone())));

@@ -6,17 +6,13 @@
 
 use std::io;
 
-use exile_engine::journal::Journal as _;
-use exile_engine::run::event::{self, Event};
+use exile_engine::id::RunId;
+use exile_engine::run::event::Event;
 use exile_engine::run::record::Number;
-use exile_engine::state::MessageMap;
+use futures_util::TryStreamExt as _;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::store::RunRow;
-
-/// Records that are read at once: each may stand for a large value.
-const RECORDS: usize = 32;
 
 /// A part of a run's events.
 pub struct Page {
@@ -31,40 +27,20 @@ pub struct Page {
 ///
 /// # Errors
 /// The records cannot be read, or were removed.
-pub async fn page(app: &App, row: &RunRow, after: Number, limit: usize) -> Result<Page, Problem> {
+pub async fn page(app: &App, run: RunId, after: Number, limit: usize) -> Result<Page, Problem> {
     let mut page = Page { events: Vec::new(), next: None };
-    if row.first == 0 {
-        return Ok(page);
-    }
-    // A record has several events: those above `after` may begin in the middle of one.
-    let at = app.store.record_at(&row.log, after.max(row.first)).await?;
-    let mut from = at.unwrap_or(row.first).max(row.first);
     let mut left = app.settings.limits.page;
-    loop {
-        let part = app.store.read(&row.log, from, RECORDS).await?;
-        let whole = part.records.len() < RECORDS;
-        let messages: MessageMap =
-            part.messages.into_iter().map(|message| (message.id.clone(), message)).collect();
-        for record in part.records {
-            if record.number > row.last {
-                return Ok(page);
-            }
-            from = record.number + 1;
-            let events = event::project(&record, &messages);
-            for event in events.into_iter().filter(|event| event.number > after) {
-                let size = size(&event);
-                if page.events.len() == limit || (size > left && !page.events.is_empty()) {
-                    page.next = page.events.last().map(|last| last.number);
-                    return Ok(page);
-                }
-                left = left.saturating_sub(size);
-                page.events.push(event);
-            }
+    let mut history = app.engine.history(run, after);
+    while let Some(event) = history.try_next().await? {
+        let size = size(&event);
+        if page.events.len() == limit || (size > left && !page.events.is_empty()) {
+            page.next = page.events.last().map(|last| last.number);
+            break;
         }
-        if whole {
-            return Ok(page);
-        }
+        left = left.saturating_sub(size);
+        page.events.push(event);
     }
+    Ok(page)
 }
 
 /// About how many bytes of a page an event takes.

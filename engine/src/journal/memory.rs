@@ -360,27 +360,31 @@ impl Logs {
         let mut records: Vec<Numbered> = records.cloned().collect();
         let snapshot = |r: &Numbered| matches!(r.record.fact, Fact::Snapshot { .. });
         records.drain(..records.iter().rposition(snapshot).unwrap_or(0));
-        history(&logs, records)
+        history(&logs, records, Record::names)
     }
 
     fn read(&self, id: &LogId, from: Number, limit: usize) -> History {
         let logs = self.line(id);
-        let own = logs.first().map_or(&[][..], |log| log.records(from, Number::MAX));
-        history(&logs, own.iter().take(limit).cloned().collect())
+        let own = logs.first().map_or(&[][..], |log| log.records_from(from));
+        let page = &own[..limit.min(own.len())];
+        let mut history = history(&logs, page.to_vec(), Record::names_in_events);
+        history.next = own.get(page.len()).map(|record| record.number);
+        history
     }
 }
 
-/// These records and the messages they name, of a log and those that it is a fork of.
-fn history(logs: &[&Log], records: Vec<Numbered>) -> History {
+/// Records of a log, with the messages that `names` tells of each, of it and those that it is a
+/// fork of.
+fn history(logs: &[&Log], records: Vec<Numbered>, names: impl Fn(&Record) -> Vec<&str>) -> History {
     let mut named = IndexMap::new();
-    for id in records.iter().flat_map(|r| r.record.names()) {
+    for id in records.iter().flat_map(|r| names(&r.record)) {
         let id = MessageId::from(id);
         if let Some(message) = logs.iter().find_map(|log| log.messages.get(&id)) {
             named.insert(id, message.clone());
         }
     }
     let reserved = logs.first().map_or(0, |log| log.reserved);
-    History { reserved, records, messages: named.into_values().collect() }
+    History { reserved, records, messages: named.into_values().collect(), next: None }
 }
 
 impl Log {
@@ -398,6 +402,12 @@ impl Log {
     fn newer_than(&self, seen: Option<&InputId>) -> Option<u64> {
         let seen = seen.and_then(|id| self.known.get(id)).copied().unwrap_or_default();
         self.unread.iter().map(|(seq, ..)| *seq).find(|seq| *seq > seen)
+    }
+
+    /// From the record on that a number belongs to.
+    fn records_from(&self, number: Number) -> &[Numbered] {
+        let above = self.records.partition_point(|r| r.number <= number);
+        &self.records[above.saturating_sub(1)..]
     }
 
     fn records(&self, from: Number, to: Number) -> &[Numbered] {

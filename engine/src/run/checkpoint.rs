@@ -4,11 +4,14 @@
 //! matter of presentation.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::id::RunId;
-use crate::journal::JournalError;
+use crate::journal::{History, JournalError};
 use crate::run::engine::Engine;
+use crate::run::pages::Pages;
 use crate::run::record::{Activation, EndStatus, Fact, Number, Numbered, Step};
 use crate::run::standing::{RunAt, TaskAt, TaskStatus};
 use crate::run::task::split;
@@ -99,6 +102,13 @@ impl Standing {
         }
     }
 
+    /// From how the API spells it.
+    fn parse(text: &str) -> Option<Self> {
+        let ends = [EndStatus::Finished, EndStatus::Failed, EndStatus::Cancelled].map(Self::Ended);
+        let all = [Self::Running, Self::Waiting, Self::NeedsAttention].into_iter().chain(ends);
+        all.into_iter().find(|standing| standing.as_str() == text)
+    }
+
     /// Whether nothing goes on any more.
     #[must_use]
     pub fn has_ended(self) -> bool {
@@ -140,40 +150,126 @@ pub(super) fn standing(fact: &Fact, before: Standing) -> Standing {
     }
 }
 
+/// A page of a run's checkpoints.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CheckpointPage {
+    /// In order.
+    pub items: Vec<Checkpoint>,
+    /// Where the next page begins; `None`: this is the last one.
+    pub next: Option<CheckpointCursor>,
+}
+
+/// A place between two checkpoints of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointCursor {
+    /// The number of the checkpoint before it.
+    after: Number,
+    /// Where to read from: tasks that ended there end with a step that is yet to come.
+    from: Number,
+    /// The step that had begun there.
+    step: u32,
+    /// How far the run had come there.
+    status: Standing,
+}
+
+impl fmt::Display for CheckpointCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { after, from, step, status } = self;
+        write!(f, "{after}.{from}.{step}.{}", status.as_str())
+    }
+}
+
+/// A text is no cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is no cursor of a list of checkpoints")]
+pub struct NoCursor;
+
+impl FromStr for CheckpointCursor {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, NoCursor> {
+        let mut parts = text.split('.');
+        let mut number =
+            || parts.next().and_then(|part| part.parse::<Number>().ok()).ok_or(NoCursor);
+        let (after, from, step) = (number()?, number()?, number()?);
+        let step = u32::try_from(step).map_err(|_| NoCursor)?;
+        let status = parts.next().and_then(Standing::parse).ok_or(NoCursor)?;
+        if parts.next().is_some() {
+            return Err(NoCursor);
+        }
+        Ok(Self { after, from, step, status })
+    }
+}
+
 impl Engine {
-    /// At most `limit` of the run's checkpoints above a number, in order. An unknown run has none.
+    /// A page of the run's checkpoints, of at most `limit`, from a place on (`None`: from its
+    /// beginning). An unknown run has none.
     pub async fn checkpoints(
         &self,
         run: &RunId,
-        after: Number,
+        cursor: Option<CheckpointCursor>,
         limit: usize,
-    ) -> Result<Vec<Checkpoint>, JournalError> {
-        let Some(records) = self.own_records(run).await? else { return Ok(Vec::new()) };
-        let mut walk = Walk::new();
-        if let Some(first) = records.first().filter(|r| matches!(r.record.fact, Fact::Forked(_)))
-            && let Some(fork) = self.run_at(run, Some(first.number)).await?
-        {
-            walk.begin(&fork);
+    ) -> Result<CheckpointPage, JournalError> {
+        let mut page = CheckpointPage::default();
+        let place = self.shared.journal.find(run).await?;
+        let Some((log, first)) = place.and_then(|p| Some((p.log, p.first?))) else {
+            return Ok(page);
+        };
+        let mut walk = Walk::new(run.clone(), cursor);
+        let after = cursor.map_or(0, |cursor| cursor.after);
+        let mut pages = Pages::new(log, cursor.map_or(first, |cursor| cursor.from.max(first)));
+        let mut next = None;
+        while let Some(History { records, .. }) = pages.next(&self.shared.journal).await? {
+            for record in records {
+                if matches!(record.record.fact, Fact::Forked(_)) && record.number == first {
+                    let fork = self.run_at(run, Some(first)).await?;
+                    if let Some(fork) = &fork {
+                        walk.begin(fork);
+                    }
+                }
+                if !walk.goes_on_with(&record) {
+                    return Ok(page);
+                }
+                let found = walk.take(&record).filter(|checkpoint| checkpoint.number > after);
+                let Some(checkpoint) = found else { continue };
+                if page.items.len() == limit {
+                    page.next = next;
+                    return Ok(page);
+                }
+                if page.items.len() + 1 == limit {
+                    next = Some(walk.cursor(checkpoint.number));
+                }
+                page.items.push(checkpoint);
+            }
         }
-        let all = records.iter().filter_map(|record| walk.take(record));
-        Ok(all.filter(|checkpoint| checkpoint.number > after).take(limit).collect())
+        Ok(page)
     }
 }
 
 /// Picks the checkpoints out of a run's own records.
 struct Walk {
+    run: RunId,
     step: u32,
     status: Standing,
     /// Tasks that begin where a fork goes on.
     forked: Vec<Arc<str>>,
     /// Tasks that ended before their step did, by the path of the graph that they belong to.
-    early: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    early: BTreeMap<Arc<str>, Vec<Early>>,
+}
+
+/// A task that ended before its step did.
+struct Early {
+    task: Arc<str>,
+    /// Where that is recorded, and how far the run had come before.
+    number: Number,
+    step: u32,
+    status: Standing,
 }
 
 impl Walk {
-    fn new() -> Self {
-        let (forked, early) = (Vec::new(), BTreeMap::new());
-        Self { step: 0, status: Standing::Running, forked, early }
+    fn new(run: RunId, cursor: Option<CheckpointCursor>) -> Self {
+        let (step, status) = cursor.map_or((0, Standing::Running), |c| (c.step, c.status));
+        Self { run, step, status, forked: Vec::new(), early: BTreeMap::new() }
     }
 
     fn begin(&mut self, fork: &RunAt) {
@@ -183,9 +279,31 @@ impl Walk {
         self.forked = tasks.filter(live).map(|task| task.path).collect();
     }
 
+    /// Whether a record belongs to the run: all from its beginning to its end do, and the changes
+    /// that a person made after it.
+    fn goes_on_with(&self, record: &Numbered) -> bool {
+        match &record.record.fact {
+            Fact::Started(started) => started.run == self.run,
+            Fact::Forked(forked) => forked.run.as_ref() == Some(&self.run),
+            Fact::Snapshot { .. } | Fact::Edited(_) => true,
+            _ => !self.status.has_ended(),
+        }
+    }
+
+    /// The place behind a checkpoint.
+    fn cursor(&self, after: Number) -> CheckpointCursor {
+        let first = self.early.values().flatten().min_by_key(|early| early.number);
+        let (from, step, status) = match first {
+            Some(early) => (early.number, early.step, early.status),
+            None => (after + 1, self.step, self.status),
+        };
+        CheckpointCursor { after, from, step, status }
+    }
+
     fn take(&mut self, Numbered { number, record }: &Numbered) -> Option<Checkpoint> {
         let mut path: Arc<str> = "".into();
         let (mut ended, mut next) = (Vec::new(), Vec::new());
+        let before = (self.step, self.status);
         match &record.fact {
             Fact::Started(started) => {
                 self.step = 1;
@@ -203,9 +321,11 @@ impl Walk {
                 next = edited.activation.as_ref().map_or_else(Vec::new, |f| fired(&path, f));
             }
             Fact::Done(done) => {
-                let outer = split(&done.task).0;
-                self.early.entry(outer.into()).or_default().push(done.task.clone());
+                let (step, status) = before;
+                let early = Early { task: done.task.clone(), number: *number, step, status };
+                self.early.entry(split(&done.task).0.into()).or_default().push(early);
             }
+            Fact::Ended(ended) if ended.run != self.run => return None,
             _ => {}
         }
         self.status = standing(&record.fact, self.status);
@@ -218,21 +338,31 @@ impl Walk {
     fn ended(&mut self, step: &Step) -> Vec<Arc<str>> {
         let path = |id: &Arc<str>| join(&step.path, id);
         let mut ended: Vec<_> = step.recorded.iter().map(path).collect();
-        if let Some(early) = self.early.get_mut(&step.path) {
-            if ended.is_empty() {
-                // A step of the superstep schedule ends all of them without naming them again.
-                ended.append(early);
-            } else {
-                early.retain(|task| !ended.contains(task));
+        let early = self.early.remove(&step.path).unwrap_or_default();
+        if ended.is_empty() {
+            // A step of the superstep schedule ends all of them without naming them again.
+            ended = early.into_iter().map(|early| early.task).collect();
+        } else {
+            let left = early.into_iter().filter(|early| !ended.contains(&early.task));
+            let left: Vec<_> = left.collect();
+            if !left.is_empty() {
+                self.early.insert(step.path.clone(), left);
             }
         }
         ended.extend(step.done.iter().map(|done| path(&done.task)));
+        // What ended inside of them ends with no step of its own.
+        self.early.retain(|path, _| !ended.iter().any(|task| is_inside(path, task)));
         ended
     }
 }
 
 fn fired(path: &str, activation: &Activation) -> Vec<Arc<str>> {
     activation.next.iter().map(|id| join(path, id)).collect()
+}
+
+/// Whether the graph at `path` goes on inside `task`, however deep.
+fn is_inside(path: &str, task: &str) -> bool {
+    path.strip_prefix(task).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn join(path: &str, id: &str) -> Arc<str> {

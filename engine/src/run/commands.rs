@@ -43,7 +43,7 @@ impl Driver {
             }
             Command::Delta { task, call, shown, delta } => {
                 self.beat(&task);
-                self.writer.delta(&task, &call, shown, &delta).await?;
+                self.writer.delta(task, call, shown, delta).await?;
             }
             Command::Called { called, message, ack } => {
                 self.beat(&called.task);

@@ -59,7 +59,18 @@ pub(crate) async fn drive(
     held: Arc<HeldLease>,
     signals: Signals,
 ) -> Result<(), JournalError> {
-    let mut writer = start::open(&shared, &held).await?;
+    let driven = drive_on(&shared, &held, signals).await;
+    // Before the lease is given back: whoever claims the log next says so after that.
+    shared.live.end(&held.lease).await;
+    shared.journal.release(&held.lease, &driven?).await
+}
+
+async fn drive_on(
+    shared: &Arc<Shared>,
+    held: &Arc<HeldLease>,
+    signals: Signals,
+) -> Result<ReleaseInfo, JournalError> {
+    let mut writer = start::open(shared, held).await?;
     loop {
         if writer.log.run.as_ref().is_some_and(|run| run.waiting.is_none()) {
             let mut driver = Driver::new(shared.clone(), writer, signals.clone());
@@ -67,9 +78,8 @@ pub(crate) async fn drive(
             writer = driver.writer;
         }
         let mut seen = None;
-        if *signals.hand_back.borrow() || !inbox::take(&shared, &mut writer, &mut seen).await? {
-            let rest = ReleaseInfo { wake_ms: inbox::next_expiry(&writer), seen };
-            return shared.journal.release(&held.lease, &rest).await;
+        if *signals.hand_back.borrow() || !inbox::take(shared, &mut writer, &mut seen).await? {
+            return Ok(ReleaseInfo { wake_ms: inbox::next_expiry(&writer), seen });
         }
     }
 }
@@ -593,18 +603,14 @@ impl Driver {
             self.record_early()?;
         }
         end::close(&self.shared, &mut self.writer, status, error, by)?;
-        self.writer.store_all().await?;
-        self.shared.live.reset(&self.writer.lease().log).await;
-        Ok(())
+        self.writer.store_all().await
     }
 
     async fn hand_back(&mut self) -> Result<(), JournalError> {
         self.stop();
         self.record_early()?;
         self.writer.push(Fact::Handed {})?;
-        self.writer.store_all().await?;
-        self.shared.live.reset(&self.writer.lease().log).await;
-        Ok(())
+        self.writer.store_all().await
     }
 }
 

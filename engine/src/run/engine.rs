@@ -17,12 +17,12 @@ use crate::journal::{BlobId, History, Input, Journal, JournalError, Sent, StartR
 use crate::model::Retry;
 use crate::run::context::Services;
 use crate::run::driver::{self, Signals};
-use crate::run::event::{self, Event};
+use crate::run::event::Event;
 use crate::run::fold::{LogState, Programs};
 use crate::run::leases::HeldLease;
 use crate::run::live::Live;
 use crate::run::record::{Ended, Fact, Number, Waiting};
-use crate::run::shared::{LEASE, Shared, message_map};
+use crate::run::shared::{LEASE, Shared};
 use crate::run::stream;
 
 /// How often logs that nobody announced are looked for.
@@ -142,13 +142,15 @@ impl Engine {
         stream::events(self.shared.clone(), run, after)
     }
 
-    /// The events that happened so far, without deltas. An unknown run has none.
-    pub async fn history(&self, run: &RunId) -> Result<Vec<Event>, JournalError> {
-        let Some(place) = self.shared.journal.find(run).await? else { return Ok(Vec::new()) };
-        let Some(first) = place.first else { return Ok(Vec::new()) };
-        let history = stream::records(&self.shared, &place.log, run, first).await?;
-        let messages = message_map(history.messages);
-        Ok(history.records.iter().flat_map(|r| event::project(r, &messages)).collect())
+    /// The events that happened so far with a number above `after`, without deltas. An unknown run
+    /// has none.
+    #[must_use]
+    pub fn history(
+        &self,
+        run: RunId,
+        after: Number,
+    ) -> BoxStream<'static, Result<Event, JournalError>> {
+        stream::history(self.shared.clone(), run, after)
     }
 
     /// Waits until the run has ended or waits for somebody. While the store takes no writes

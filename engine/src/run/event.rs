@@ -11,8 +11,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::id::RunId;
+use crate::message::Message;
 use crate::model::{Delta, Usage};
 use crate::node::NodeError;
+use crate::run::live::StreamedDelta;
 use crate::run::record::{
     Activation, Asked, Attempt, Called, Callee, Edited, EndStatus, Ended, Fact, Intent, Number,
     Numbered, Reply, Started, Step, Waiting,
@@ -30,9 +32,6 @@ pub struct Event {
     pub name: &'static str,
     /// Its content.
     pub data: Arc<Value>,
-    /// On deltas: `task#call`, the call that they belong to.
-    #[serde(skip)]
-    pub call: Option<Arc<str>>,
 }
 
 impl Event {
@@ -48,10 +47,16 @@ impl Event {
         self.ends_stream() && self.name != "run.waiting"
     }
 
-    /// Whether it begins this run's stream.
+    /// Whether this run's stream begins with it. A run that was ended before it began has no other.
     #[must_use]
     pub fn begins(&self, run: &RunId) -> bool {
-        self.name == "run.started" && self.data["run"] == run.as_str()
+        (self.name == "run.started" || self.ends_run()) && self.data["run"] == run.as_str()
+    }
+
+    /// Whether it is not the end of another run.
+    #[must_use]
+    pub fn is_of(&self, run: &RunId) -> bool {
+        !self.ends_run() || self.data["run"] == run.as_str()
     }
 }
 
@@ -164,7 +169,7 @@ pub fn project(numbered: &Numbered, messages: &MessageMap) -> Vec<Event> {
     let mut events = Vec::new();
     let mut emit = |name: &'static str, data: Value| {
         let number = numbered.number + events.len() as u64;
-        events.push(Event { number, at_ms: record.at_ms, name, data: Arc::new(data), call: None });
+        events.push(Event { number, at_ms: record.at_ms, name, data: Arc::new(data) });
     };
     match &record.fact {
         Fact::Started(started) => project_started(started, &mut emit),
@@ -411,52 +416,37 @@ fn place(task: &str) -> Value {
 
 /// The event of one delta.
 #[must_use]
-pub fn delta(number: Number, task: &str, call: &str, shown: bool, delta: &Delta) -> Event {
+pub fn delta(delta: &StreamedDelta) -> Event {
+    let StreamedDelta { number, task, shown, delta, .. } = delta;
     let (reasoning, text) = match delta {
         Delta::Text(text) | Delta::Refusal(text) => (false, text),
         Delta::Reasoning(text) => (true, text),
     };
-    delta_event(number, task, call, shown, reasoning, text)
-}
-
-/// The deltas of a call that ended, as they were when they were streamed.
-#[must_use]
-pub fn deltas(called: &Called, messages: &MessageMap) -> Vec<Event> {
-    let (text, reasoning) = match &called.reply {
-        Reply::Message { id, .. } => match messages.get(id) {
-            Some(m) => (m.content.as_str(), m.reasoning.as_deref().unwrap_or("")),
-            None => return Vec::new(),
-        },
-        Reply::ModelFailed { text, reasoning, .. } => (text.as_str(), reasoning.as_str()),
-        Reply::Value(_) | Reply::ToolFailed(_) | Reply::Asked { .. } => return Vec::new(),
-    };
-    let (task, call, shown) = (&called.task, &called.call, called.shown);
-    let event = |(number, reasoning, piece): (Number, bool, &str)| {
-        delta_event(number, task, call, shown, reasoning, piece)
-    };
-    called.marks.split(text, reasoning).map(event).collect()
-}
-
-fn delta_event(
-    number: Number,
-    task: &str,
-    call: &str,
-    shown: bool,
-    reasoning: bool,
-    text: &str,
-) -> Event {
     let name = match (shown, reasoning) {
         (true, false) => "message.delta",
         (true, true) => "reasoning.delta",
         (false, _) => "node.delta",
     };
     let mut data = place(task);
-    data["text"] = text.into();
+    data["text"] = text.as_str().into();
     if !shown {
         data["reasoning"] = reasoning.into();
     }
-    let call = Some(call_key(task, call));
-    Event { number, at_ms: 0, name, data: Arc::new(data), call }
+    Event { number: *number, at_ms: 0, name, data: Arc::new(data) }
+}
+
+/// What was streamed of a call that ended, text and reasoning; `None`: nothing. `message`: the one
+/// that its record names.
+#[must_use]
+pub fn streamed<'r>(called: &'r Called, message: Option<&'r Message>) -> Option<[&'r str; 2]> {
+    match &called.reply {
+        Reply::Message { .. } => {
+            let message = message?;
+            Some([message.content.as_str(), message.reasoning.as_deref().unwrap_or("")])
+        }
+        Reply::ModelFailed { text, reasoning, .. } => Some([text, reasoning]),
+        Reply::Value(_) | Reply::ToolFailed(_) | Reply::Asked { .. } => None,
+    }
 }
 
 /// What names a call within its log while it is open.

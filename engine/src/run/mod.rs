@@ -15,7 +15,8 @@
 //! | `start.rs`, `end.rs` | how a run begins; how it ends, and what it leaves |
 //! | `inbox.rs`, `migrate.rs` | what is sent to a log: answers, cancels, edits, forks, other bundles |
 //! | `writer.rs`, `trouble.rs` | numbers, stores, then shows; what operators read of runs that fail |
-//! | `event.rs`, `live.rs`, `stream.rs` | what readers see: projections, deltas, catching up |
+//! | `event.rs`, `live.rs`, `stream.rs` | what readers see: projections, what is on its way, both in order |
+//! | `pages.rs`, `history.rs`, `deltas.rs` | what happened, page by page, deltas in their places |
 //! | `checkpoint.rs`, `standing.rs`, `replay.rs` | where a run can be read and forked from; what stood there |
 //! | `engine.rs` | the front: send, watch, read, and the loop that claims logs |
 
@@ -28,11 +29,13 @@ mod calling;
 pub mod checkpoint;
 mod commands;
 pub mod context;
+mod deltas;
 mod driver;
 mod end;
 pub mod engine;
 pub mod event;
 pub mod fold;
+mod history;
 mod inbox;
 pub mod instance;
 pub mod joins;
@@ -41,6 +44,7 @@ mod leases;
 pub mod live;
 pub mod marks;
 pub mod migrate;
+mod pages;
 pub mod record;
 mod replay;
 mod retry;

@@ -88,6 +88,13 @@ impl Record {
             | Fact::Migrated { .. } => Vec::new(),
         }
     }
+
+    /// Ids of the messages that are needed to tell its events: those that it names, but none of a
+    /// snapshot's, which has no events.
+    #[must_use]
+    pub fn names_in_events(&self) -> Vec<&str> {
+        if matches!(self.fact, Fact::Snapshot { .. }) { Vec::new() } else { self.names() }
+    }
 }
 
 fn named_by(delta: &Delta) -> Vec<&str> {

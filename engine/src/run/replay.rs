@@ -11,15 +11,13 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 
 use crate::id::{InterruptId, LogId, RunId};
-use crate::journal::{BlobId, History, Input, JournalError};
+use crate::journal::{BlobId, History, Input, JournalError, Place};
 use crate::run::checkpoint::{CheckpointKind, Standing, kind, standing};
 use crate::run::engine::{Engine, Stopped};
 use crate::run::fold::{LogState, Programs};
+use crate::run::pages::Pages;
 use crate::run::record::{Answered, Fact, Number, Numbered, RunOptions, Waiting};
 use crate::run::standing::RunAt;
-
-/// Records read at once.
-const PAGE: usize = 500;
 
 impl Engine {
     /// The run as it stood at a number, or as it stands (`None`). `None` as the answer: there is
@@ -29,19 +27,21 @@ impl Engine {
         run: &RunId,
         at: Option<Number>,
     ) -> Result<Option<RunAt>, JournalError> {
-        let Some(records) = self.own_records(run).await? else { return Ok(None) };
-        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(None) };
-        let number = at.unwrap_or(last.number);
-        if number < first.number {
+        let Some(place) = self.shared.journal.find(run).await? else { return Ok(None) };
+        let Some(first) = place.first else { return Ok(None) };
+        if at.is_some_and(|at| at < first) {
             return Ok(None);
         }
-        let Some(place) = self.shared.journal.find(run).await? else { return Ok(None) };
+        let Some((end, last)) = self.end_of(run, &place).await? else {
+            return self.replay(&place.log, run, at).await;
+        };
+        let number = at.unwrap_or(last);
+        if number <= end || number > last {
+            return self.replay(&place.log, run, Some(number)).await;
+        }
         // A change after the run's end stands between runs, maybe after a snapshot.
-        let end = place.last.filter(|end| *end < number && number <= last.number);
-        let found = self.replay(&place.log, run, end.unwrap_or(number)).await?;
-        let mut found = match found {
-            Some(found) if end.is_some() => found,
-            found => return Ok(found),
+        let Some(mut found) = self.replay(&place.log, run, Some(end)).await? else {
+            return Ok(None);
         };
         let history = self.shared.journal.load(&place.log, Some(number)).await?;
         found.number = history.records.last().map_or(number, |record| record.number);
@@ -98,31 +98,27 @@ impl Engine {
         self.wait(run).await
     }
 
-    /// The run's own records: from its beginning to its end, and the changes that a person made
-    /// after it. `None`: it is unknown or has not begun.
-    pub(super) async fn own_records(
+    /// The number of the record that ended the run, and that of the last change that a person made
+    /// to it since; `None`: it has not ended.
+    async fn end_of(
         &self,
         run: &RunId,
-    ) -> Result<Option<Vec<Numbered>>, JournalError> {
-        let place = self.shared.journal.find(run).await?;
-        let Some((log, first)) = place.and_then(|p| Some((p.log, p.first?))) else {
-            return Ok(None);
-        };
-        let mut own = Own::default();
-        let mut from = first;
-        loop {
-            let page = self.shared.journal.read(&log, from, PAGE).await?.records;
-            let whole = page.len() < PAGE;
-            for record in page {
-                from = record.number + 1;
-                if !own.take(record) {
-                    return Ok(Some(own.records));
+        place: &Place,
+    ) -> Result<Option<(Number, Number)>, JournalError> {
+        let Some(end) = place.last else { return Ok(None) };
+        let mut pages = Pages::new(place.log.clone(), end);
+        let (mut ended, mut last) = (false, end);
+        while let Some(page) = pages.next(&self.shared.journal).await? {
+            for record in page.records {
+                match &record.record.fact {
+                    Fact::Ended(is) if is.run == *run => ended = true,
+                    Fact::Edited(_) if ended => last = record.number,
+                    Fact::Snapshot { .. } if ended => {}
+                    _ => return Ok(ended.then_some((end, last))),
                 }
             }
-            if whole {
-                return Ok(Some(own.records));
-            }
         }
+        Ok(ended.then_some((end, last)))
     }
 
     /// The run as it stood at a number of its log; `None` if the number belongs to another run.
@@ -130,9 +126,9 @@ impl Engine {
         &self,
         log: &LogId,
         run: &RunId,
-        at: Number,
+        at: Option<Number>,
     ) -> Result<Option<RunAt>, JournalError> {
-        let history = self.shared.journal.load(log, Some(at)).await?;
+        let history = self.shared.journal.load(log, at).await?;
         let mut facts = Facts::default();
         for record in &history.records {
             facts.take(record);
@@ -181,30 +177,6 @@ impl Engine {
 fn fold(log: &LogId, history: History, programs: &Programs) -> Result<LogState, JournalError> {
     LogState::replay(&history.records, history.messages, programs)
         .map_err(|illegal| JournalError::Corrupt(format!("log {log}: {illegal}")))
-}
-
-/// Picks a run's own records out of those from its first on.
-#[derive(Default)]
-struct Own {
-    records: Vec<Numbered>,
-    ended: bool,
-}
-
-impl Own {
-    /// Whether the run may have more.
-    fn take(&mut self, record: Numbered) -> bool {
-        let fact = &record.record.fact;
-        let more = match fact {
-            Fact::Started(_) | Fact::Forked(_) => self.records.is_empty(),
-            Fact::Snapshot { .. } | Fact::Edited(_) => true,
-            _ => !self.ended,
-        };
-        if more && !matches!(fact, Fact::Snapshot { .. }) {
-            self.ended |= matches!(fact, Fact::Ended(_));
-            self.records.push(record);
-        }
-        more
-    }
 }
 
 /// What the records of the last run of a log say besides its state.

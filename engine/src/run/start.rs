@@ -38,12 +38,12 @@ pub(crate) async fn open(
         log.run = None;
     }
     let mut writer = Writer::new(shared.clone(), held.clone(), log, reserved, programs);
+    shared.live.begin(lease, reserved).await;
     let Some(run) = &writer.log.run else { return Ok(writer) };
     if run.waiting.is_some() && broken.is_none() {
         return Ok(writer);
     }
     if run.waiting.is_none() {
-        shared.live.reset(&lease.log).await;
         writer.push(Fact::Resumed { epoch: lease.epoch })?;
     }
     match broken {

@@ -3,23 +3,21 @@
 //! Invariants:
 //! - Numbers rise strictly; a reader that comes back with the last number it saw gets exactly the
 //!   rest, deltas included.
-//! - A reader holds a bounded number of events: one that falls behind reads on from the journal.
+//! - A reader holds a bounded number of events: one that falls behind reads on from the journal, and
+//!   one that does not read holds nothing that grows.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
+use futures_util::TryFutureExt as _;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
-use tokio::sync::broadcast::error::RecvError;
 
-use crate::id::{LogId, RunId};
-use crate::journal::{History, JournalError};
-use crate::run::event::{self, Event};
-use crate::run::live::Subscription;
-use crate::run::record::{Fact, Number};
-use crate::run::shared::{Shared, message_map};
-
-/// Records read at once.
-const PAGE: usize = 500;
+use crate::id::RunId;
+use crate::journal::{JournalError, Place};
+use crate::run::event::Event;
+use crate::run::history::{Extent, RunHistory, Stood};
+use crate::run::live::LiveEvents;
+use crate::run::record::Number;
+use crate::run::shared::Shared;
 
 /// See [`Engine::events`](super::engine::Engine::events).
 pub(crate) fn events(
@@ -27,8 +25,7 @@ pub(crate) fn events(
     run: RunId,
     after: Number,
 ) -> BoxStream<'static, Result<Event, JournalError>> {
-    let reader =
-        Reader { shared, run, after, queue: VecDeque::new(), live: None, first: None, over: false };
+    let reader = Reader { shared, run, after, reading: None, over: false };
     stream::unfold(reader, |mut reader| async move {
         match reader.next().await {
             Ok(Some(event)) => Some((Ok(event), reader)),
@@ -42,116 +39,148 @@ pub(crate) fn events(
     .boxed()
 }
 
-/// All records of a run that begins at `first`, to its end or the log's head.
-pub(crate) async fn records(
-    shared: &Shared,
-    log: &LogId,
-    run: &RunId,
-    first: Number,
-) -> Result<History, JournalError> {
-    let mut all = History::default();
-    let mut from = first;
-    loop {
-        let page = shared.journal.read(log, from, PAGE).await?;
-        let full = page.records.len() == PAGE;
-        all.messages.extend(page.messages);
-        for record in page.records {
-            from = record.number + 1;
-            let ends = matches!(&record.record.fact, Fact::Ended(e) if e.run == *run);
-            all.records.push(record);
-            if ends {
-                return Ok(all);
-            }
-        }
-        if !full {
-            return Ok(all);
-        }
-    }
-}
-
-struct Reader {
+/// See [`Engine::history`](super::engine::Engine::history).
+pub(crate) fn history(
     shared: Arc<Shared>,
     run: RunId,
     after: Number,
-    queue: VecDeque<Event>,
-    live: Option<Subscription>,
+) -> BoxStream<'static, Result<Event, JournalError>> {
+    let begin = async move {
+        let Some(place) = shared.journal.find(&run).await? else { return Ok(None) };
+        let extent = extent(run, place, after, Number::MAX);
+        Ok(extent.map(|extent| RunHistory::without_deltas(shared.journal.clone(), extent)))
+    };
+    let told = begin.map_ok(|history| {
+        stream::try_unfold(history, |history| async move {
+            let Some(mut history) = history else { return Ok(None) };
+            Ok(history.next().await?.map(|event| (event, Some(history))))
+        })
+    });
+    told.try_flatten_stream().boxed()
+}
+
+/// What is told of a run that has begun.
+fn extent(run: RunId, place: Place, after: Number, upto: Number) -> Option<Extent> {
+    let Place { log, first, last } = place;
+    let from = after.max(first?).min(last.unwrap_or(Number::MAX));
+    Some(Extent { run, log, from, after, upto })
+}
+
+/// Reads a run, again and again from where it stands.
+struct Reader {
+    shared: Arc<Shared>,
+    run: RunId,
+    /// The last number that was given.
+    after: Number,
+    reading: Option<Reading>,
+    over: bool,
+}
+
+/// A run being read: what the journal has up to a number, and what was shown since.
+struct Reading {
+    live: Box<dyn LiveEvents>,
     /// The number of the run's first record, once it has begun.
     first: Option<Number>,
-    over: bool,
+    /// `None` once it was told.
+    history: Option<RunHistory>,
+    /// Nobody drove the log: if somebody has begun to, what was read from the journal since may
+    /// stand behind deltas that are still to come.
+    idle: bool,
+    /// It does not wait, or has been sent something that it has not taken in.
+    goes_on: bool,
+    /// Something of it was given.
+    given: bool,
+}
+
+/// What comes next.
+enum Next {
+    Event(Event),
+    /// It ends the stream.
+    Last(Event),
+    /// It is read anew from where it stands.
+    Again,
+    /// The run ended, or waits.
+    Over,
 }
 
 impl Reader {
     async fn next(&mut self) -> Result<Option<Event>, JournalError> {
         loop {
-            if let Some(event) = self.queue.pop_front() {
-                self.after = event.number;
-                // A run that waited and went on since is read on.
-                self.over = event.ends_stream() && (self.queue.is_empty() || event.ends_run());
-                return Ok(Some(event));
-            }
             if self.over {
                 return Ok(None);
             }
-            let Some(live) = &mut self.live else {
-                if !self.catch_up().await? {
-                    return Ok(None);
+            if self.reading.is_none() {
+                self.reading = self.begin().await?;
+            }
+            let Some(reading) = &mut self.reading else { return Ok(None) };
+            match reading.next(&self.run, self.after).await? {
+                Next::Event(event) => {
+                    (self.after, reading.given) = (event.number, true);
+                    return Ok(Some(event));
                 }
-                continue;
-            };
-            match live.events.recv().await {
-                Ok(event) => self.take(event),
-                Err(RecvError::Lagged(_) | RecvError::Closed) => self.live = None,
+                Next::Last(event) => {
+                    self.over = true;
+                    return Ok(Some(event));
+                }
+                Next::Again => self.reading = None,
+                Next::Over => self.over = true,
             }
         }
     }
 
-    fn take(&mut self, event: Event) {
-        if self.first.is_none() && event.begins(&self.run) {
-            self.first = Some(event.number);
-        }
-        let ours = self.first.is_some_and(|first| event.number >= first);
-        if ours && event.number > self.after {
-            self.queue.push_back(event);
-        }
+    /// Subscribes, then looks into the journal. Whatever had been shown at that moment is told
+    /// from there, all else as it comes. `None`: there is no such run.
+    async fn begin(&mut self) -> Result<Option<Reading>, JournalError> {
+        let journal = &self.shared.journal;
+        let Some(place) = journal.find(&self.run).await? else { return Ok(None) };
+        let live = self.shared.live.subscribe(&place.log).await;
+        // A run that was answered and has not taken that in yet is about to go on. Asked before the
+        // run's place is: an answer that was taken in before that stands there no more, and the
+        // run does not wait then.
+        let inbox = journal.inbox(&place.log).await?;
+        // The run may have begun, or stopped, since it was first looked for.
+        let place = journal.find(&self.run).await?.unwrap_or(place);
+        let first = place.first;
+        let goes_on =
+            place.last.is_none() || inbox.iter().any(|(_, input)| *input.run() == self.run);
+        let upto = live.shown.unwrap_or(Number::MAX);
+        let extent = extent(self.run.clone(), place, self.after, upto);
+        let history = extent.filter(|_| first.is_some_and(|first| first <= upto));
+        let history =
+            history.map(|extent| RunHistory::with_deltas(journal.clone(), extent, live.open));
+        let idle = live.shown.is_none();
+        Ok(Some(Reading { live: live.events, first, history, idle, goes_on, given: false }))
     }
+}
 
-    /// Subscribes, then reads what the journal has: what is appended in between is seen twice and
-    /// dropped by its number. `false`: there is no such run.
-    async fn catch_up(&mut self) -> Result<bool, JournalError> {
-        let Some(place) = self.shared.journal.find(&self.run).await? else { return Ok(false) };
-        let mut live = self.shared.live.subscribe(&place.log).await;
-        let backlog = std::mem::take(&mut live.backlog);
-        self.live = Some(live);
-        // The run may have begun between the two questions.
-        let place = self.shared.journal.find(&self.run).await?.unwrap_or(place);
-        self.first = place.first;
-        let Some(first) = self.first else { return Ok(true) };
-        // A run that was answered and has not taken that in yet is about to go on. Asked before
-        // the records are read: what is consumed in between shows there.
-        let inbox = self.shared.journal.inbox(&place.log).await?;
-        let answered = inbox.iter().any(|(_, input)| *input.run() == self.run);
-        let history = records(&self.shared, &place.log, &self.run, first).await?;
-        let messages = message_map(history.messages);
-        let mut events = Vec::new();
-        let (mut over, mut ended) = (false, false);
-        for record in &history.records {
-            if let Fact::Called(called) = &record.record.fact {
-                events.extend(event::deltas(called, &messages));
+impl Reading {
+    async fn next(&mut self, run: &RunId, after: Number) -> Result<Next, JournalError> {
+        if let Some(history) = &mut self.history {
+            let event = history.next().await?;
+            if self.idle && !self.live.is_whole() {
+                return Ok(Next::Again);
             }
-            ended = matches!(record.record.fact, Fact::Ended(_));
-            over = ended || matches!(record.record.fact, Fact::Waiting(_));
-            events.extend(event::project(record, &messages));
+            if let Some(event) = event {
+                return Ok(Next::Event(event));
+            }
+            let stood = history.stood();
+            self.history = None;
+            // A reader that has seen the last event already gets nothing more.
+            let over = stood == Stood::Waiting && (self.given || !self.goes_on);
+            if over || stood == Stood::Ended {
+                return Ok(Next::Over);
+            }
         }
-        if !over {
-            // Deltas of calls that are still open are in no record.
-            events.extend(backlog.into_iter().filter(|e| e.number >= first));
+        loop {
+            let Some(event) = self.live.next().await else { return Ok(Next::Again) };
+            if self.first.is_none() && event.begins(run) {
+                self.first = Some(event.number);
+            }
+            let ours = self.first.is_some_and(|first| event.number >= first);
+            if ours && event.number > after && event.is_of(run) {
+                let last = event.ends_stream();
+                return Ok(if last { Next::Last(event) } else { Next::Event(event) });
+            }
         }
-        events.retain(|e| e.number > self.after);
-        events.sort_by_key(|e| e.number);
-        events.dedup_by_key(|e| e.number);
-        self.queue.extend(events);
-        // A reader that has seen the last event already gets nothing more.
-        self.over = self.queue.is_empty() && (ended || (over && !answered));
-        Ok(true)
     }
 }

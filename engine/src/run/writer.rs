@@ -19,9 +19,10 @@ use crate::id::{InputId, RunId};
 use crate::journal::{Batch, History, JournalError, Lease, StoredMessage};
 use crate::message::Message;
 use crate::model::{Delta, Retry};
-use crate::run::event::{self, Event, call_key};
+use crate::run::event::{self, call_key};
 use crate::run::fold::{Illegal, LogState, Programs};
 use crate::run::leases::HeldLease;
+use crate::run::live::{News, Shown, StreamedDelta};
 use crate::run::marks::Marks;
 use crate::run::record::{Called, Durability, Fact, Forked, Number, Numbered, Record};
 use crate::run::shared::Shared;
@@ -42,6 +43,8 @@ pub(crate) struct Writer {
     /// What the run that goes on is or was pinned to.
     programs: Programs,
     stored: Number,
+    /// The highest number that was shown.
+    shown: Number,
     next: Number,
     reserved: Number,
     /// What the next append stores.
@@ -60,10 +63,11 @@ struct Due {
     batch: Batch,
     to_show: Vec<ToShow>,
     acks: Vec<oneshot::Sender<()>>,
-    settled: Vec<Arc<str>>,
     troubles: Vec<Trouble>,
     /// It must be stored before anybody is answered, whatever the run's durability.
     at_once: bool,
+    /// Deltas were shown that have higher numbers than its first record.
+    overtaken: bool,
 }
 
 /// An append under way, and what is shown once it has landed.
@@ -75,7 +79,11 @@ struct Flight {
 /// What readers see once everything before it is stored.
 enum ToShow {
     Record(Numbered),
-    Delta(Event),
+    Delta(StreamedDelta),
+    /// The deltas of a call are void.
+    Void(Arc<str>),
+    /// The record of a call takes the place of its deltas.
+    Closed(Arc<str>),
 }
 
 impl Writer {
@@ -91,6 +99,7 @@ impl Writer {
             shared,
             held,
             stored: log.head,
+            shown: reserved,
             log,
             programs,
             next: reserved + 1,
@@ -194,30 +203,39 @@ impl Writer {
 
     /// Forgets the deltas of a call that is made again; whether there were any.
     pub(crate) fn void(&mut self, task: &str, call: &str) -> bool {
-        self.marks.remove(&call_key(task, call)).is_some()
+        let key = call_key(task, call);
+        let streamed = self.marks.remove(&key).is_some();
+        if streamed {
+            self.due.to_show.push(ToShow::Void(key));
+        }
+        streamed
     }
 
     /// Numbers a delta and shows it after what was pushed before it.
     pub(crate) async fn delta(
         &mut self,
-        task: &str,
-        call: &str,
+        task: Arc<str>,
+        call: Arc<str>,
         shown: bool,
-        delta: &Delta,
+        delta: Delta,
     ) -> Result<(), JournalError> {
+        let (bytes, reasoning) = match &delta {
+            Delta::Text(text) | Delta::Refusal(text) => (text.len(), false),
+            Delta::Reasoning(text) => (text.len(), true),
+        };
+        if bytes == 0 {
+            return Ok(());
+        }
         if self.next > self.reserved {
             self.reserve().await?;
         }
         let number = self.next;
         self.next += 1;
-        let (bytes, reasoning) = match delta {
-            Delta::Text(text) | Delta::Refusal(text) => (text.len(), false),
-            Delta::Reasoning(text) => (text.len(), true),
-        };
-        let (marks, last) = self.marks.entry(call_key(task, call)).or_default();
+        let (marks, last) = self.marks.entry(call_key(&task, &call)).or_default();
         marks.push(number - *last, bytes, reasoning);
         *last = number;
-        self.due.to_show.push(ToShow::Delta(event::delta(number, task, call, shown, delta)));
+        let delta = StreamedDelta { number, task, call, shown, delta };
+        self.due.to_show.push(ToShow::Delta(delta));
         self.unflushed = true;
         Ok(())
     }
@@ -235,9 +253,12 @@ impl Writer {
     /// Ends a call: its record takes the place of its deltas.
     pub(crate) fn called(&mut self, mut called: Called) -> Result<(), JournalError> {
         let key = call_key(&called.task, &called.call);
-        called.marks = self.marks.remove(&key).unwrap_or_default().0;
-        self.due.settled.push(key);
-        self.push(Fact::Called(Box::new(called)))
+        let streamed = self.marks.remove(&key);
+        let closed = streamed.is_some().then(|| ToShow::Closed(key));
+        called.marks = streamed.unwrap_or_default().0;
+        self.push(Fact::Called(Box::new(called)))?;
+        self.due.to_show.extend(closed);
+        Ok(())
     }
 
     /// Whether something was pushed since the last [`flush`](Self::flush).
@@ -339,22 +360,20 @@ impl Writer {
 
     /// Gives the records that are due numbers above every delta that was shown in the meantime.
     fn renumber(&mut self) {
-        let exit = self.log.run.as_ref().is_some_and(|r| r.started.durability == Durability::Exit);
-        let Due { batch, to_show, .. } = &mut self.due;
-        let first = batch.records.first().map_or(self.next, |r| r.number);
-        let width: u64 = batch.records.iter().map(|r| event::width(&r.record.fact)).sum();
-        if !exit || first + width == self.next {
+        let Due { batch, to_show, overtaken, .. } = &mut self.due;
+        if !std::mem::take(overtaken) {
             return;
         }
         for record in &mut batch.records {
             record.number = self.next;
             self.next += event::width(&record.record.fact);
         }
-        let mut renumbered = batch.records.iter();
-        for shown in to_show {
-            if let (ToShow::Record(record), Some(new)) = (shown, renumbered.next()) {
-                *record = new.clone();
-            }
+        let shown = to_show.iter_mut().filter_map(|shown| match shown {
+            ToShow::Record(record) => Some(record),
+            ToShow::Delta(_) | ToShow::Void(_) | ToShow::Closed(_) => None,
+        });
+        for (shown, renumbered) in shown.zip(&batch.records) {
+            *shown = renumbered.clone();
         }
         if let Some(last) = batch.records.last() {
             self.log.head = last.number;
@@ -362,16 +381,15 @@ impl Writer {
     }
 
     fn answer(&mut self) {
-        for ack in self.due.acks.drain(..) {
-            // A task that no longer waits was dropped; its record stands all the same.
-            let _ = ack.send(());
-        }
+        acknowledge_all(std::mem::take(&mut self.due.acks));
     }
 
     /// Shows deltas whose records are stored later.
     async fn show_deltas(&mut self) -> Result<(), JournalError> {
         let all = std::mem::take(&mut self.due.to_show);
-        let (deltas, records) = all.into_iter().partition(|s| matches!(s, ToShow::Delta(_)));
+        let (deltas, records): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|shown| matches!(shown, ToShow::Delta(_) | ToShow::Void(_)));
+        self.due.overtaken |= !self.due.batch.records.is_empty() && !deltas.is_empty();
         self.due.to_show = records;
         self.show(Due { to_show: deltas, ..Due::default() }).await
     }
@@ -383,14 +401,26 @@ impl Writer {
         if due.to_show.iter().any(|s| matches!(s, ToShow::Delta(_))) {
             self.ensure_lease().await?;
         }
+        if due.to_show.is_empty() {
+            acknowledge_all(due.acks);
+            return Ok(());
+        }
         let watched = self.shared.live.watched(&self.held.lease.log);
-        let mut events = Vec::new();
+        let mut news = News { last: self.shown, ..News::default() };
         for item in due.to_show {
             match item {
-                ToShow::Delta(delta) => events.push(delta),
+                ToShow::Delta(delta) => {
+                    news.last = delta.number;
+                    news.shown.push(Shown::Delta(delta));
+                }
+                ToShow::Void(call) | ToShow::Closed(call) => news.shown.push(Shown::Closed(call)),
                 ToShow::Record(record) => {
+                    news.last = record.number + event::width(&record.record.fact) - 1;
                     if watched {
-                        events.extend(event::project(&record, &self.log.messages));
+                        let events = event::project(&record, &self.log.messages);
+                        news.shown.extend(events.into_iter().map(Shown::Event));
+                    } else {
+                        news.partial = true;
                     }
                     if let Fact::Ended(ended) = &record.record.fact {
                         self.shared.stopped(&ended.run);
@@ -400,19 +430,12 @@ impl Writer {
                 }
             }
         }
-        if !events.is_empty() {
-            self.shared.live.publish(&self.held.lease.log, events).await;
-        }
+        self.shown = news.last;
+        self.shared.live.publish(&self.held.lease, news).await;
         for trouble in due.troubles {
             trouble.log();
         }
-        for call in due.settled {
-            self.shared.live.settle(&self.held.lease.log, &call).await;
-        }
-        for ack in due.acks {
-            // A task that no longer waits was dropped; its record stands all the same.
-            let _ = ack.send(());
-        }
+        acknowledge_all(due.acks);
         Ok(())
     }
 
@@ -423,6 +446,13 @@ impl Writer {
             return Ok(());
         }
         self.held.renew(&*self.shared.journal, env, self.shared.lease).await
+    }
+}
+
+fn acknowledge_all(acks: Vec<oneshot::Sender<()>>) {
+    for ack in acks {
+        // A task that no longer waits was dropped; its record stands all the same.
+        let _ = ack.send(());
     }
 }
 

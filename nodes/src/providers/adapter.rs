@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use exile_engine::env::Env;
 use exile_engine::http::{Http, HttpError, HttpRequest, HttpResponse};
+use exile_engine::limits::AnswerLimits;
 use exile_engine::model::{
     Delta, DeltaSender, Embeddings, ModelReply, ModelRequest, Provider, ProviderError,
     ProviderFault,
@@ -23,7 +24,6 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use serde_json::{Map, Value};
 
-use super::answer::ANSWER_LIMIT;
 use super::anthropic;
 use super::chat::request::Wire;
 use super::chat::{REASONING_FIELD, embed};
@@ -61,6 +61,7 @@ pub(crate) struct Adapter {
     pub idle_timeout: Duration,
     pub total_timeout: Duration,
     pub retries: u32,
+    pub limits: AnswerLimits,
 }
 
 type Body = BoxStream<'static, Result<Bytes, HttpError>>;
@@ -104,7 +105,7 @@ impl Provider for Adapter {
             }
             let body = embed::body(model, texts, further);
             let response = self.post(&self.embeddings_url, &body, PATIENT).await?;
-            embed::read(&all(response.body).await?, model, texts.len())
+            embed::read(&all(response.body, self.limits).await?, model, texts.len())
         };
         self.within_total(vectors).await.map_err(|fault| self.blame(model, fault))
     }
@@ -227,7 +228,7 @@ impl Adapter {
         mut body: Body,
         deltas: Option<&DeltaSender>,
     ) -> Result<Read, ProviderFault> {
-        let mut reader = Reader::new(self.profile.protocol);
+        let mut reader = Reader::new(self.profile.protocol, self.limits);
         let mut shown = Vec::new();
         let quiet = self.idle_timeout * PATIENT;
         let mut ended = false;
@@ -311,12 +312,12 @@ async fn start(mut body: Body, text: &mut Vec<u8>) {
 }
 
 /// Reads a body that is one piece of JSON.
-async fn all(mut body: Body) -> Result<Vec<u8>, ProviderFault> {
+async fn all(mut body: Body, limits: AnswerLimits) -> Result<Vec<u8>, ProviderFault> {
     let mut text = Vec::new();
     while let Some(piece) = body.next().await {
         text.extend_from_slice(&piece.map_err(|e| error::transport(e, true))?);
-        if text.len() > ANSWER_LIMIT {
-            return Err(error::garbage(format!("longer than {ANSWER_LIMIT} bytes")));
+        if text.len() > limits.bytes {
+            return Err(error::too_long(limits));
         }
     }
     Ok(text)

@@ -2,16 +2,14 @@
 //!
 //! Invariants:
 //! - A call that the end of the answer may have cut is never given out (wire fact 7).
-//! - Memory is bounded: by [`ANSWER_LIMIT`] and [`CALL_LIMIT`], whatever is sent.
+//! - Memory is bounded: by [`AnswerLimits`] and [`CALL_LIMIT`], whatever is sent.
 
+use exile_engine::limits::AnswerLimits;
 use exile_engine::model::{Delta, Finish, ModelReply, ProviderFault, Usage};
 use serde_json::{Map, Value};
 
 use super::calls::{CALL_LIMIT, Calls};
 use super::error;
-
-/// Longest answer: text, reasoning, arguments and opaque fields, in bytes.
-pub(crate) const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 
 /// What came so far.
 #[derive(Debug, Default)]
@@ -80,9 +78,9 @@ impl Answer {
     }
 
     /// Whether it still fits.
-    pub(crate) fn check(&self) -> Result<(), ProviderFault> {
-        if self.size > ANSWER_LIMIT {
-            return Err(error::garbage(format!("longer than {ANSWER_LIMIT} bytes")));
+    pub(crate) fn check(&self, limits: AnswerLimits) -> Result<(), ProviderFault> {
+        if self.size > limits.bytes {
+            return Err(error::too_long(limits));
         }
         if self.calls.len() > CALL_LIMIT {
             return Err(error::garbage(format!("more than {CALL_LIMIT} tool calls")));

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use exile_engine::http::HttpError;
+use exile_engine::limits::AnswerLimits;
 use exile_engine::model::ProviderFault;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -114,6 +115,16 @@ pub(crate) fn timeout(phase: &str, after: Duration) -> ProviderFault {
 /// An answer that is not of the protocol.
 pub(crate) fn garbage(what: impl std::fmt::Display) -> ProviderFault {
     ProviderFault::Garbage { detail: what.to_string() }
+}
+
+/// An answer that holds more than it may.
+pub(crate) fn too_long(limits: AnswerLimits) -> ProviderFault {
+    garbage(format!("longer than {} bytes, which `limits.answer` admits", limits.bytes))
+}
+
+/// An answer in more pieces than it may come in.
+pub(crate) fn too_many_pieces(limits: AnswerLimits) -> ProviderFault {
+    garbage(format!("more than {} pieces, which `limits.answer_pieces` admits", limits.pieces))
 }
 
 /// What a provider said about an error.

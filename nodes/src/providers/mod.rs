@@ -44,6 +44,7 @@ use std::time::Duration;
 
 use exile_engine::env::Env;
 use exile_engine::http::HttpError;
+use exile_engine::limits::AnswerLimits;
 use exile_engine::model::card::Claims;
 use exile_engine::model::{Provider, RETRIES};
 use exile_engine::span::TraceLink;
@@ -110,6 +111,8 @@ pub struct ProviderConfig {
     pub total_timeout: Duration,
     /// It needs no key.
     pub keyless: bool,
+    /// How much an answer may hold.
+    pub limits: AnswerLimits,
 }
 
 impl ProviderConfig {
@@ -138,6 +141,7 @@ impl ProviderConfig {
             retries: RETRIES,
             total_timeout: TOTAL,
             keyless: false,
+            limits: AnswerLimits::default(),
         }
     }
 }
@@ -247,6 +251,7 @@ pub fn provider(
         idle_timeout: config.idle_timeout,
         retries: config.retries,
         total_timeout: config.total_timeout,
+        limits: config.limits,
     }))
 }
 

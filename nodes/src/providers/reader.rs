@@ -6,10 +6,11 @@
 //! - An answer ends with a finish reason or an end mark; anything else is a fault (wire fact 2).
 //! - Whatever comes, memory is bounded and nothing panics.
 
+use exile_engine::limits::AnswerLimits;
 use exile_engine::model::{Delta, ModelReply, ProviderFault};
 use serde_json::Value;
 
-use super::answer::{ANSWER_LIMIT, Answer, Assemble};
+use super::answer::{Answer, Assemble};
 use super::profile::Protocol;
 use super::sse::Events;
 use super::{anthropic, chat, error};
@@ -18,6 +19,9 @@ use super::{anthropic, chat, error};
 pub(crate) struct Reader {
     shape: Shape,
     assembler: Box<dyn Assemble>,
+    limits: AnswerLimits,
+    /// How many pieces were shown.
+    pieces: usize,
 }
 
 enum Shape {
@@ -38,12 +42,12 @@ pub(crate) struct Read {
 }
 
 impl Reader {
-    pub(crate) fn new(protocol: Protocol) -> Self {
+    pub(crate) fn new(protocol: Protocol, limits: AnswerLimits) -> Self {
         let assembler: Box<dyn Assemble> = match protocol {
             Protocol::Chat => Box::new(chat::assemble::Assembler::default()),
             Protocol::Anthropic => Box::new(anthropic::assemble::Assembler::default()),
         };
-        Self { shape: Shape::Unknown, assembler }
+        Self { shape: Shape::Unknown, assembler, limits, pieces: 0 }
     }
 
     /// Takes the next piece and shows what of it can be shown; `true` at the end mark.
@@ -66,8 +70,8 @@ impl Reader {
                 Shape::Stream(events) => events.next(&mut rest).map_err(error::garbage)?,
                 Shape::Whole(text) => {
                     text.extend_from_slice(rest);
-                    if text.len() > ANSWER_LIMIT {
-                        return Err(error::garbage(format!("longer than {ANSWER_LIMIT} bytes")));
+                    if text.len() > self.limits.bytes {
+                        return Err(error::too_long(self.limits));
                     }
                     return Ok(false);
                 }
@@ -88,8 +92,17 @@ impl Reader {
         }
         let chunk: Value = serde_json::from_str(event)
             .map_err(|e| error::garbage(format!("an event is not JSON ({e}): {event}")))?;
-        self.assembler.take(&chunk, shown)?;
-        self.assembler.answer().check()
+        self.take(&chunk, shown)
+    }
+
+    fn take(&mut self, chunk: &Value, shown: &mut Vec<Delta>) -> Result<(), ProviderFault> {
+        let before = shown.len();
+        self.assembler.take(chunk, shown)?;
+        self.pieces += shown.len() - before;
+        if self.pieces > self.limits.pieces {
+            return Err(error::too_many_pieces(self.limits));
+        }
+        self.assembler.answer().check(self.limits)
     }
 
     /// Whether the model has said why it stopped: what is missing then is at most the usage.
@@ -129,11 +142,11 @@ impl Reader {
         let text = String::from_utf8_lossy(text);
         let json: Value = serde_json::from_str(text.trim())
             .map_err(|e| error::garbage(format!("not JSON ({e}): {text}")))?;
-        self.assembler.take(&json, shown)?;
+        self.take(&json, shown)?;
         if !self.assembler.answer().begun {
             return Err(error::garbage(format!("no answer in {text}")));
         }
-        self.assembler.answer().check()
+        Ok(())
     }
 
     /// The stream ended without its mark: with the answer, if the model has said why it stopped.
@@ -165,7 +178,7 @@ pub fn read_pieces<'p>(
     protocol: Protocol,
     pieces: impl IntoIterator<Item = &'p [u8]>,
 ) -> (Result<ModelReply, ProviderFault>, Vec<Delta>) {
-    let (mut reader, mut shown) = (Reader::new(protocol), Vec::new());
+    let (mut reader, mut shown) = (Reader::new(protocol, AnswerLimits::default()), Vec::new());
     let mut minted = 0;
     let mut mint = || {
         minted += 1;

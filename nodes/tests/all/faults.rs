@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use exile_engine::limits::AnswerLimits;
 use exile_engine::model::Provider;
 use exile_nodes::providers::Secret;
 use futures_util::future::join_all;
@@ -165,6 +166,22 @@ async fn an_answer_of_many_small_pieces_is_bounded_too() {
     let many = format!("data: {}\n\n", delta(json!({ "tool_calls": calls })));
     let (code, text) = fault(Answer::new(200).then(&many)).await;
     assert_eq!((code, text.contains("512 tool calls")), ("provider_garbage", true), "{text}");
+}
+
+#[tokio::test]
+async fn an_answer_has_no_more_pieces_and_bytes_than_the_installation_admits() {
+    let words = format!("data: {}\n\n", delta(json!({ "content": "na " })));
+    for (limits, why) in [
+        (AnswerLimits { bytes: 20, pieces: 100 }, "longer than 20 bytes"),
+        (AnswerLimits { bytes: 2000, pieces: 5 }, "more than 5 pieces"),
+    ] {
+        let upstream = Upstream::start([Answer::new(200).then(&words.repeat(10))]).await;
+        let provider = configured(&upstream, "openai", |config| config.limits = limits);
+        let (answer, text, _) = stream(&provider, &hello("m")).await;
+        let error = answer.unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        assert!(text.len() < 30, "{text}");
+    }
 }
 
 #[tokio::test]

@@ -70,6 +70,11 @@ pub struct LimitsFile {
     /// Most items of a list that one `map` works on; 20,000 by default.
     #[schemars(range(min = 1))]
     pub map_items: Option<u32>,
+    /// Longest answer of a model, its reasoning and tool calls included; 16MiB by default.
+    pub answer: Option<Size>,
+    /// Most pieces that an answer of a model may come in; 1,000,000 by default.
+    #[schemars(range(min = 1000))]
+    pub answer_pieces: Option<u32>,
     /// Longest body of a request that may hold documents or pictures (messages, runs, answers,
     /// calls of tools, `/v1`); 32MiB by default.
     pub body: Option<Size>,
@@ -192,6 +197,12 @@ impl Limits {
         }
         if let Some(items) = file.map_items {
             engine.map_items = usize::try_from(items).unwrap_or(usize::MAX);
+        }
+        if let Some(Size(bytes)) = file.answer {
+            engine.answer.bytes = bytes;
+        }
+        if let Some(pieces) = file.answer_pieces {
+            engine.answer.pieces = usize::try_from(pieces).unwrap_or(usize::MAX);
         }
         if let Some(Size(bytes)) = file.page {
             limits.page = bytes;

@@ -175,15 +175,12 @@ async fn list(
 ) -> Result<Json<List<CheckpointView>>, Problem> {
     let row = owned(&app, &caller, &id).await?;
     let page = query.page();
-    let after = page.after.as_deref().map_or(Ok(0), str::parse);
-    let after =
-        after.map_err(|_| Problem::Unreadable("`after` is no cursor of this list".into()))?;
-    let limit = page.limit as usize;
-    let mut items = app.engine.checkpoints(&row.id, after, limit + 1).await?;
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|last| last.number.to_string());
-    Ok(Json(List { items: items.into_iter().map(Into::into).collect(), next }))
+    let cursor = page.after.as_deref().map(str::parse).transpose();
+    let cursor =
+        cursor.map_err(|_| Problem::Unreadable("`after` is no cursor of this list".into()))?;
+    let page = app.engine.checkpoints(&row.id, cursor, page.limit as usize).await?;
+    let items = page.items.into_iter().map(Into::into).collect();
+    Ok(Json(List { items, next: page.next.map(|next| next.to_string()) }))
 }
 
 /// The run as it stood at a checkpoint: values and tasks of its graph and of all inside it.

@@ -102,7 +102,7 @@ async fn events(
 ) -> Result<Json<List<EventView>>, Problem> {
     let row = owned(&app, &caller, &id).await?;
     let limit = query.limit.unwrap_or(500).clamp(1, 1000) as usize;
-    let page = event_pages::page(&app, &row, query.after.unwrap_or(0), limit).await?;
+    let page = event_pages::page(&app, row.id, query.after.unwrap_or(0), limit).await?;
     Ok(Json(List {
         items: page.events.into_iter().map(Into::into).collect(),
         next: page.next.map(|number| number.to_string()),

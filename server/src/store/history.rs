@@ -9,11 +9,15 @@ use std::collections::HashMap;
 use exile_engine::id::LogId;
 use exile_engine::journal::History;
 use exile_engine::journal::lineage::{self, Cut, Line, Span};
+use exile_engine::json;
 use exile_engine::run::record::{Number, Numbered, VERSION};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::{Store, StoreError, column, large, messages};
+
+/// Bytes of records, and of messages, that a page of a log holds, about.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A log and those that it is a fork of, the nearest first.
 pub(super) struct Lineage {
@@ -43,7 +47,7 @@ impl Store {
             lineage.messages(&mut read, &records).await?
         };
         read.rollback().await?;
-        Ok(History { reserved: lineage.reserved, records, messages })
+        Ok(History { reserved: lineage.reserved, records, messages, next: None })
     }
 
     /// A part of the log's own records.
@@ -60,20 +64,29 @@ impl Store {
         if from <= lineage.purged[0] && lineage.purged[0] > 0 {
             return Err(StoreError::Purged(log.clone()));
         }
-        let rows = sqlx::query(
-            "SELECT number, version, body FROM exile_record
-             WHERE log = ?1 AND number >= ?2 ORDER BY number LIMIT ?3",
-        )
-        .bind(lineage.keys[0])
-        .bind(saturated(from))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *read)
-        .await?;
-        let records = to_records(&mut read, &rows).await?;
-        let messages = lineage.messages(&mut read, &records).await?;
+        let (mut records, mut next) = lineage.page(&mut read, from, limit).await?;
+        let fit =
+            messages::that_fit(&mut read, &lineage.keys, &named(&records), PAGE_BYTES).await?;
+        // The first record stays, however large its messages are.
+        let mut names = 0;
+        let kept = records.iter().take_while(|record| {
+            names += record.record.names_in_events().len();
+            names <= fit
+        });
+        let kept = kept.count().max(1);
+        if kept < records.len() {
+            next = Some(records[kept].number);
+            records.truncate(kept);
+        }
+        let messages = messages::named(&mut read, &lineage.keys, &named(&records)).await?;
         read.rollback().await?;
-        Ok(History { reserved: lineage.reserved, records, messages })
+        Ok(History { reserved: lineage.reserved, records, messages, next })
     }
+}
+
+/// Ids of the messages that are needed to tell the events of records.
+fn named(records: &[Numbered]) -> Vec<&str> {
+    records.iter().flat_map(|record| record.record.names_in_events()).collect()
 }
 
 impl Lineage {
@@ -178,10 +191,38 @@ impl Lineage {
         records: &[Numbered],
     ) -> Result<Vec<std::sync::Arc<exile_engine::message::Message>>, StoreError> {
         let ids: Vec<&str> = records.iter().flat_map(|r| r.record.names()).collect();
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
         messages::named(connection, &self.keys, &ids).await
+    }
+
+    /// The log's own records from the one on that `from` is a number of, at most `limit` of them and
+    /// about [`PAGE_BYTES`]; and where the next page begins.
+    async fn page(
+        &self,
+        connection: &mut SqliteConnection,
+        from: Number,
+        limit: usize,
+    ) -> Result<(Vec<Numbered>, Option<Number>), StoreError> {
+        let rows = sqlx::query(
+            "SELECT number, version, body FROM exile_record
+             WHERE log = ?1 AND number >= coalesce(
+                 (SELECT max(number) FROM exile_record WHERE log = ?1 AND number <= ?2), ?2)
+             ORDER BY number LIMIT ?3",
+        )
+        .bind(self.keys[0])
+        .bind(saturated(from))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1))
+        .fetch_all(&mut *connection)
+        .await?;
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        for row in &rows {
+            if records.len() == limit || bytes > PAGE_BYTES {
+                return Ok((records, Some(column::number(row, "number")?)));
+            }
+            let (record, size) = to_record(connection, row).await?;
+            records.push(record);
+            bytes += size;
+        }
+        Ok((records, None))
     }
 
     /// Spans as `[[log, from, to], …]`.
@@ -203,20 +244,30 @@ pub(super) async fn to_records(
 ) -> Result<Vec<Numbered>, StoreError> {
     let mut records = Vec::with_capacity(rows.len());
     for row in rows {
-        let version: u32 = row.try_get("version")?;
-        if version > VERSION {
-            let why = format!("version {version} was written by a newer exile");
-            return Err(StoreError::unreadable("record", why));
-        }
-        let record = if large::marked(row.try_get("body")?) {
-            let value = made_whole(connection, column::parsed(row, "body")?).await?;
-            serde_json::from_value(value).map_err(|e| StoreError::unreadable("record", e))?
-        } else {
-            column::parsed(row, "body")?
-        };
-        records.push(Numbered { number: column::number(row, "number")?, record });
+        records.push(to_record(connection, row).await?.0);
     }
     Ok(records)
+}
+
+/// A row as a record, and how many bytes it takes, about.
+async fn to_record(
+    connection: &mut SqliteConnection,
+    row: &SqliteRow,
+) -> Result<(Numbered, usize), StoreError> {
+    let version: u32 = row.try_get("version")?;
+    if version > VERSION {
+        let why = format!("version {version} was written by a newer exile");
+        return Err(StoreError::unreadable("record", why));
+    }
+    let number = column::number(row, "number")?;
+    let body: &str = row.try_get("body")?;
+    if !large::marked(body) {
+        return Ok((Numbered { number, record: column::parsed(row, "body")? }, body.len()));
+    }
+    let value = made_whole(connection, column::parsed(row, "body")?).await?;
+    let size = json::weigh(&value);
+    let record = serde_json::from_value(value).map_err(|e| StoreError::unreadable("record", e))?;
+    Ok((Numbered { number, record }, size))
 }
 
 /// Reads the blobs that a stored value stands on, and those that they stand on.

@@ -266,12 +266,49 @@ pub(super) async fn of_log(
     rows.iter().map(|row| Ok(Arc::new(whole(row)?))).collect()
 }
 
+/// How many of the messages of these ids, from the first on, hold so many bytes together.
+pub(super) async fn that_fit(
+    connection: &mut SqliteConnection,
+    keys: &[i64],
+    ids: &[&str],
+    bytes: usize,
+) -> Result<usize, StoreError> {
+    if ids.len() <= FEW {
+        return Ok(ids.len());
+    }
+    let fit: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (
+             SELECT sum(coalesce((
+                 SELECT octet_length(m.content) + coalesce(octet_length(m.reasoning), 0)
+                        + coalesce(octet_length(m.tool_calls), 0)
+                        + coalesce(octet_length(m.images), 0)
+                        + coalesce(octet_length(m.opaque), 0)
+                 FROM json_each(?1) k CROSS JOIN exile_llm_message m
+                 WHERE m.id = i.value AND m.log = k.value ORDER BY k.key LIMIT 1
+             ), 0)) OVER (ORDER BY i.key) AS bytes
+             FROM json_each(?2) i
+         ) WHERE bytes <= ?3",
+    )
+    .bind(column::json(&keys)?)
+    .bind(column::json(&ids)?)
+    .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
+    .fetch_one(connection)
+    .await?;
+    Ok(usize::try_from(fit).unwrap_or_default())
+}
+
+/// So few messages are read without asking how long they are.
+const FEW: usize = 4;
+
 /// Those whose ids are among `ids`, of the first of the logs `keys` that has them.
 pub(super) async fn named(
     connection: &mut SqliteConnection,
     keys: &[i64],
     ids: &[&str],
 ) -> Result<Vec<Arc<Message>>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows = sqlx::query(concat!(
         "SELECT ",
         whole!(),

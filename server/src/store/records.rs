@@ -1,4 +1,4 @@
-//! Parts of a run's records, for those who look at a run: from a number on, or back from its end.
+//! Parts of a run's records, for those who look back from its end.
 //!
 //! Absent on purpose: who the run belongs to (`runs.rs` has told before), and what records mean.
 
@@ -9,24 +9,6 @@ use super::history::to_records;
 use super::{Store, StoreError, column};
 
 impl Store {
-    /// The number of the last record of the log up to a number, which is the record that this
-    /// number belongs to; `None` if there is none.
-    pub async fn record_at(
-        &self,
-        log: &LogId,
-        number: Number,
-    ) -> Result<Option<Number>, StoreError> {
-        let found: Option<i64> = sqlx::query_scalar(
-            "SELECT max(number) FROM exile_record
-             WHERE log = (SELECT key FROM exile_log WHERE id = ?1) AND number <= ?2",
-        )
-        .bind(log.as_str())
-        .bind(i64::try_from(number).unwrap_or(i64::MAX))
-        .fetch_one(self.readers())
-        .await?;
-        Ok(found.and_then(|number| Number::try_from(number).ok()))
-    }
-
     /// At most `limit` records of the log from `first` up to `last`, newest first.
     pub async fn records_back(
         &self,

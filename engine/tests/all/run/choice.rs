@@ -21,6 +21,7 @@ use exile_engine::run::event::Event;
 use exile_engine::run::record::{Called, EndStatus, Ended, Fact, RunError};
 use exile_engine::state::{Reducer, State};
 use exile_engine::tool::{Effect, ToolRegistry, ToolSpec};
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -294,7 +295,7 @@ impl Chain {
             ended,
             said: bench.engine.state(&log).await.unwrap()["said"].clone(),
             called: called.collect(),
-            events: bench.engine.history(&run).await.unwrap(),
+            events: bench.engine.history(run, 0).map(Result::unwrap).collect().await,
         }
     }
 }

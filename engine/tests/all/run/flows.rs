@@ -7,8 +7,10 @@ use exile_engine::graph::Needs;
 use exile_engine::id::{LogId, RunId};
 use exile_engine::node::{Node, NodeError, Outcome, Work};
 use exile_engine::run::context::Cx;
+use exile_engine::run::event::Event;
 use exile_engine::run::record::{EndStatus, Ended};
 use exile_engine::state::{Reducer, State};
+use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 
 use crate::hand::{Bench, Hand, leaf};
@@ -139,7 +141,7 @@ async fn a_failed_task_lets_its_siblings_finish_and_begins_nothing_new() {
         (ended.status, ended.error.unwrap().node.as_deref()),
         (EndStatus::Failed, Some("fails"))
     );
-    let events = bench.engine.history(&id).await.unwrap();
+    let events: Vec<Event> = bench.engine.history(id, 0).map(Result::unwrap).collect().await;
     let finished = |node: &str| {
         events.iter().filter(|e| e.name == "node.finished" && e.data["node"] == node).count()
     };

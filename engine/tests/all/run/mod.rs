@@ -12,6 +12,7 @@ mod mixtures;
 mod moves;
 mod policies;
 mod questions;
+mod readers;
 mod stops;
 mod streams;
 mod taint;
@@ -38,21 +39,24 @@ struct Asks;
 #[async_trait]
 impl Node for Asks {
     async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError> {
-        let answer = cx
-            .call_model(ModelCall {
-                call: "model".into(),
-                model: "scripted/one".into(),
-                messages: state.messages("messages"),
-                tools: Vec::new(),
-                tool_choice: ToolChoice::Auto,
-                temperature: None,
-                max_tokens: None,
-                output_schema: None,
-                reasoning: None,
-                shown: true,
-            })
-            .await?;
+        let answer = cx.call_model(question(state)).await?;
         Ok(Outcome::write(&"messages".into(), json!([answer.message])))
+    }
+}
+
+/// Asks the scripted model with the `messages` channel.
+fn question(state: &State) -> ModelCall {
+    ModelCall {
+        call: "model".into(),
+        model: "scripted/one".into(),
+        messages: state.messages("messages"),
+        tools: Vec::new(),
+        tool_choice: ToolChoice::Auto,
+        temperature: None,
+        max_tokens: None,
+        output_schema: None,
+        reasoning: None,
+        shown: true,
     }
 }
 

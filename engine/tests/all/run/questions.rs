@@ -21,10 +21,12 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Asks a person, and writes the answer.
 #[derive(Debug)]
-struct Impatient;
+pub(super) struct Asking {
+    pub(super) expires: Option<Duration>,
+}
 
 #[async_trait]
-impl Node for Impatient {
+impl Node for Asking {
     async fn run(&self, cx: &Cx, _: &State) -> Result<Outcome, NodeError> {
         let question = Question {
             reason: AskReason::Human,
@@ -35,7 +37,7 @@ impl Node for Impatient {
             args: None,
         };
         let otherwise = Some(json!("nobody came"));
-        let ask = Ask { call: "ask".into(), question, expires: Some(PATIENCE), otherwise };
+        let ask = Ask { call: "ask".into(), question, expires: self.expires, otherwise };
         Ok(match cx.ask(ask).await? {
             Reached::Asked(id) => Outcome::Suspend(vec![id]),
             Reached::Done(given) => Outcome::write(&"answer".into(), given.value),
@@ -61,7 +63,7 @@ async fn a_question_expires_while_a_sibling_goes_on() {
     let mut hand = Hand::default()
         .channel("answer", Reducer::Replace, Value::Null)
         .channel("held", Reducer::Replace, json!(false))
-        .node("impatient", leaf(Impatient))
+        .node("impatient", leaf(Asking { expires: Some(PATIENCE) }))
         .node("held", leaf(Held(free.clone())));
     for node in ["impatient", "held"] {
         hand = hand.edge("START", node).edge(node, "END");

@@ -107,15 +107,21 @@ fn delete(scene: &Scene) -> Request {
     ("DELETE", scene.conversation.clone(), json!({}))
 }
 
+/// Cancels every run.
+async fn cancel_all(scene: &Scene) {
+    let runs = format!("/api/runs?conversation_id={}", scene.id());
+    let runs = scene.exile.call("GET", &runs, None).await.json();
+    for run in runs["items"].as_array().into_iter().flatten() {
+        let path = format!("/api/runs/{}/cancel", run["id"].as_str().unwrap());
+        scene.send(("POST", path, json!({}))).await;
+    }
+}
+
 /// Ends what goes on, then deletes all of it.
 #[cfg(feature = "failpoints")]
 async fn away(scene: Scene) {
     while scene.send(delete(&scene)).await == 409 {
-        let runs = format!("/api/runs?conversation_id={}", scene.id());
-        for run in scene.exile.call("GET", &runs, None).await.json()["items"].as_array().unwrap() {
-            let path = format!("/api/runs/{}/cancel", run["id"].as_str().unwrap());
-            scene.send(("POST", path, json!({}))).await;
-        }
+        cancel_all(&scene).await;
         tokio::task::yield_now().await;
     }
 }
@@ -177,22 +183,49 @@ async fn two_requests_of_one_run_end_in_no_error_of_the_server() {
     }
 }
 
-/// The same as it comes, on two threads.
+/// The same as it comes, on two threads. What is queued behind a run that waits for a person would
+/// wait with it, so that run is cancelled once everything else is answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_at_once_are_done_or_refused() {
     let exile = Arc::new(Exile::serving(&[("curious", CURIOUS)]).await);
     for round in 0..30 {
         let graph = ["chat", "curious"][round % 2];
         let scene = Scene::new(&exile, graph).await;
-        let all: &[Asks] = &[
-            say, delete, wait, rename, resume, fork, cancel, delete, begin, edit, interrupt,
-            resume, migrate, delete,
+        let all: &[(Asks, bool)] = &[
+            (say, true),
+            (delete, false),
+            (wait, true),
+            (rename, false),
+            (resume, false),
+            (fork, false),
+            (cancel, false),
+            (delete, false),
+            (begin, false),
+            (edit, false),
+            (interrupt, true),
+            (resume, false),
+            (migrate, false),
+            (delete, false),
         ];
-        let requests = (0..all.len()).map(|n| {
-            let (scene, asks) = (scene.clone(), all[(n + round) % all.len()]);
-            tokio::spawn(async move { scene.send(asks(&scene)).await })
-        });
-        let statuses: Vec<_> = join_all(requests.collect::<Vec<_>>()).await;
-        assert!(statuses.iter().all(Result::is_ok), "round {round}");
+        let (mut waiting, mut others) = (Vec::new(), Vec::new());
+        for n in 0..all.len() {
+            let (asks, waits) = all[(n + round) % all.len()];
+            let of = scene.clone();
+            let request = tokio::spawn(async move { of.send(asks(&of)).await });
+            if waits { &mut waiting } else { &mut others }.push(request);
+        }
+        let others = join_all(others).await;
+        assert!(others.iter().all(Result::is_ok), "round {round}");
+        let cancelling = async {
+            loop {
+                cancel_all(&scene).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        let waiting = tokio::select! {
+            waiting = join_all(waiting) => waiting,
+            () = cancelling => return,
+        };
+        assert!(waiting.iter().all(Result::is_ok), "round {round}");
     }
 }

@@ -55,7 +55,7 @@ const HOT: &[(&str, &str, &str)] = &[
     ("everybody.rs", "WHERE r.graph = ?4", "exile_run_by_graph (graph=? AND status=? AND rowid<?)"),
     ("everybody.rs", "WITH status (name)", "exile_run_by_graph (graph=? AND status=? AND rowid<?)"),
     ("everybody.rs", "SELECT * FROM exile_llm_conversation", "PRIMARY KEY (rowid<?)"),
-    ("history.rs", "number >= ?2 ORDER BY number LIMIT", "PRIMARY KEY (log=? AND number>?)"),
+    ("history.rs", "AND number >= coalesce(", "PRIMARY KEY (log=? AND number>?)"),
     (
         "history.rs",
         "SELECT max(r.number)",

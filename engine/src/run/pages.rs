@@ -1,0 +1,45 @@
+//! A log's records, read a page at a time.
+
+use std::sync::Arc;
+
+use crate::id::LogId;
+use crate::journal::{History, Journal, JournalError};
+use crate::run::record::Number;
+
+/// Records read at once, at most.
+const PAGE: usize = 500;
+
+/// Reads a log's own records in order, a page at a time.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    log: LogId,
+    next: Option<Number>,
+}
+
+impl Pages {
+    /// From the record on that `from` is a number of.
+    pub(crate) fn new(log: LogId, from: Number) -> Self {
+        Self { log, next: Some(from) }
+    }
+
+    /// Where the next page begins; `None` at the head.
+    pub(crate) fn position(&self) -> Option<Number> {
+        self.next
+    }
+
+    /// Leaves out what stands before a number; `None`: everything.
+    pub(crate) fn skip_to(&mut self, number: Option<Number>) {
+        self.next = self.next.zip(number).map(|(here, there)| here.max(there));
+    }
+
+    /// The next page; `None` at the head.
+    pub(crate) async fn next(
+        &mut self,
+        journal: &Arc<dyn Journal>,
+    ) -> Result<Option<History>, JournalError> {
+        let Some(from) = self.next else { return Ok(None) };
+        let page = journal.read(&self.log, from, PAGE).await?;
+        self.next = page.next;
+        Ok(Some(page))
+    }
+}
