@@ -18,6 +18,8 @@ pub struct Limits {
     pub state: usize,
     /// `map_items`: items of a list that one `map` works on.
     pub map_items: usize,
+    /// `runs`: logs that one process drives at once; others wait in the store.
+    pub runs: usize,
     /// Answers of models.
     pub answer: AnswerLimits,
     /// Expressions and templates.
@@ -114,6 +116,7 @@ impl Default for Limits {
             tool_result: 64 * 1024,
             state: 64 * 1024 * 1024,
             map_items: 20_000,
+            runs: 16_000,
             answer: AnswerLimits::default(),
             expression: ExpressionLimits::default(),
             files: FileLimits::default(),

@@ -27,8 +27,6 @@ use crate::run::stream;
 
 /// How often logs that nobody announced are looked for.
 const POLL: Duration = Duration::from_secs(1);
-/// Logs that one process drives at once; others wait in the store.
-const DRIVES_MAX: usize = 4096;
 
 /// How a run came to rest.
 #[derive(Clone, Debug, PartialEq)]
@@ -236,7 +234,7 @@ impl Engine {
         handed: &watch::Receiver<bool>,
         drives: &mut JoinSet<()>,
     ) {
-        while drives.len() < DRIVES_MAX {
+        while drives.len() < self.shared.limits().runs {
             let asked_at = self.shared.services.env.monotonic();
             let lease = match self.shared.journal.claim(worker, self.shared.lease).await {
                 Ok(Some(lease)) => lease,

@@ -70,6 +70,10 @@ pub struct LimitsFile {
     /// Most items of a list that one `map` works on; 20,000 by default.
     #[schemars(range(min = 1))]
     pub map_items: Option<u32>,
+    /// Most runs that go on at once; others are queued. 16,000 by default: one that waits for a
+    /// model or a tool takes some memory and nothing else.
+    #[schemars(range(min = 1))]
+    pub runs: Option<u32>,
     /// Longest answer of a model, its reasoning and tool calls included; 16MiB by default.
     pub answer: Option<Size>,
     /// Most pieces that an answer of a model may come in; 1,000,000 by default.
@@ -197,6 +201,10 @@ impl Limits {
         }
         if let Some(items) = file.map_items {
             engine.map_items = usize::try_from(items).unwrap_or(usize::MAX);
+        }
+        // None at all would begin nothing.
+        if let Some(runs) = file.runs {
+            engine.runs = usize::try_from(runs).unwrap_or(usize::MAX).max(1);
         }
         if let Some(Size(bytes)) = file.answer {
             engine.answer.bytes = bytes;

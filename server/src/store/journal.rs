@@ -178,8 +178,10 @@ impl Store {
                  lease_until = (SELECT now FROM clock) + ?2
              WHERE key = coalesce(
                  (SELECT key FROM exile_log
-                  WHERE due IS NOT NULL
-                    AND (lease_until IS NULL OR lease_until <= (SELECT now FROM clock))
+                  WHERE due IS NOT NULL AND lease_until <= (SELECT now FROM clock)
+                  ORDER BY lease_until LIMIT 1),
+                 (SELECT key FROM exile_log
+                  WHERE due IS NOT NULL AND lease_until IS NULL
                   ORDER BY due LIMIT 1),
                  (SELECT key FROM exile_log
                   WHERE wake <= (SELECT now FROM clock)

@@ -29,6 +29,7 @@ LEAVING = 1_000
 HEADS = 1_000
 SILENT = 1_224
 CALLERS = 16
+WAITING = 10_000
 
 HANGING = '- { match: hang, reply: "never", delay_ms: 3600000 }\n'
 """The mock's script: whoever says this waits for an hour."""
@@ -297,6 +298,47 @@ def ready(binary: str, folder: pathlib.Path, figures: Figures):
         figures.add("  a turn meanwhile, median", statistics.median(others.took), "ms", 40)
 
 
+def waiting(binary: str, folder: pathlib.Path, figures: Figures):
+    """Very many runs of one user that wait for their model."""
+    with serve(binary, folder, "waiting") as server:
+        with Others(server) as alone:
+            time.sleep(3)
+        body = b'{"graph": "chat", "input": {"messages": "hang"}}'
+        lines = ["connection: close", "x-exile-user: busy", "content-type: application/json",
+                 f"content-length: {len(body)}"]
+        asked, answers = head(server, "POST /api/runs", *lines) + body, Counter()
+
+        def begin():
+            for _ in range(WAITING // CALLERS):
+                with connect(server) as stream:
+                    stream.sendall(asked)
+                    answers[code(stream.recv(1 << 16))] += 1
+
+        with Others(server) as meanwhile:
+            callers = [threading.Thread(target=begin) for _ in range(CALLERS)]
+            for caller in callers:
+                caller.start()
+            for caller in callers:
+                caller.join()
+        figures.need(f"{WAITING} runs that wait for their model: {dict(answers)}", answers["202"] == WAITING)
+        meanwhile.told(figures, "while they begin", 1000)
+
+        def running() -> bool:
+            gauges = ask(server, "GET /metrics").decode()
+            return f'exile_runs{{status="running"}} {WAITING}\n' in gauges
+
+        await_value("all of them to have begun", 120, running)
+        # A lease is kept alive every five seconds.
+        with Others(server) as others:
+            time.sleep(12)
+        figures.add("  memory", others.peak, "MB", 1500)
+        usual, beside = statistics.median(alone.took), statistics.median(others.took)
+        print(f"  a turn alone, median: {usual:.1f} ms")
+        figures.add("  a turn of somebody else beside them, median", beside, "ms", 40)
+        figures.need("  at most twice as long as alone", beside <= 2 * usual)
+        others.told(figures, "beside them", 300)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exile", required=True, help="the release binary")
@@ -309,6 +351,7 @@ def main() -> int:
     figures = Figures()
     parts = {
         "ready": ready, "stop": stop, "silent": silent, "heads": half_heads, "readers": idle_readers,
+        "waiting": waiting,
         "bodies": lambda *given: bodies(*given, arguments.rest),
     }
     for name in arguments.only or parts:

@@ -132,13 +132,17 @@ fn a_call_that_falls_back_has_a_row_for_each_model() {
     let place = Installation::bare().with("exile.yaml", &config);
     let server = place.serve();
     assert_eq!(server.ask("POST", PATH, &hello("either")).status, 200);
-    let usage = server.ask("GET", "/api/usage?by=model", "").json();
-    let rows: Vec<Value> = usage["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| json!([row["model"], row["requests"], row["errors"], row["input_tokens"]]))
-        .collect();
+    // Rows are written a moment after the call.
+    let rows = loop {
+        let usage = server.ask("GET", "/api/usage?by=model", "").json();
+        let rows = usage["items"].as_array().unwrap().iter();
+        let rows = rows
+            .map(|row| json!([row["model"], row["requests"], row["errors"], row["input_tokens"]]));
+        let rows: Vec<Value> = rows.collect();
+        if rows.len() == 2 {
+            break rows;
+        }
+    };
     assert_eq!(rows, [json!(["lab/first", 0, 1, 0]), json!(["lab/second", 1, 0, 5])]);
 }
 
