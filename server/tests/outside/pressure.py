@@ -304,9 +304,11 @@ def waiting(binary: str, folder: pathlib.Path, figures: Figures):
         with Others(server) as alone:
             time.sleep(3)
         body = b'{"graph": "chat", "input": {"messages": "hang"}}'
-        lines = ["connection: close", "x-exile-user: busy", "content-type: application/json",
-                 f"content-length: {len(body)}"]
-        asked, answers = head(server, "POST /api/runs", *lines) + body, Counter()
+        key = server.json("/api/keys", {"name": "busy", "scopes": ["run", "act_as"]})["secret"]
+        lines = ["POST /api/runs HTTP/1.1", "host: exile", f"authorization: Bearer {key}",
+                 "x-exile-user: busy", "connection: close", "content-type: application/json",
+                 f"content-length: {len(body)}", "", ""]
+        asked, answers = "\r\n".join(lines).encode() + body, Counter()
 
         def begin():
             for _ in range(WAITING // CALLERS):
@@ -321,7 +323,7 @@ def waiting(binary: str, folder: pathlib.Path, figures: Figures):
             for caller in callers:
                 caller.join()
         figures.need(f"{WAITING} runs that wait for their model: {dict(answers)}", answers["202"] == WAITING)
-        meanwhile.told(figures, "while they begin", 1000)
+        meanwhile.told(figures, "while they begin", 5000)
 
         def running() -> bool:
             gauges = ask(server, "GET /metrics").decode()
