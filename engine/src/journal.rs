@@ -84,6 +84,20 @@ impl Input {
             Self::Cancel { run } | Self::Migrate { run, .. } => run,
         }
     }
+
+    /// Who owns the run that it begins; `None`: it begins none.
+    #[must_use]
+    pub fn owner(&self) -> Option<&UserId> {
+        match self {
+            Self::Start(start) => Some(&start.owner),
+            Self::Fork(fork) => Some(&fork.owner),
+            Self::Cancel { .. }
+            | Self::Resume(_)
+            | Self::Resolve(_)
+            | Self::Edit(_)
+            | Self::Migrate { .. } => None,
+        }
+    }
 }
 
 /// What becomes of a run that is sent to a log whose run goes on or waits.
@@ -342,7 +356,8 @@ pub trait Journal: Send + Sync {
 
     /// Takes a log that has unread input, whose run goes on (its last record is no
     /// [`Waiting`](crate::run::record::Fact::Waiting)), or whose wake-up is due, under a lapsed
-    /// lease or none. `None`: there is nothing to do.
+    /// lease or none. Owners of logs are served in turn, the logs of one in the order of their
+    /// oldest input. `None`: there is nothing to do.
     async fn claim(
         &self,
         worker: &WorkerId,

@@ -6,6 +6,7 @@
 mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::{
     ReleaseInfo, Sent, StoredMessage, wake_ms,
 };
 use crate::env::Env;
-use crate::id::{InputId, LogId, MessageId, RunId, WorkerId};
+use crate::id::{InputId, LogId, MessageId, RunId, UserId, WorkerId};
 use crate::message::Message;
 use crate::run::record::{Fact, Number, Numbered, Record};
 
@@ -34,8 +35,10 @@ struct Logs {
     by_id: HashMap<LogId, Log>,
     runs: HashMap<RunId, Place>,
     blobs: HashMap<BlobId, Vec<u8>>,
-    /// Logs with something to do that nobody holds, by the input that brought them here.
-    due: BTreeSet<(u64, LogId)>,
+    /// Logs with something to do that nobody holds.
+    due: BTreeSet<PlaceInQueue>,
+    /// Whose log was claimed last.
+    turn: Option<UserId>,
     /// Leases, by when they lapse.
     leases: BTreeSet<(Duration, LogId)>,
     /// Logs with something to do from a time on.
@@ -44,8 +47,13 @@ struct Logs {
     sent: u64,
 }
 
+/// Whose log it is, the input that brought it here, and which.
+type PlaceInQueue = (Option<UserId>, u64, LogId);
+
 #[derive(Debug, Default)]
 struct Log {
+    /// Who owns the first run that was sent to it.
+    owner: Option<UserId>,
     records: Vec<Numbered>,
     messages: IndexMap<MessageId, Arc<Message>>,
     head: Number,
@@ -185,12 +193,15 @@ impl Logs {
         }
         self.sent += 1;
         let log = self.by_id.entry(id.clone()).or_default();
+        if log.owner.is_none() {
+            log.owner = input.owner().cloned();
+        }
         log.known.insert(input_id.clone(), self.sent);
         log.unread.push((self.sent, input_id.clone(), input.clone()));
         if log.due.is_none() {
             log.due = Some(self.sent);
             if !log.is_held(&self.leases, id) {
-                self.due.insert((self.sent, id.clone()));
+                self.due.insert((log.owner.clone(), self.sent, id.clone()));
             }
         }
         if begins {
@@ -220,11 +231,15 @@ impl Logs {
     fn claim(&mut self, now: Duration, until: Duration, wall_ms: i64) -> Option<Lease> {
         while self.leases.first().is_some_and(|(lapses, _)| *lapses <= now) {
             let Some((_, id)) = self.leases.pop_first() else { break };
-            if let Some(due) = self.by_id.get(&id).and_then(|log| log.due) {
-                self.due.insert((due, id));
+            let queued = self.by_id.get(&id).and_then(|log| Some((log.owner.clone(), log.due?)));
+            if let Some((owner, due)) = queued {
+                self.due.insert((owner, due, id));
             }
         }
-        let first = self.due.first().map(|(_, id)| id);
+        // Owners are served in turn.
+        let served = (self.turn.clone(), u64::MAX, LogId::from(""));
+        let next = self.due.range((Bound::Excluded(served), Bound::Unbounded)).next();
+        let first = next.or_else(|| self.due.first()).map(|(_, _, id)| id);
         let mut woken = self.wakes.iter().take_while(|(at, _)| *at <= wall_ms).map(|(_, id)| id);
         let free =
             |id: &&LogId| self.by_id.get(*id).is_some_and(|log| !log.is_held(&self.leases, id));
@@ -232,6 +247,7 @@ impl Logs {
         let log = self.by_id.get_mut(&id)?;
         log.epoch += 1;
         let epoch = log.epoch;
+        self.turn = log.owner.clone();
         self.hold(&id, Some(until));
         Some(Lease { log: id, epoch })
     }
@@ -246,9 +262,10 @@ impl Logs {
             self.leases.insert((until, id.clone()));
         }
         if let Some(due) = log.due {
+            let queued = (log.owner.clone(), due, id.clone());
             match until {
-                Some(_) => self.due.remove(&(due, id.clone())),
-                None => self.due.insert((due, id.clone())),
+                Some(_) => self.due.remove(&queued),
+                None => self.due.insert(queued),
             };
         }
     }
@@ -327,10 +344,10 @@ impl Logs {
         let goes_on = log.active.is_some() && !log.waits();
         let due = if goes_on { log.due.or(Some(0)) } else { oldest };
         if let Some(old) = std::mem::replace(&mut log.due, due) {
-            self.due.remove(&(old, id.clone()));
+            self.due.remove(&(log.owner.clone(), old, id.clone()));
         }
         if let Some(new) = due.filter(|_| !log.is_held(&self.leases, id)) {
-            self.due.insert((new, id.clone()));
+            self.due.insert((log.owner.clone(), new, id.clone()));
         }
     }
 

@@ -21,7 +21,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use exile_engine::id::{InputId, LogId, RunId, WorkerId};
+use exile_engine::id::{InputId, LogId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
     Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place,
     ReleaseInfo, Sent,
@@ -150,7 +150,10 @@ impl Store {
             (None, Input::Fork(fork)) if fork.log != *log => {
                 begin_fork(connection, log, fork).await?
             }
-            (None, _) => begin_log(connection, log).await?,
+            (None, _) => {
+                let owner = input.owner().map(UserId::as_str).unwrap_or_default();
+                begin_log(connection, log, owner).await?
+            }
         };
         let now_ms = self.now().as_millisecond();
         match input {
@@ -172,6 +175,7 @@ impl Store {
         worker: &WorkerId,
         lease: Duration,
     ) -> Result<Option<Lease>, StoreError> {
+        let mut turn = self.shared.turn.lock().await;
         let row = sqlx::query(
             "WITH clock (now) AS (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER))
              UPDATE exile_log SET epoch = epoch + 1, worker = ?1,
@@ -181,19 +185,24 @@ impl Store {
                   WHERE due IS NOT NULL AND lease_until <= (SELECT now FROM clock)
                   ORDER BY lease_until LIMIT 1),
                  (SELECT key FROM exile_log
-                  WHERE due IS NOT NULL AND lease_until IS NULL
-                  ORDER BY due LIMIT 1),
+                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner > ?3
+                  ORDER BY owner, due LIMIT 1),
+                 (SELECT key FROM exile_log
+                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner >= ''
+                  ORDER BY owner, due LIMIT 1),
                  (SELECT key FROM exile_log
                   WHERE wake <= (SELECT now FROM clock)
                     AND (lease_until IS NULL OR lease_until <= (SELECT now FROM clock))
                   ORDER BY wake LIMIT 1))
-             RETURNING id, epoch",
+             RETURNING id, epoch, owner",
         )
         .bind(worker.as_str())
         .bind(millis(lease))
+        .bind(turn.as_str())
         .fetch_optional(self.write().await?.connection())
         .await?;
         let claimed = |row: SqliteRow| {
+            row.try_get::<&str, _>("owner")?.clone_into(&mut turn);
             let log = LogId::from(row.try_get::<&str, _>("id")?);
             Ok(Lease { log, epoch: column::number(&row, "epoch")? })
         };
@@ -309,9 +318,14 @@ async fn look(
     })
 }
 
-async fn begin_log(connection: &mut SqliteConnection, log: &LogId) -> Result<i64, StoreError> {
-    let query = sqlx::query_scalar("INSERT INTO exile_log (id) VALUES (?1) RETURNING key");
-    Ok(query.bind(log.as_str()).fetch_one(connection).await?)
+async fn begin_log(
+    connection: &mut SqliteConnection,
+    log: &LogId,
+    owner: &str,
+) -> Result<i64, StoreError> {
+    let query =
+        sqlx::query_scalar("INSERT INTO exile_log (id, owner) VALUES (?1, ?2) RETURNING key");
+    Ok(query.bind(log.as_str()).bind(owner).fetch_one(connection).await?)
 }
 
 /// Makes a log that begins with the history of another one; its head is the last record of that.
@@ -326,13 +340,14 @@ async fn begin_fork(
     let (records, _) = parent.records(connection, fork.at).await?;
     let head = records.last().map_or(0, |record| record.number);
     let key = sqlx::query_scalar(
-        "INSERT INTO exile_log (id, parent, parent_at, head, reserved)
-         SELECT ?1, key, ?3, ?3, reserved FROM exile_log WHERE key = ?2
+        "INSERT INTO exile_log (id, parent, parent_at, head, reserved, owner)
+         SELECT ?1, key, ?3, ?3, reserved, ?4 FROM exile_log WHERE key = ?2
          RETURNING key",
     )
     .bind(log.as_str())
     .bind(parent.keys[0])
     .bind(column::integer(head)?)
+    .bind(fork.owner.as_str())
     .fetch_one(connection)
     .await?;
     Ok(key)

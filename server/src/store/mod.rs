@@ -63,6 +63,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, SqliteConnection};
+use tokio::sync::Mutex;
 
 pub use backup::{BackupError, back_up};
 pub use conversations::{Conversation, Deletion, NewConversation};
@@ -115,6 +116,8 @@ struct Shared {
     keys: key_cache::KeyCache,
     names: users::Names,
     damage: OnceLock<String>,
+    /// The owner of the log that was claimed last.
+    turn: Mutex<String>,
     readers: SqlitePool,
     env: Arc<dyn Env>,
 }
@@ -143,8 +146,8 @@ impl Store {
             .acquire_timeout(2 * BUSY)
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true).create_if_missing(false));
-        let (queue, usage, keys, names, damage) = Default::default();
-        let shared = Shared { writer, queue, usage, keys, names, damage, readers, env };
+        let (queue, usage, keys, names, damage, turn) = Default::default();
+        let shared = Shared { writer, queue, usage, keys, names, damage, turn, readers, env };
         let store = Self { shared: Arc::new(shared) };
         store.clear_leases().await?;
         store.lose_open_usage().await?;

@@ -323,7 +323,7 @@ def waiting(binary: str, folder: pathlib.Path, figures: Figures):
             for caller in callers:
                 caller.join()
         figures.need(f"{WAITING} runs that wait for their model: {dict(answers)}", answers["202"] == WAITING)
-        meanwhile.told(figures, "while they begin", 5000)
+        meanwhile.told(figures, "while they begin", 1000)
 
         def running() -> bool:
             gauges = ask(server, "GET /metrics").decode()

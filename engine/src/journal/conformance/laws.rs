@@ -1,13 +1,14 @@
 //! One function per law.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::sample::{
-    batch, begin, cancel, ended, input, log, message, send_start, snapshot, start, started, step,
-    waiting, worker,
+    batch, begin, cancel, ended, input, log, message, send_start, snapshot, start, start_of,
+    started, step, waiting, worker,
 };
 use super::{Fault, Held, Law, claimed, ensure, fenced, same};
 use crate::id::RunId;
@@ -30,6 +31,7 @@ pub(super) const ALL: &[(&str, Law)] = &[
     ("a run is sent once, under whatever input id", |j| Box::pin(run_sent_once(j))),
     ("the inbox keeps the order of sending", |j| Box::pin(inbox_order(j))),
     ("logs are claimed in the order of their oldest input", |j| Box::pin(claim_order(j))),
+    ("owners are served in turn", |j| Box::pin(turns(j))),
     ("a lease excludes others until it lapses, and epochs rise", |j| Box::pin(exclusive(j))),
     ("a stale epoch changes nothing", |j| Box::pin(stale_changes_nothing(j))),
     ("a released lease is void and its log free", |j| Box::pin(released(j))),
@@ -119,6 +121,26 @@ async fn claim_order(journal: &dyn Journal) -> Held {
         same(&claimed(journal, LONG).await?.log, &log(run))?;
     }
     same(&journal.claim(&worker(), LONG).await?, &None)
+}
+
+async fn turns(journal: &dyn Journal) -> Held {
+    let sent = [("ann", 1), ("ann", 2), ("ann", 3), ("ann", 4), ("bob", 5), ("bob", 6), ("cid", 7)];
+    for (owner, n) in sent {
+        let run = format!("run_{n}");
+        journal.send(&log(&run), &input(&run), &start_of(owner, &run)).await?;
+    }
+    let mut served = Vec::new();
+    for _ in sent {
+        let claimed = claimed(journal, LONG).await?.log;
+        served.extend(sent.iter().find(|(_, n)| claimed == log(&format!("run_{n}"))));
+    }
+    // Of three owners each has one, then of two, then the last has what is left.
+    for round in [&served[..3], &served[3..5]] {
+        let owners: BTreeSet<&str> = round.iter().map(|(owner, _)| *owner).collect();
+        same(&owners.len(), &round.len())?;
+    }
+    let of_one: Vec<u32> = served.iter().filter(|(o, _)| *o == "ann").map(|(_, n)| *n).collect();
+    same(&of_one, &vec![1, 2, 3, 4])
 }
 
 async fn exclusive(journal: &dyn Journal) -> Held {

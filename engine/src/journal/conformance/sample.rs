@@ -21,8 +21,18 @@ pub(super) fn start(run: &str) -> Input {
     start_if(run, IfActive::Enqueue)
 }
 
+pub(super) fn start_of(owner: &str, run: &str) -> Input {
+    let mut start = start_run(run);
+    start.owner = UserId::from(owner);
+    Input::Start(Box::new(start))
+}
+
 pub(super) fn start_if(run: &str, if_active: IfActive) -> Input {
-    Input::Start(Box::new(StartRun {
+    Input::Start(Box::new(StartRun { if_active, ..start_run(run) }))
+}
+
+fn start_run(run: &str) -> StartRun {
+    StartRun {
         run: RunId::from(run),
         graph: "sample".into(),
         bundle: BlobId::of(b"sample"),
@@ -31,9 +41,9 @@ pub(super) fn start_if(run: &str, if_active: IfActive) -> Input {
         options: RunOptions::default(),
         input: serde_json::Map::from_iter([("n".to_owned(), json!(1))]),
         traceparent: None,
-        if_active,
+        if_active: IfActive::Enqueue,
         durability: None,
-    }))
+    }
 }
 
 /// A fork of the run `from`, of the log `of`, as the run `run`.
