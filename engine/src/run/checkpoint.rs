@@ -116,8 +116,9 @@ impl Standing {
     }
 }
 
-/// What a record is as a checkpoint; no wildcard arm: a new fact must choose.
-pub(super) fn kind(fact: &Fact) -> Option<CheckpointKind> {
+/// What a record is as a checkpoint; `None`: it is none. No wildcard arm: a new fact must choose.
+#[must_use]
+pub fn kind(fact: &Fact) -> Option<CheckpointKind> {
     Some(match fact {
         Fact::Started(_) => CheckpointKind::Start,
         Fact::Forked(_) => CheckpointKind::Fork,

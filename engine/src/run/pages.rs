@@ -6,20 +6,23 @@ use crate::id::LogId;
 use crate::journal::{History, Journal, JournalError};
 use crate::run::record::Number;
 
+/// Records read at first: who looks at the end of a run, or at a short part of it, needs few.
+const FIRST: usize = 32;
 /// Records read at once, at most.
-const PAGE: usize = 500;
+const MOST: usize = 512;
 
-/// Reads a log's own records in order, a page at a time.
+/// Reads a log's own records in order, a page at a time, each page twice as long as the one before.
 #[derive(Debug)]
 pub(crate) struct Pages {
     log: LogId,
     next: Option<Number>,
+    length: usize,
 }
 
 impl Pages {
     /// From the record on that `from` is a number of.
     pub(crate) fn new(log: LogId, from: Number) -> Self {
-        Self { log, next: Some(from) }
+        Self { log, next: Some(from), length: FIRST }
     }
 
     /// Where the next page begins; `None` at the head.
@@ -38,7 +41,8 @@ impl Pages {
         journal: &Arc<dyn Journal>,
     ) -> Result<Option<History>, JournalError> {
         let Some(from) = self.next else { return Ok(None) };
-        let page = journal.read(&self.log, from, PAGE).await?;
+        let page = journal.read(&self.log, from, self.length).await?;
+        self.length = MOST.min(2 * self.length);
         self.next = page.next;
         Ok(Some(page))
     }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use exile_engine::id::{LogId, RunId};
 use exile_engine::journal::{EditRun, ForkRun, Input, Sent};
+use exile_engine::run::checkpoint::{self, CheckpointKind};
 use exile_engine::run::migrate;
 use exile_engine::run::record::{Fact, Number};
 use exile_engine::run::standing::RunAt;
@@ -138,28 +139,9 @@ async fn latest(app: &App, row: &RunRow) -> Result<RunAt, Problem> {
     Err(RunConflict::GoesOn { run, status }.into())
 }
 
-/// Whether a run may be forked where this record stands: the run's end apart, it is what
-/// `GET /api/runs/{id}/checkpoints` lists. No wildcard arm: a new fact must choose.
+/// Whether a run may be forked where this record stands: at every checkpoint but its end.
 fn is_checkpoint(fact: &Fact) -> bool {
-    match fact {
-        Fact::Started(_)
-        | Fact::Forked(_)
-        | Fact::Step(_)
-        | Fact::Answered(_)
-        | Fact::Edited(_)
-        | Fact::Migrated { .. }
-        | Fact::Waiting(_) => true,
-        Fact::Ended(_)
-        | Fact::Resumed { .. }
-        | Fact::Handed {}
-        | Fact::Intent(_)
-        | Fact::Called(_)
-        | Fact::Asked(_)
-        | Fact::Retried(_)
-        | Fact::Done(_)
-        | Fact::Resolved(_)
-        | Fact::Snapshot { .. } => false,
-    }
+    checkpoint::kind(fact).is_some_and(|kind| kind != CheckpointKind::End)
 }
 
 /// A change of a run's state.
