@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use exile_engine::answer::AnswerSchema;
-use exile_engine::id::InterruptId;
-use exile_engine::journal::{Input, ResumeRun};
+use exile_engine::id::{InterruptId, RunId};
+use exile_engine::journal::{Input, Refusal, ResumeRun};
 use exile_engine::message::Message;
 use exile_engine::run::record::{AskReason, Asked, Number};
 use exile_engine::run::standing::RunAt;
@@ -19,17 +19,15 @@ use crate::conflict::RunConflict;
 use crate::idempotency::Once;
 use crate::problem::Problem;
 use crate::store::RunRow;
+use crate::verdict;
 
 /// Answers by question.
 pub type Answers = BTreeMap<InterruptId, Value>;
 
-/// How a run stands, and the answers that it has, those included that were sent and that it has not
-/// taken in yet; `None` if it has not begun. What was sent is read first: an answer that is taken
-/// in between the two is in both, never in neither.
+/// How a run stands, and the answers that it has; `None` if it has not begun.
 pub async fn standing(app: &App, row: &RunRow) -> Result<Option<(RunAt, Answers)>, Problem> {
-    let mut given = app.engine.answers_sent(&row.log, &row.id).await?;
     let Some(at) = app.engine.run_at(&row.id, None).await? else { return Ok(None) };
-    given.extend(at.answered.iter().map(|a| (a.interrupt.clone(), a.value.clone())));
+    let given = at.answered.iter().map(|a| (a.interrupt.clone(), a.value.clone())).collect();
     Ok(Some((at, given)))
 }
 
@@ -64,8 +62,12 @@ pub async fn by_message(
         message: Some(Box::new(message.clone())),
     };
     let input = Input::Resume(Box::new(resume));
-    app.engine.send(&row.log, &once.input_id(&*app.env), &input).await?;
-    Ok(Some(at.number))
+    match verdict::decision(app, once, row, &input).await? {
+        None => Ok(Some(at.number)),
+        // Somebody else answered first, or ended the run.
+        Some(Refusal::Answered { .. } | Refusal::Ended) => Ok(None),
+        Some(why) => Err(Problem::Internal(format!("an answer was refused: {why}"))),
+    }
 }
 
 /// Refuses a run that would be queued behind one that waits.
@@ -73,6 +75,14 @@ pub async fn refuse_behind(app: &App, once: &Once, row: &RunRow) -> Result<(), P
     let Some((at, given)) = standing(app, row).await? else { return Ok(()) };
     let open = waits_for(app, once, row, (&at, &given))?;
     if open.is_empty() { Ok(()) } else { Err(waiting(row, open)) }
+}
+
+/// That a run is queued behind one that waits.
+pub async fn behind(app: &App, queued: &RunId, ahead: RunId) -> Result<Problem, Problem> {
+    let at = app.engine.run_at(&ahead, None).await?;
+    let open = at.map(|at| at.open()).unwrap_or_default();
+    let interrupts = open.into_iter().map(Into::into).collect();
+    Ok(RunConflict::Behind { run: queued.clone(), ahead, interrupts }.into())
 }
 
 /// The questions that a run waits for answers to; a run that needs attention is refused.

@@ -20,7 +20,7 @@ pub enum RunConflict {
         status: &'static str,
     },
     /// The question has its answer.
-    #[error("interrupt {interrupt} is answered already")]
+    #[error("interrupt {interrupt} is open no more: it is answered, or its task has ended")]
     Answered {
         /// Which.
         interrupt: InterruptId,
@@ -57,6 +57,16 @@ pub enum RunConflict {
         /// What it asked.
         interrupts: Vec<InterruptView>,
     },
+    /// The run is queued behind one of its conversation that came to wait for somebody.
+    #[error("run {run} is queued behind {ahead}, which waits for {}", questions(interrupts))]
+    Behind {
+        /// Which.
+        run: RunId,
+        /// The one that waits.
+        ahead: RunId,
+        /// What that one asked; nothing if it needs attention.
+        interrupts: Vec<InterruptView>,
+    },
     /// A run of the conversation waits for a person to say what becomes of it.
     #[error("run {run} needs attention ({}): {}", why.code, why.message)]
     NeedsAttention {
@@ -64,6 +74,22 @@ pub enum RunConflict {
         run: RunId,
         /// Why.
         why: Box<RunError>,
+    },
+    /// The call has ended.
+    #[error("the call {call} of run {run} is not open")]
+    CallClosed {
+        /// Which run.
+        run: RunId,
+        /// Which call, as `task#call`.
+        call: String,
+    },
+    /// A change of the state does not fit it.
+    #[error("the state of run {run} cannot be changed like that: {why}")]
+    Edit {
+        /// Which.
+        run: RunId,
+        /// What does not fit.
+        why: String,
     },
     /// The run's state does not fit the graph as it is now.
     #[error("run {run} does not fit the graph as it is now: {}", first(problems))]
@@ -76,6 +102,9 @@ pub enum RunConflict {
 }
 
 fn questions(interrupts: &[InterruptView]) -> String {
+    if interrupts.is_empty() {
+        return "a person to say what becomes of it".to_owned();
+    }
     let one = |i: &InterruptView| format!("an answer to {} ({})", i.id, i.text);
     interrupts.iter().map(one).collect::<Vec<_>>().join(" and ")
 }
@@ -93,7 +122,10 @@ impl RunConflict {
             Self::GoesOn { .. } => "run_running",
             Self::Over { .. } => "run_ended",
             Self::Waiting { .. } => "run_waiting",
+            Self::Behind { .. } => "run_queued",
             Self::NeedsAttention { .. } => "run_needs_attention",
+            Self::CallClosed { .. } => "call_closed",
+            Self::Edit { .. } => "edit_refused",
             Self::Migration { .. } => "migration_refused",
         }
     }
@@ -102,6 +134,7 @@ impl RunConflict {
         match self {
             Self::NotWaiting { run, .. }
             | Self::NotInAttention { run, .. }
+            | Self::CallClosed { run, .. }
             | Self::Over { run, .. } => {
                 format!("GET /api/runs/{run} shows how far it has come").into()
             }
@@ -114,11 +147,19 @@ impl RunConflict {
                  `rollback` ends it"
             )
             .into(),
+            Self::Behind { run, ahead, .. } => format!(
+                "it begins once {ahead} has ended: POST /api/runs/{ahead}/resume (or /resolve, or \
+                 /cancel); GET /api/runs/{run}/stream waits on"
+            )
+            .into(),
             Self::NeedsAttention { run, .. } => format!(
                 "POST /api/runs/{run}/resolve says what becomes of it; a message with \
                  `if_active` `interrupt` or `rollback` ends it"
             )
             .into(),
+            Self::Edit { run, .. } => {
+                format!("GET /api/runs/{run}/state shows what its channels hold").into()
+            }
             Self::Migration { .. } => {
                 "give the graph back what the run stands on, or let the run end as it began".into()
             }
@@ -133,7 +174,12 @@ impl RunConflict {
             | Self::Over { run, status } => json!({ "run": run, "run_status": status }),
             Self::Answered { interrupt } => json!({ "interrupt": interrupt }),
             Self::Waiting { run, interrupts } => json!({ "run": run, "interrupts": interrupts }),
+            Self::Behind { run, ahead, interrupts } => {
+                json!({ "run": run, "ahead": ahead, "interrupts": interrupts })
+            }
             Self::NeedsAttention { run, why } => json!({ "run": run, "error": why }),
+            Self::CallClosed { run, call } => json!({ "run": run, "call": call }),
+            Self::Edit { run, .. } => json!({ "run": run }),
             Self::Migration { run, problems } => json!({ "run": run, "problems": problems }),
         }
     }

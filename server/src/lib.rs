@@ -19,6 +19,7 @@
 //! | [`held`] | an answer's body, and what is kept until it is sent |
 //! | [`openai`] | what OpenAI's clients send and read |
 //! | [`start`], [`sse`], [`leaving`] | a run begun, waited for, streamed; a caller that leaves |
+//! | [`verdict`] | what is sent to a run, and what its engine says to it |
 //! | [`waiting`], [`diff`] | what a run waits for; what changed between two of its checkpoints |
 //! | [`event_pages`], [`speakers`] | what a run has done so far, a part at a time; what it says, in order |
 //! | [`problem`], [`conflict`], [`report`] | what is refused, and why |
@@ -64,4 +65,5 @@ pub mod trace;
 pub mod transport;
 pub mod upkeep;
 pub mod url;
+pub mod verdict;
 pub mod waiting;

@@ -177,6 +177,9 @@ pub enum Problem {
     /// The run stands where this cannot be done.
     #[error(transparent)]
     Run(#[from] RunConflict),
+    /// What was sent to the run is stored; nothing became of it yet.
+    #[error("run {0} has not come to what was sent to it")]
+    Undecided(RunId),
     /// The same `Idempotency-Key` is being answered.
     #[error("a request with this Idempotency-Key is still being answered")]
     InFlight,
@@ -344,7 +347,9 @@ impl Problem {
             | Self::Input(_)
             | Self::UnknownChannel { .. }
             | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NotReady(_) | Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady(_) | Self::Overloaded { .. } | Self::Undecided(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::RunFailed { error, .. } => run_status(&error.code),
             Self::Model(error) => model_status(&error.fault),
             Self::Quota(_) | Self::TooManyAttempts(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -388,6 +393,7 @@ impl Problem {
             Self::LastAdmin => "last_admin",
             Self::UserDisabled(_) => "user_disabled",
             Self::Run(conflict) => conflict.code(),
+            Self::Undecided(_) => "run_undecided",
             Self::InFlight => "idempotency_in_flight",
             Self::KeyReused => "idempotency_key_reused",
             Self::SecretShown => "secret_shown_once",
@@ -470,6 +476,13 @@ impl Problem {
             Self::LastAdmin => "give another user the role admin first",
             Self::UserDisabled(_) => "enable the user first: PATCH /api/users/{id}",
             Self::Run(conflict) => return conflict.remedy(),
+            Self::Undecided(run) => {
+                return format!(
+                    "it will be decided: GET /api/runs/{run} shows what came of it, and the same \
+                     request with the same Idempotency-Key is answered with that"
+                )
+                .into();
+            }
             Self::InFlight => "wait, then send the same request again to get its answer",
             Self::KeyReused => "use a new Idempotency-Key for a new request",
             Self::SecretShown => "if it is lost, revoke it and create another under a new key",

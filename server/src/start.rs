@@ -13,6 +13,7 @@ use exile_engine::run::record::{Durability, EndStatus, Number, RunError, RunOpti
 use serde_json::{Map, Value};
 
 use crate::access::Caller;
+use crate::answers;
 use crate::app::App;
 use crate::idempotency::Once;
 use crate::input;
@@ -140,7 +141,8 @@ pub fn names(app: &App, library: &Library, options: &RunOptions) -> Result<(), P
 }
 
 /// Waits until a run has finished, or waits for answers, beyond a number. A run that ends
-/// otherwise, or that needs attention, is a problem that carries its id.
+/// otherwise, that needs attention, or that is queued behind one that waits, is a problem that
+/// carries its id.
 pub async fn stopped(app: &App, run: &RunId, after: Number) -> Result<(), Problem> {
     let error = match app.engine.wait_beyond(run, after).await? {
         Stopped::Ended(ended) => match ended.status {
@@ -152,6 +154,7 @@ pub async fn stopped(app: &App, run: &RunId, after: Number) -> Result<(), Proble
             None => return Ok(()),
             attention => attention,
         },
+        Stopped::Behind(ahead) => return Err(answers::behind(app, run, ahead).await?),
     };
     let silent = || RunError::new("run_failed", "the run failed without saying why");
     let error = error.unwrap_or_else(silent);

@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use super::lineage::{self, Cut, Line};
 use super::{
     Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place,
-    ReleaseInfo, Sent, StoredMessage, wake_ms,
+    ReleaseInfo, Sent, StoredMessage, Verdict, wake_ms,
 };
 use crate::env::Env;
 use crate::id::{InputId, LogId, MessageId, RunId, UserId, WorkerId};
@@ -64,6 +64,8 @@ struct Log {
     unread: Vec<(u64, InputId, Input)>,
     /// Every input that was ever sent, and its place among all.
     known: HashMap<InputId, u64>,
+    /// What became of those that were decided.
+    verdicts: HashMap<InputId, Verdict>,
     /// Runs that have not ended.
     open: HashSet<RunId>,
     active: Option<RunId>,
@@ -97,7 +99,7 @@ impl MemoryJournal {
 #[async_trait]
 impl Journal for MemoryJournal {
     async fn find(&self, run: &RunId) -> Result<Option<Place>, JournalError> {
-        Ok(self.logs().runs.get(run).cloned())
+        Ok(self.logs().find(run))
     }
 
     async fn send(&self, log: &LogId, id: &InputId, input: &Input) -> Result<Sent, JournalError> {
@@ -144,6 +146,11 @@ impl Journal for MemoryJournal {
         Ok(unread.iter().map(|(_, id, input)| (id.clone(), input.clone())).collect())
     }
 
+    async fn verdict(&self, log: &LogId, id: &InputId) -> Result<Option<Verdict>, JournalError> {
+        let logs = self.logs();
+        Ok(logs.by_id.get(log).and_then(|log| log.verdicts.get(id)).cloned())
+    }
+
     async fn append(&self, lease: &Lease, batch: &Batch) -> Result<(), JournalError> {
         self.logs().append(lease, batch)
     }
@@ -168,6 +175,13 @@ impl Journal for MemoryJournal {
 }
 
 impl Logs {
+    fn find(&self, run: &RunId) -> Option<Place> {
+        let place = self.runs.get(run)?;
+        let log = self.by_id.get(&place.log);
+        let still = log.filter(|log| place.first.is_none() && log.waits() && log.due.is_none());
+        Some(Place { behind: still.and_then(|log| log.active.clone()), ..place.clone() })
+    }
+
     fn send(
         &mut self,
         id: &LogId,
@@ -207,7 +221,10 @@ impl Logs {
         if begins {
             let run = input.run();
             log.open.insert(run.clone());
-            self.runs.insert(run.clone(), Place { log: id.clone(), first: None, last: None });
+            self.runs.insert(
+                run.clone(),
+                Place { log: id.clone(), first: None, last: None, behind: None },
+            );
         }
         Ok(Sent::New)
     }
@@ -290,7 +307,10 @@ impl Logs {
         for StoredMessage { message, .. } in &batch.messages {
             log.messages.insert(message.id.clone(), message.clone());
         }
-        log.unread.retain(|(_, id, _)| !batch.consumed.contains(id));
+        for consumed in &batch.consumed {
+            log.unread.retain(|(_, id, _)| *id != consumed.input);
+            log.verdicts.insert(consumed.input.clone(), consumed.verdict.clone());
+        }
         for record in &batch.records {
             self.turn(&lease.log, record);
         }

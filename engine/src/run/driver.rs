@@ -28,7 +28,7 @@ use crate::observer::NodeEnd;
 use crate::run::attempt::Finished;
 use crate::run::context::Command;
 use crate::run::end;
-use crate::run::inbox::{self, Verdict};
+use crate::run::inbox::{self, Course};
 use crate::run::instance::GraphInstance;
 use crate::run::launch::HandedOut;
 use crate::run::leases::HeldLease;
@@ -562,12 +562,12 @@ impl Driver {
 
     async fn look_into_inbox(&mut self) -> Result<(), JournalError> {
         match inbox::while_running(&self.shared, &mut self.writer).await? {
-            Verdict::End(status, error, by) => self.end(status, error, by).await,
-            Verdict::On if self.writer.pending() => {
+            Course::End(status, error, by) => self.end(status, error, by).await,
+            Course::On if self.writer.pending() => {
                 self.take_answers();
                 self.writer.flush().await
             }
-            Verdict::On => Ok(()),
+            Course::On => Ok(()),
         }
     }
 

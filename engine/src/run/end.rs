@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::id::{MessageId, RunId};
 use crate::journal::JournalError;
 use crate::message::{Message, ToolCall, pending_tool_calls};
+use crate::model::Usage;
 use crate::node::{NodeError, Work};
 use crate::run::instance::GraphInstance;
 use crate::run::record::{Callee, EndStatus, Ended, Fact, Intent, RunError};
@@ -188,6 +189,20 @@ pub(crate) fn close(
         Some(snapshot) => writer.push(snapshot),
         None => Ok(()),
     }
+}
+
+/// Pushes the end of a run that was cancelled before it began. It leaves nothing, and what goes on
+/// beside it goes on.
+pub(crate) fn unbegun(writer: &mut Writer, run: RunId) -> Result<(), JournalError> {
+    writer.push(Fact::Ended(Box::new(Ended {
+        run,
+        status: EndStatus::Cancelled,
+        error: None,
+        by: None,
+        delta: Delta::new(),
+        usage: Usage::default(),
+        output: Vec::new(),
+    })))
 }
 
 /// What the run's own state keeps: messages of graphs that were cut short, results of tasks

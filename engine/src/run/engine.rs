@@ -1,6 +1,7 @@
 //! The front of the engine: start, cancel, watch and read runs; drive them in the background.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,9 +25,14 @@ use crate::run::live::Live;
 use crate::run::record::{Ended, Fact, Number, Waiting};
 use crate::run::shared::{LEASE, Shared};
 use crate::run::stream;
+use crate::run::verdicts::cancel_id;
 
 /// How often logs that nobody announced are looked for.
-const POLL: Duration = Duration::from_secs(1);
+pub(super) const POLL: Duration = Duration::from_secs(1);
+
+/// How long the store may take no writes before those who wait for a run are told. Longer than it
+/// takes to look for logs once more.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// How a run came to rest.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +41,8 @@ pub enum Stopped {
     Ended(Ended),
     /// It goes on only when somebody does something.
     Waiting(Waiting),
+    /// It is queued behind this run, which waits for somebody.
+    Behind(RunId),
 }
 
 /// Runs graphs over a journal.
@@ -42,6 +50,8 @@ pub struct Engine {
     pub(super) shared: Arc<Shared>,
     wake: Notify,
     active: Mutex<HashMap<LogId, Arc<Notify>>>,
+    /// Whether this process drives runs.
+    pub(super) drives: AtomicBool,
     fault: watch::Receiver<Option<String>>,
 }
 
@@ -68,7 +78,8 @@ impl Engine {
         lease: Duration,
     ) -> Arc<Self> {
         let (shared, fault) = Shared::new(journal, live, services, catalog, lease);
-        Arc::new(Self { shared, wake: Notify::new(), active: Mutex::default(), fault })
+        let (wake, active, drives) = (Notify::new(), Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { shared, wake, active, drives, fault })
     }
 
     /// Takes in a compiled bundle, so that its first run need not compile it again, and stores
@@ -101,12 +112,11 @@ impl Engine {
 
     /// Ends a run, whether it has begun or not; idempotent. A run that has ended stays as it is.
     pub async fn cancel(&self, log: &LogId, run: &RunId) -> Result<(), JournalError> {
-        let id = InputId::from(format!("cancel_{run}"));
-        self.send(log, &id, &Input::Cancel { run: run.clone() }).await.map(|_| ())
+        self.send(log, &cancel_id(run), &Input::Cancel { run: run.clone() }).await.map(|_| ())
     }
 
-    /// Sends an input to a log; idempotent by `id`. Whether it can be taken is the sender's to
-    /// check: what makes no sense when its time comes is passed over.
+    /// Sends an input to a log; idempotent by `id`. What became of it when its time came:
+    /// [`submit`](Self::submit).
     pub async fn send(
         &self,
         log: &LogId,
@@ -151,13 +161,15 @@ impl Engine {
         stream::history(self.shared.clone(), run, after)
     }
 
-    /// Waits until the run has ended or waits for somebody. While the store takes no writes
+    /// Waits until the run has ended or waits for somebody, or until one that it is queued behind
+    /// does. While the store takes no writes
     /// nothing can end, so that is an error; the run goes on once there is room.
     pub async fn wait(&self, run: &RunId) -> Result<Stopped, JournalError> {
-        let mut fault = self.fault.clone();
+        let down = self.store_is_down();
+        tokio::pin!(down);
         loop {
             // Listened to before the question: what happens in between is not missed.
-            let stop = self.shared.stop_of(run);
+            let stop = self.shared.stops.of(run);
             let stopped = stop.notified();
             tokio::pin!(stopped);
             stopped.as_mut().enable();
@@ -168,9 +180,22 @@ impl Engine {
                 // An end in another process is met by asking the journal.
                 () = tokio::time::sleep(POLL) => {}
                 () = &mut stopped => {}
-                Ok(down) = fault.wait_for(Option::is_some) => {
-                    return Err(JournalError::Full(down.clone().unwrap_or_default()));
-                }
+                why = &mut down => return Err(JournalError::Full(why)),
+            }
+        }
+    }
+
+    /// Until the store has taken no writes for a while; gives why.
+    pub(super) async fn store_is_down(&self) -> String {
+        let mut fault = self.fault.clone();
+        loop {
+            // The engine, whose end this would be, outlives whoever waits.
+            let Ok(down) = fault.wait_for(Option::is_some).await.map(|down| down.clone()) else {
+                return std::future::pending().await;
+            };
+            let mends = fault.wait_for(Option::is_none);
+            if tokio::time::timeout(GRACE, mends).await.is_err() {
+                return down.unwrap_or_default();
             }
         }
     }
@@ -179,7 +204,7 @@ impl Engine {
     pub async fn stopped(&self, run: &RunId) -> Result<Option<Stopped>, JournalError> {
         let unknown = || JournalError::Gone(format!("run {run}"));
         let place = self.shared.journal.find(run).await?.ok_or_else(unknown)?;
-        let Some(last) = place.last else { return Ok(None) };
+        let Some(last) = place.last else { return Ok(place.behind.map(Stopped::Behind)) };
         let history = self.shared.journal.read(&place.log, last, 1).await?;
         Ok(history.records.first().and_then(|r| match &r.record.fact {
             Fact::Ended(ended) => Some(Stopped::Ended(Ended::clone(ended))),
@@ -202,7 +227,17 @@ impl Engine {
 
     /// Claims logs and drives their runs until `shutdown`; then starts nothing more, lets runs in
     /// flight go on for `drain`, and gives the rest back.
-    pub async fn serve(self: Arc<Self>, shutdown: CancellationToken, drain: Duration) {
+    pub fn serve(
+        self: Arc<Self>,
+        shutdown: CancellationToken,
+        drain: Duration,
+    ) -> impl Future<Output = ()> + Send {
+        // Known before the first request is answered.
+        self.drives.store(true, Ordering::Relaxed);
+        self.drive_all(shutdown, drain)
+    }
+
+    async fn drive_all(self: Arc<Self>, shutdown: CancellationToken, drain: Duration) {
         let worker = WorkerId::new(&*self.shared.services.env);
         let (hand_back, handed) = watch::channel(false);
         let heartbeat = AbortOnDropHandle::new(tokio::spawn(heartbeat(self.shared.clone())));

@@ -17,13 +17,14 @@ use serde_json::{Map, Value};
 use crate::bundle::Program;
 use crate::expr::Scope;
 use crate::graph::Graph;
+use crate::id::RunId;
 use crate::journal::BlobId;
 use crate::message::{Message, Role};
 use crate::model::Usage;
 use crate::run::instance::GraphInstance;
 use crate::run::record::{
-    Called, Callee, Ended, Fact, Forked, LastRun, Number, Numbered, Reply, RunOptions, Started,
-    Step, Waiting,
+    Called, Callee, EndStatus, Ended, Fact, Forked, LastRun, Number, Numbered, Reply, RunOptions,
+    Started, Step, Waiting,
 };
 use crate::run::writes::parse_messages;
 use crate::state::{self, Channel, Delta, MessageMap, Op, Reducer, State};
@@ -161,6 +162,11 @@ impl LogState {
             (Fact::Edited(edited), None) => {
                 self.talk.extend(talked(&edited.delta));
                 apply_values(&mut self.values, &edited.delta, &self.messages)
+            }
+            // A run was cancelled before it began.
+            (Fact::Ended(ended), run) if run.as_ref().is_none_or(|run| !run.is(&ended.run)) => {
+                let unbegun = ended.status == EndStatus::Cancelled && ended.delta.is_empty();
+                if unbegun { Ok(()) } else { Err(format!("{} does not go on", ended.run)) }
             }
             (_, None) => Err("no run goes on".to_owned()),
             (Fact::Ended(ended), Some(_)) => self.end(ended),
@@ -343,6 +349,10 @@ impl LogState {
 }
 
 impl RunState {
+    fn is(&self, run: &RunId) -> bool {
+        self.started.run == *run
+    }
+
     /// What a fact says of the run as a whole.
     fn note(&mut self, fact: &Fact, at_ms: i64) {
         match fact {
@@ -358,6 +368,7 @@ impl RunState {
                 self.called(called);
             }
             Fact::Step(step) => (self.crashes, self.steps) = (0, step.step),
+            Fact::Waiting(_) if self.waiting.is_some() => {}
             Fact::Waiting(_) => self.active_ms += millis_between(self.since_ms, at_ms),
             _ => self.crashes = 0,
         }

@@ -1,11 +1,10 @@
 //! What is sent to a log, taken in: while a run goes on, while it waits, and between runs.
 //!
 //! Invariants:
-//! - An input is consumed by the append that holds what it changed. One that changes nothing any
-//!   more (its run has ended, its question is answered) is consumed all the same.
-//! - Inputs are taken in the order in which they were sent; one whose time has not come stays.
-//! - Who sends an input checks it before; here what cannot be done is passed over, never half
-//!   done.
+//! - An input is decided by the append that holds what it changed: done as a whole, or refused
+//!   with nothing of it done. Its sender is told which.
+//! - Inputs are taken in the order in which they were sent, so that of two that exclude each other
+//!   the first is done. A run that is to begin later stays unread until it begins.
 
 use std::sync::Arc;
 
@@ -13,63 +12,132 @@ use serde_json::Value;
 
 use crate::id::{InputId, LogId, RunId};
 use crate::journal::{
-    EditRun, ForkRun, IfActive, Input, JournalError, Resolution, ResolveRun, ResumeRun, StartRun,
+    BlobId, ForkRun, IfActive, Input, JournalError, Refusal, ResumeRun, StartRun, Verdict,
 };
-use crate::message::{Message, ToolCall};
+use crate::run::edit::edit;
 use crate::run::end;
-use crate::run::fold::RunState;
 use crate::run::instance::GraphInstance;
-use crate::run::joins::JoinState;
-use crate::run::marks::Marks;
-use crate::run::record::{
-    Activation, Answered, Asked, Called, Callee, Edited, EndStatus, Fact, Forked, Intent, Reply,
-    Resolved, RunError, Waiting,
-};
-use crate::run::schedule::{self, EndedNode, LiveNodes, Transition};
+use crate::run::record::{Answered, Asked, EndStatus, Fact, Forked, RunError};
+use crate::run::resolve::resolve;
 use crate::run::shared::Shared;
 use crate::run::start::{self, Cancelled};
 use crate::run::task::split;
 use crate::run::writer::Writer;
-use crate::run::writes::messages_in;
-use crate::state::Writes;
-use crate::tool::{ToolAnswer, ToolError, ToolErrorKind};
 
-/// What an input makes of a run that goes on.
-pub(crate) enum Verdict {
+/// What the inbox makes of a run that goes on.
+pub(crate) enum Course {
     /// It goes on; tasks that got an answer run again.
     On,
     /// It ends.
     End(EndStatus, Option<RunError>, Option<RunId>),
 }
 
-/// Takes in what concerns a run that goes on.
+/// What is in a log's inbox, oldest first.
+type Inbox = Vec<(InputId, Input)>;
+
+/// Takes in what there is while a run goes on.
 pub(crate) async fn while_running(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     writer: &mut Writer,
-) -> Result<Verdict, JournalError> {
-    let Some(run) = writer.log.run.as_ref().map(|r| r.started.run.clone()) else {
-        return Ok(Verdict::On);
-    };
-    for (id, input) in shared.journal.inbox(&writer.lease().log).await? {
-        match input {
-            Input::Cancel { run: whom } if whom == run => {
-                writer.consume(id);
-                return Ok(Verdict::End(EndStatus::Cancelled, None, None));
-            }
-            Input::Resume(resume) if resume.run == run => {
-                writer.consume(id);
-                answer(writer, *resume)?;
-            }
-            // The input itself stays, and its run begins once this one has ended.
-            input if displaces(&input, &writer.lease().log) => {
-                let by = Some(input.run().clone());
-                return Ok(Verdict::End(EndStatus::Cancelled, None, by));
-            }
-            _ => {}
-        }
+) -> Result<Course, JournalError> {
+    let inbox = shared.journal.inbox(&writer.lease().log).await?;
+    let inbox = cancel_queued(writer, inbox)?;
+    let course = take_all(shared, writer, inbox).await?;
+    if matches!(course, Course::On) {
+        expire(shared, writer)?;
+    }
+    Ok(course)
+}
+
+/// Takes in what there is for a run that waits, or between two runs; `true` if something can go
+/// on then. `seen` becomes the newest input that was looked at.
+pub(crate) async fn take(
+    shared: &Arc<Shared>,
+    writer: &mut Writer,
+    seen: &mut Option<InputId>,
+) -> Result<bool, JournalError> {
+    let inbox = shared.journal.inbox(&writer.lease().log).await?;
+    *seen = inbox.last().map(|(id, _)| id.clone());
+    let inbox = cancel_queued(writer, inbox)?;
+    if writer.log.run.is_none() {
+        return between(shared, writer, inbox).await;
+    }
+    if let Course::End(status, error, by) = take_all(shared, writer, inbox).await? {
+        end::close(shared, writer, status, error, by)?;
+        writer.store_all().await?;
+        return Ok(true);
     }
     expire(shared, writer)?;
-    Ok(Verdict::On)
+    writer.store_all().await?;
+    Ok(writer.log.run.as_ref().is_none_or(|run| run.waiting.is_none()))
+}
+
+/// Ends the runs that were cancelled before they began; gives what is left.
+fn cancel_queued(writer: &mut Writer, inbox: Inbox) -> Result<Inbox, JournalError> {
+    let mut left = Inbox::with_capacity(inbox.len());
+    let mut cancelled = false;
+    for (id, input) in inbox {
+        let begins = |(_, queued): &(InputId, Input)| matches!((queued, &input), (Input::Start(start), Input::Cancel { run }) if start.run == *run);
+        let Some(place) = left.iter().position(begins) else {
+            left.push((id, input));
+            continue;
+        };
+        let (start, _) = left.remove(place);
+        writer.decide(start, Verdict::Taken);
+        writer.decide(id, Verdict::Taken);
+        end::unbegun(writer, input.run().clone())?;
+        cancelled = true;
+    }
+    let waiting = writer.log.run.as_ref().and_then(|run| run.waiting.clone());
+    if let Some(waiting) = waiting.filter(|_| cancelled) {
+        // The log's last record says whether it waits.
+        writer.waiting(&waiting)?;
+    }
+    Ok(left)
+}
+
+/// Takes in what was sent to a log whose run goes on or waits.
+async fn take_all(
+    shared: &Arc<Shared>,
+    writer: &mut Writer,
+    inbox: Inbox,
+) -> Result<Course, JournalError> {
+    let queued: Vec<RunId> =
+        inbox.iter().filter(|(_, i)| i.owner().is_some()).map(|(_, i)| i.run().clone()).collect();
+    for (id, input) in inbox {
+        let Some(active) = writer.log.run.as_ref().map(|run| run.started.run.clone()) else {
+            // It ended with the one before: what is left is looked at between runs.
+            break;
+        };
+        if displaces(&input, &writer.lease().log) {
+            // The input itself stays, and its run begins once this one has ended.
+            return Ok(Course::End(EndStatus::Cancelled, None, Some(input.run().clone())));
+        }
+        let own = *input.run() == active;
+        let verdict = match input {
+            Input::Start(_) | Input::Fork(_) => continue,
+            input if !own && queued.contains(input.run()) => Verdict::Refused(Refusal::GoesOn),
+            _ if !own => Verdict::Refused(Refusal::Ended),
+            Input::Cancel { .. } => {
+                writer.decide(id, Verdict::Taken);
+                return Ok(Course::End(EndStatus::Cancelled, None, None));
+            }
+            Input::Resume(resume) => answer(writer, *resume)?,
+            Input::Resolve(resolved) => resolve(shared, writer, resolved)?,
+            Input::Edit(_) | Input::Migrate { .. } if goes_on(writer) => {
+                Verdict::Refused(Refusal::GoesOn)
+            }
+            Input::Edit(change) => edit(writer, change)?,
+            Input::Migrate { bundle, .. } => migrate(shared, writer, bundle).await?,
+        };
+        writer.decide(id, verdict);
+    }
+    Ok(Course::On)
+}
+
+/// Whether the run does not wait.
+fn goes_on(writer: &Writer) -> bool {
+    writer.log.run.as_ref().is_some_and(|run| run.waiting.is_none())
 }
 
 /// Whether the run of the log that goes on or waits is cancelled for an input.
@@ -87,69 +155,11 @@ fn displaces(input: &Input, log: &LogId) -> bool {
     }
 }
 
-/// Takes in what there is for a run that waits, or between two runs; `true` if something can go
-/// on then. `seen` becomes the newest input that was looked at.
-pub(crate) async fn take(
-    shared: &Arc<Shared>,
-    writer: &mut Writer,
-    seen: &mut Option<InputId>,
-) -> Result<bool, JournalError> {
-    let inbox = shared.journal.inbox(&writer.lease().log).await?;
-    *seen = inbox.last().map(|(id, _)| id.clone());
-    if writer.log.run.is_some() {
-        while_waiting(shared, writer, inbox).await
-    } else {
-        between(shared, writer, inbox).await
-    }
-}
-
-async fn while_waiting(
-    shared: &Arc<Shared>,
-    writer: &mut Writer,
-    inbox: Vec<(InputId, Input)>,
-) -> Result<bool, JournalError> {
-    let Some(run) = writer.log.run.as_ref().map(|r| r.started.run.clone()) else {
-        return Ok(false);
-    };
-    for (id, input) in inbox {
-        if *input.run() != run {
-            match input {
-                input if displaces(&input, &writer.lease().log) => {
-                    cancel(shared, writer, Some(input.run().clone()))?;
-                }
-                // They come after this run; a cancel may be of one that is queued.
-                Input::Start(_) | Input::Fork(_) | Input::Cancel { .. } => continue,
-                _ => {
-                    writer.consume(id);
-                    continue;
-                }
-            }
-            writer.store_all().await?;
-            return Ok(true);
-        }
-        writer.consume(id);
-        match input {
-            Input::Cancel { .. } => cancel(shared, writer, None)?,
-            Input::Resume(resume) => answer(writer, *resume)?,
-            Input::Resolve(resolve) => self::resolve(shared, writer, resolve)?,
-            Input::Edit(edit) => self::edit(writer, edit)?,
-            Input::Migrate { bundle, .. } => migrate(shared, writer, bundle).await?,
-            Input::Start(_) | Input::Fork(_) => {}
-        }
-        if writer.log.run.is_none() {
-            break;
-        }
-    }
-    expire(shared, writer)?;
-    writer.store_all().await?;
-    Ok(writer.log.run.as_ref().is_none_or(|run| run.waiting.is_none()))
-}
-
 /// Begins the next run, or changes what the last one left.
 async fn between(
     shared: &Arc<Shared>,
     writer: &mut Writer,
-    inbox: Vec<(InputId, Input)>,
+    inbox: Inbox,
 ) -> Result<bool, JournalError> {
     let mut next: Option<(InputId, Input)> = None;
     let mut cancelled: Option<Cancelled> = None;
@@ -157,11 +167,11 @@ async fn between(
         match (input, &next) {
             (input @ (Input::Start(_) | Input::Fork(_)), None) => next = Some((id, input)),
             (Input::Edit(change), None) => {
-                writer.consume(id);
-                edit(writer, change)?;
+                let verdict = edit(writer, change)?;
+                writer.decide(id, verdict);
             }
             (Input::Cancel { run }, Some((_, begins))) if *begins.run() == run => {
-                writer.consume(id);
+                writer.decide(id, Verdict::Taken);
                 cancelled.get_or_insert_default();
             }
             // Nothing is begun for a run that makes way for one that is there already.
@@ -170,7 +180,7 @@ async fn between(
                 cancelled.get_or_insert(Cancelled { by });
             }
             // Before its start, it is for a run that has ended or that never was.
-            (_, None) => writer.consume(id),
+            (_, None) => writer.decide(id, Verdict::Refused(Refusal::Ended)),
             (_, Some(_)) => {}
         }
     }
@@ -178,13 +188,13 @@ async fn between(
         writer.store_all().await?;
         return Ok(false);
     };
-    writer.consume(id);
     match next {
         Input::Start(start) => {
+            writer.decide(id, Verdict::Taken);
             let rewind = rewind(writer, &start);
             start::begin(shared, writer, *start, cancelled, rewind).await?;
         }
-        Input::Fork(fork) => begin_fork(shared, writer, *fork, cancelled).await?,
+        Input::Fork(fork) => begin_fork(shared, writer, id, *fork, cancelled).await?,
         _ => {}
     }
     Ok(true)
@@ -200,37 +210,41 @@ fn rewind(writer: &Writer, start: &StartRun) -> Option<(RunId, u64)> {
 async fn begin_fork(
     shared: &Arc<Shared>,
     writer: &mut Writer,
+    id: InputId,
     fork: ForkRun,
     cancelled: Option<Cancelled>,
 ) -> Result<(), JournalError> {
     let history = shared.journal.load(&fork.log, Some(fork.at)).await?;
     let (programs, _) = start::programs(shared, &history).await?;
-    let goes_on = history.records.iter().rev().find_map(|r| match &r.record.fact {
-        Fact::Started(_) => Some(true),
-        Fact::Ended(_) => Some(false),
-        _ => None,
-    });
-    let run = goes_on.unwrap_or(false).then(|| fork.run.clone());
+    let run = start::live(&history.records).map(|_| fork.run.clone());
     let ended = run.is_none();
     writer.fork(Forked { run, from: fork.from, at: fork.at }, history, programs).await?;
-    if let Some(change) = fork.edit {
-        edit(writer, *change)?;
-    }
-    match cancelled {
+    let verdict = match fork.edit {
+        Some(change) => edit(writer, *change)?,
+        None => Verdict::Taken,
+    };
+    match (&verdict, cancelled) {
         _ if ended => {}
-        Some(Cancelled { by }) => end::close(shared, writer, EndStatus::Cancelled, None, by)?,
-        None => start::attention(writer)?,
+        (Verdict::Refused(why), _) => {
+            let error = RunError::new("edit_refused", why.to_string());
+            end::close(shared, writer, EndStatus::Failed, Some(error), None)?;
+        }
+        (_, Some(Cancelled { by })) => {
+            end::close(shared, writer, EndStatus::Cancelled, None, by)?;
+        }
+        (_, None) => start::attention(writer)?,
     }
+    writer.decide(id, verdict);
     writer.store_all().await
 }
 
-fn cancel(shared: &Shared, writer: &mut Writer, by: Option<RunId>) -> Result<(), JournalError> {
-    end::close(shared, writer, EndStatus::Cancelled, None, by)
-}
-
-/// Gives answers to the questions that are still open.
-fn answer(writer: &mut Writer, resume: ResumeRun) -> Result<(), JournalError> {
+/// Gives answers to questions, all of them or none.
+fn answer(writer: &mut Writer, resume: ResumeRun) -> Result<Verdict, JournalError> {
     let open = open_questions(writer);
+    let closed = resume.answers.keys().find(|id| !open.iter().any(|asked| asked.id == **id));
+    if let Some(interrupt) = closed.cloned() {
+        return Ok(Verdict::Refused(Refusal::Answered { interrupt }));
+    }
     let mut message = resume.message;
     for asked in open {
         let Some(value) = resume.answers.get(&asked.id) else { continue };
@@ -248,11 +262,11 @@ fn answer(writer: &mut Writer, resume: ResumeRun) -> Result<(), JournalError> {
             expired: false,
         }))?;
     }
-    Ok(())
+    Ok(Verdict::Taken)
 }
 
 /// Whether the graph that a task belongs to talks to the user.
-fn shown_at(writer: &Writer, task: &str) -> bool {
+pub(crate) fn shown_at(writer: &Writer, task: &str) -> bool {
     let root = writer.log.run.as_ref().and_then(|run| run.root.as_ref());
     root.and_then(|root| root.instance(split(task).0)).is_some_and(|i| i.graph.shown)
 }
@@ -285,202 +299,32 @@ pub(crate) fn next_expiry(writer: &Writer) -> Option<i64> {
     open_questions(writer).iter().filter_map(|asked| asked.expires_ms).min()
 }
 
-/// Does what a person says of a run that needs attention.
-fn resolve(shared: &Shared, writer: &mut Writer, resolve: ResolveRun) -> Result<(), JournalError> {
-    let Some(run) = writer.log.run.as_ref() else { return Ok(()) };
-    let Some(waiting) = run.waiting.clone().filter(|w| w.attention.is_some()) else {
-        return Ok(());
-    };
-    let named = |intent: &&Intent| {
-        resolve.call.as_ref().is_none_or(|call| *call == format!("{}#{}", intent.task, intent.call))
-    };
-    let calls: Vec<Intent> = waiting.open.iter().filter(named).cloned().collect();
-    if waiting.open.is_empty() {
-        return resolve_run(shared, writer, &waiting, resolve);
-    }
-    for intent in calls {
-        resolve_call(shared, writer, &intent, &resolve)?;
-    }
-    start::attention(writer)
-}
-
-/// A run without open calls: it goes on, or it fails.
-fn resolve_run(
-    shared: &Shared,
-    writer: &mut Writer,
-    waiting: &Waiting,
-    resolve: ResolveRun,
-) -> Result<(), JournalError> {
-    if let Resolution::Failed { message } = resolve.action {
-        let code = waiting.attention.as_ref().map_or("poison", |why| why.code.as_str()).to_owned();
-        let error = RunError::new(code, message);
-        return end::close(shared, writer, EndStatus::Failed, Some(error), None);
-    }
-    let (task, call) = ("".into(), "".into());
-    writer.push(Fact::Resolved(Resolved { task, call, by: resolve.by }))
-}
-
-fn resolve_call(
-    shared: &Shared,
-    writer: &mut Writer,
-    intent: &Intent,
-    resolve: &ResolveRun,
-) -> Result<(), JournalError> {
-    let answer = match &resolve.action {
-        Resolution::Retry => {
-            let (task, call) = (intent.task.clone(), intent.call.clone());
-            return writer.push(Fact::Resolved(Resolved { task, call, by: resolve.by.clone() }));
-        }
-        Resolution::Done { output } => ToolAnswer::Done(output.clone()),
-        Resolution::Failed { message } => {
-            ToolAnswer::Failed(ToolError::new(ToolErrorKind::NotRun, message.clone()))
-        }
-    };
-    let called = settled(shared, writer, intent, &answer, 0);
-    writer.called(called)
-}
-
-/// The end of a call that was not brought about by the call itself: its record, and the message
-/// that answers a model.
-pub(crate) fn settled(
-    shared: &Shared,
-    writer: &mut Writer,
-    intent: &Intent,
-    answer: &ToolAnswer,
-    took_ms: u64,
-) -> Called {
-    let error = match answer {
-        ToolAnswer::Failed(error) => Some(error.clone()),
-        ToolAnswer::Done(_) | ToolAnswer::Ask(_) => None,
-    };
-    let (tool, reply) = match &intent.to {
-        Callee::Tool { name, id: Some(id), args, .. } => {
-            let call = ToolCall {
-                id: id.clone(),
-                name: name.clone(),
-                arguments: args.to_string(),
-                opaque: None,
-            };
-            let id = crate::id::MessageId::new(&*shared.services.env);
-            let message = Message::tool(id.clone(), &call, answer.to_text());
-            let shown = shown_at(writer, &intent.task);
-            writer.message(message, shown);
-            (Some(name), Reply::Message { id, failed: error })
-        }
-        Callee::Tool { name, .. } => {
-            let reply = match (answer, error) {
-                (_, Some(error)) => Reply::ToolFailed(error),
-                (ToolAnswer::Done(value), None) => Reply::Value(value.clone()),
-                (_, None) => Reply::Value(Value::Null),
-            };
-            (Some(name), reply)
-        }
-        Callee::Model(_) => {
-            let text = error.map(|e| e.message).unwrap_or_default();
-            let error = crate::node::NodeError::Limit(text);
-            (None, Reply::ModelFailed { error, text: String::new(), reasoning: String::new() })
-        }
-    };
-    Called {
-        task: intent.task.clone(),
-        call: intent.call.clone(),
-        took_ms,
-        tool: tool.map(|name| name.as_str().into()),
-        reply,
-        model: None,
-        attempts: Vec::new(),
-        marks: Marks::default(),
-        shown: false,
-        taints: false,
-    }
-}
-
-/// Changes the state as a node would, or as the caller of a run would.
-fn edit(writer: &mut Writer, change: EditRun) -> Result<(), JournalError> {
-    let writes: Writes = change.writes.into_iter().map(|(k, v)| (k.into(), v)).collect();
-    let Some(RunState { root: Some(root), started, .. }) = writer.log.run.as_ref() else {
-        return edit_values(writer, &writes, change.run, change.by);
-    };
-    let Some(instance) = root.instance(&change.path) else { return Ok(()) };
-    let run = started.run.clone();
-    let graph = instance.graph.clone();
-    let (mut state, scope) = (crate::state::State::clone(&instance.state), instance.scope.clone());
-    let refused = |why: String| {
-        tracing::warn!(%run, why, "an edit of the state was refused");
-        Ok(())
-    };
-    let delta = match state.merge([&writes]) {
-        Ok(delta) => delta,
-        Err(error) => return refused(error.to_string()),
-    };
-    let node = change.as_node.as_ref().map(|name| graph.position(name));
-    let place = instance.path.clone();
-    // Whether the edit can be made is known before anything of it is kept.
-    let messages = messages_in(&graph, &writes);
-    let said = messages.iter().map(|m| (m.id.clone(), Arc::new(m.clone())));
-    let mut known = writer.log.messages.clone();
-    known.extend(said);
-    if let Err(error) = state.apply(&delta, &known) {
-        return refused(error.to_string());
-    }
-    let successors = match node {
-        None => None,
-        Some(None) => return refused("no such node".to_owned()),
-        Some(Some(node)) => {
-            let ended = std::iter::once(EndedNode { node, transition: Transition::Lines });
-            let (joins, running) = (JoinState::default(), LiveNodes::default());
-            match schedule::after(&graph, &state, &scope, ended, &joins, &running) {
-                Ok(successors) => Some(successors),
-                Err(error) => return refused(error.to_string()),
-            }
-        }
-    };
-    let activation = successors.map(|successors| Activation {
-        toggled: None,
-        filled: successors.joins.filled(&graph),
-        owed: successors.joins.owed(&graph),
-        ..instance.activation(&successors)
-    });
-    for message in messages {
-        writer.message(message, graph.shown);
-    }
-    let (as_node, by) = (change.as_node, change.by);
-    writer.push(Fact::Edited(Box::new(Edited { path: place, as_node, by, delta, activation })))?;
-    Ok(())
-}
-
-/// Changes the channels that the last run of a log left.
-fn edit_values(
-    writer: &mut Writer,
-    writes: &Writes,
-    run: RunId,
-    by: crate::id::UserId,
-) -> Result<(), JournalError> {
-    let (delta, messages) = writer.log.edit(writes);
-    let run = writer.log.last.as_ref().map_or(run, |last| last.run.clone());
-    for message in messages {
-        writer.first_message(message, true, &run);
-    }
-    let edited = Edited { path: "".into(), as_node: None, by, delta, activation: None };
-    writer.push(Fact::Edited(Box::new(edited)))
-}
-
+/// Moves a run that waits to another bundle. What it asked it goes on waiting for; what made it need
+/// attention is looked at anew.
 async fn migrate(
     shared: &Shared,
     writer: &mut Writer,
-    bundle: crate::journal::BlobId,
-) -> Result<(), JournalError> {
+    bundle: BlobId,
+) -> Result<Verdict, JournalError> {
+    let refused = |why: String| Ok(Verdict::Refused(Refusal::Migration { why }));
     let run = writer.log.run.as_ref();
-    let Some(root) = run.and_then(|run| run.root.as_ref()) else { return Ok(()) };
-    match shared.program(&bundle).await? {
-        Ok(program) if super::migrate::check(root, &program.graph).is_empty() => {
-            writer.add_program(program);
-            writer.push(Fact::Migrated { bundle })
-        }
-        // It was checked when it was sent; a graph that changed since then is not forced upon it.
-        Ok(_) | Err(_) => {
-            tracing::warn!(log = %writer.lease().log, "a migration no longer fits and was dropped");
-            Ok(())
-        }
+    let waiting = run.and_then(|run| run.waiting.clone());
+    let program = match shared.program(&bundle).await? {
+        Ok(program) => program,
+        Err(error) => return refused(error.message),
+    };
+    let Some(root) = run.and_then(|run| run.root.as_ref()) else {
+        return refused("the graph that it stands on cannot be compiled here any more".to_owned());
+    };
+    // It was checked when it was sent; the run may have come elsewhere since then.
+    if let Some(problem) = super::migrate::check(root, &program.graph).into_iter().next() {
+        return refused(problem.message);
     }
+    writer.add_program(program);
+    writer.push(Fact::Migrated { bundle })?;
+    match waiting {
+        Some(waiting) if waiting.attention.is_none() => writer.waiting(&waiting)?,
+        _ => start::attention(writer)?,
+    }
+    Ok(Verdict::Taken)
 }

@@ -13,7 +13,8 @@
 //! | `commands.rs` | what tasks ask while they run, written down |
 //! | `settle.rs`, `cache.rs` | commits their steps and fires what follows; results taken again |
 //! | `start.rs`, `end.rs` | how a run begins; how it ends, and what it leaves |
-//! | `inbox.rs`, `migrate.rs` | what is sent to a log: answers, cancels, edits, forks, other bundles |
+//! | `inbox.rs`, `verdicts.rs`, `waiters.rs` | what is sent to a log, decided; who waits for that |
+//! | `edit.rs`, `resolve.rs`, `migrate.rs` | what people change: state, calls of unknown outcome, bundles |
 //! | `writer.rs`, `trouble.rs` | numbers, stores, then shows; what operators read of runs that fail |
 //! | `event.rs`, `live.rs`, `stream.rs` | what readers see: projections, what is on its way, both in order |
 //! | `pages.rs`, `history.rs`, `deltas.rs` | what happened, page by page, deltas in their places |
@@ -31,6 +32,7 @@ mod commands;
 pub mod context;
 mod deltas;
 mod driver;
+mod edit;
 mod end;
 pub mod engine;
 pub mod event;
@@ -47,6 +49,7 @@ pub mod migrate;
 mod pages;
 pub mod record;
 mod replay;
+mod resolve;
 mod retry;
 pub mod schedule;
 mod settle;
@@ -56,5 +59,7 @@ mod start;
 mod stream;
 pub mod task;
 mod trouble;
+mod verdicts;
+mod waiters;
 mod writer;
 pub mod writes;

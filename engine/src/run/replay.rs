@@ -5,13 +5,10 @@
 //!   later, and however deep its subgraphs lie.
 //! - Reading changes nothing and needs no lease.
 
-use std::collections::BTreeMap;
-
 use futures_util::StreamExt as _;
-use serde_json::Value;
 
-use crate::id::{InterruptId, LogId, RunId};
-use crate::journal::{BlobId, History, Input, JournalError, Place};
+use crate::id::{LogId, RunId};
+use crate::journal::{BlobId, History, JournalError, Place};
 use crate::run::checkpoint::{CheckpointKind, Standing, kind, standing};
 use crate::run::engine::{Engine, Stopped};
 use crate::run::fold::{LogState, Programs};
@@ -72,20 +69,6 @@ impl Engine {
             Fact::Waiting(waiting) => Some(Waiting::clone(waiting)),
             _ => None,
         }))
-    }
-
-    /// Answers to questions of a run that were sent and that its driver has not read yet.
-    pub async fn answers_sent(
-        &self,
-        log: &LogId,
-        run: &RunId,
-    ) -> Result<BTreeMap<InterruptId, Value>, JournalError> {
-        let inbox = self.shared.journal.inbox(log).await?;
-        let answers = |(_, input)| match input {
-            Input::Resume(resume) if resume.run == *run => Some(resume.answers),
-            _ => None,
-        };
-        Ok(inbox.into_iter().filter_map(answers).flatten().collect())
     }
 
     /// Waits until the run has ended or waits for somebody, beyond a number: what it waited for
@@ -181,6 +164,8 @@ fn fold(log: &LogId, history: History, programs: &Programs) -> Result<LogState, 
 
 /// What the records of the last run of a log say besides its state.
 struct Facts {
+    /// Which run that is.
+    run: Option<RunId>,
     number: Number,
     kind: Option<CheckpointKind>,
     status: Standing,
@@ -194,6 +179,7 @@ struct Facts {
 impl Default for Facts {
     fn default() -> Self {
         Self {
+            run: None,
             number: 0,
             kind: None,
             status: Standing::Running,
@@ -208,6 +194,13 @@ impl Default for Facts {
 impl Facts {
     fn take(&mut self, Numbered { number, record }: &Numbered) {
         self.number = *number;
+        match &record.fact {
+            Fact::Started(started) => self.run = Some(started.run.clone()),
+            Fact::Forked(forked) => self.run.clone_from(&forked.run),
+            // One that was cancelled before it began ends beside this one.
+            Fact::Ended(ended) if self.run.as_ref() != Some(&ended.run) => return,
+            _ => {}
+        }
         self.kind = kind(&record.fact);
         self.status = standing(&record.fact, self.status);
         self.waiting = None;

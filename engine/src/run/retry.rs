@@ -8,8 +8,8 @@ use crate::node::NodeError;
 use crate::run::apply::retryable;
 use crate::run::driver::Driver;
 use crate::run::end;
-use crate::run::inbox;
 use crate::run::record::{Fact, Intent, Reply, Retried};
+use crate::run::resolve;
 use crate::run::task::Task;
 use crate::tool::{ToolAnswer, ToolError, ToolErrorKind};
 
@@ -56,7 +56,7 @@ impl Driver {
             };
             let error = ToolError::new(kind, "the node's time was over before this call ended");
             let answer = ToolAnswer::Failed(error);
-            let called = inbox::settled(&self.shared, &mut self.writer, &intent, &answer, 0);
+            let called = resolve::settled(&self.shared, &mut self.writer, &intent, &answer, 0);
             self.writer.called(called)?;
         }
         Ok(())

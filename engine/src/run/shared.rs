@@ -2,13 +2,13 @@
 //! whether the store takes writes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::bundle::{Bundle, Catalog, Program};
-use crate::id::RunId;
+use crate::id::{InputId, RunId};
 use crate::journal::{BlobId, Journal, JournalError};
 use crate::limits::Limits;
 use crate::message::Message;
@@ -18,14 +18,13 @@ use crate::run::end;
 use crate::run::leases::Leases;
 use crate::run::live::Live;
 use crate::run::record::RunError;
+use crate::run::waiters::Waiters;
 use crate::state::MessageMap;
 
 /// How long a claim holds without being renewed, where the engine is told nothing else.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
 /// Compiled bundles kept.
 const PROGRAMS_MAX: usize = 256;
-/// Runs that are waited for from which on those are swept that nobody waits for any more.
-const WAITERS_SWEPT: usize = 1024;
 
 /// What the engine and its drivers hold together.
 pub(crate) struct Shared {
@@ -35,8 +34,10 @@ pub(crate) struct Shared {
     catalog: Catalog,
     programs: Mutex<HashMap<BlobId, Arc<Program>>>,
     fault: watch::Sender<Option<String>>,
-    /// Who waits for a run to end or to wait, by run.
-    stops: Mutex<HashMap<RunId, Weak<Notify>>>,
+    /// Who waits for a run to end or to wait.
+    pub stops: Waiters<RunId>,
+    /// Who waits for what becomes of an input.
+    pub verdicts: Waiters<InputId>,
     /// How long a claim holds without being renewed.
     pub lease: Duration,
     /// The leases of all logs that are driven here.
@@ -55,42 +56,25 @@ impl Shared {
         lease: Duration,
     ) -> (Arc<Self>, watch::Receiver<Option<String>>) {
         let (fault, faults) = watch::channel(None);
-        let (programs, cache, stops) = (Mutex::default(), Cache::default(), Mutex::default());
-        let leases = Leases::default();
-        let shared =
-            Self { journal, live, services, catalog, programs, fault, stops, lease, leases, cache };
+        let shared = Self {
+            journal,
+            live,
+            services,
+            catalog,
+            programs: Mutex::default(),
+            fault,
+            stops: Waiters::default(),
+            verdicts: Waiters::default(),
+            lease,
+            leases: Leases::default(),
+            cache: Cache::default(),
+        };
         (Arc::new(shared), faults)
-    }
-
-    /// Says that a run ended or waits.
-    pub(crate) fn stopped(&self, run: &RunId) {
-        let waiting = self.waiting().remove(run).and_then(|waiting| waiting.upgrade());
-        if let Some(waiting) = waiting {
-            waiting.notify_waiters();
-        }
-    }
-
-    /// What tells that the run has ended or waits.
-    pub(crate) fn stop_of(&self, run: &RunId) -> Arc<Notify> {
-        let mut all = self.waiting();
-        if let Some(waiting) = all.get(run).and_then(Weak::upgrade) {
-            return waiting;
-        }
-        if all.len() >= WAITERS_SWEPT && all.len().is_power_of_two() {
-            all.retain(|_, waiting| waiting.strong_count() > 0);
-        }
-        let waiting = Arc::new(Notify::new());
-        all.insert(run.clone(), Arc::downgrade(&waiting));
-        waiting
     }
 
     /// How much is admitted.
     pub(crate) fn limits(&self) -> &Limits {
         &self.catalog.limits
-    }
-
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Weak<Notify>>> {
-        self.stops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the bundle at that address is compiled and stored.

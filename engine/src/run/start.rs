@@ -93,10 +93,9 @@ pub(crate) async fn programs(
     history: &History,
 ) -> Result<(Programs, Option<RunError>), JournalError> {
     let (mut programs, mut broken) = (Programs::default(), None);
-    let ended = |r: &Numbered| matches!(r.record.fact, Fact::Ended(_));
     let records = &history.records;
-    let live = records.iter().rposition(ended).map_or(0, |place| place + 1);
-    for record in &records[live..] {
+    let Some(begins) = live(records) else { return Ok((programs, broken)) };
+    for record in &records[begins..] {
         let bundle = match &record.record.fact {
             Fact::Started(started) => &started.bundle,
             Fact::Migrated { bundle } => bundle,
@@ -108,6 +107,23 @@ pub(crate) async fn programs(
         }
     }
     Ok((programs, broken))
+}
+
+/// Where the run begins that goes on or waits at the end of these records, if one does.
+pub(crate) fn live(records: &[Numbered]) -> Option<usize> {
+    let mut live: Option<(usize, &RunId)> = None;
+    for (place, numbered) in records.iter().enumerate() {
+        live = match (&numbered.record.fact, live) {
+            (Fact::Started(started), _) => Some((place, &started.run)),
+            (Fact::Forked(forked), Some((begins, _))) => {
+                forked.run.as_ref().map(|run| (begins, run))
+            }
+            // A run that was cancelled before it began ends beside the one that goes on.
+            (Fact::Ended(ended), Some((_, run))) if ended.run == *run => None,
+            (_, live) => live,
+        };
+    }
+    live.map(|(place, _)| place)
 }
 
 /// Goes back in the log, as a fork of `from` at `at`; `run` goes on there, if one did.

@@ -61,7 +61,7 @@ pub(crate) fn history(
 
 /// What is told of a run that has begun.
 fn extent(run: RunId, place: Place, after: Number, upto: Number) -> Option<Extent> {
-    let Place { log, first, last } = place;
+    let Place { log, first, last, .. } = place;
     let from = after.max(first?).min(last.unwrap_or(Number::MAX));
     Some(Extent { run, log, from, after, upto })
 }

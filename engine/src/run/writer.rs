@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::bundle::Program;
 use crate::id::{InputId, RunId};
-use crate::journal::{Batch, History, JournalError, Lease, StoredMessage};
+use crate::journal::{Batch, Consumed, History, JournalError, Lease, StoredMessage, Verdict};
 use crate::message::Message;
 use crate::model::{Delta, Retry};
 use crate::run::event::{self, call_key};
@@ -24,7 +24,7 @@ use crate::run::fold::{Illegal, LogState, Programs};
 use crate::run::leases::HeldLease;
 use crate::run::live::{News, Shown, StreamedDelta};
 use crate::run::marks::Marks;
-use crate::run::record::{Called, Durability, Fact, Forked, Number, Numbered, Record};
+use crate::run::record::{Called, Durability, Fact, Forked, Number, Numbered, Record, Waiting};
 use crate::run::shared::Shared;
 use crate::run::trouble::Trouble;
 
@@ -64,6 +64,8 @@ struct Due {
     to_show: Vec<ToShow>,
     acks: Vec<oneshot::Sender<()>>,
     troubles: Vec<Trouble>,
+    /// Inputs that are decided.
+    decided: Vec<InputId>,
     /// It must be stored before anybody is answered, whatever the run's durability.
     at_once: bool,
     /// Deltas were shown that have higher numbers than its first record.
@@ -184,9 +186,17 @@ impl Writer {
         self.due.batch.messages.push(StoredMessage { message, run, shown });
     }
 
-    /// Marks inputs as answered by what is stored next.
-    pub(crate) fn consume(&mut self, input: InputId) {
-        self.due.batch.consumed.push(input);
+    /// Pushes that the run waits for what it waited for before.
+    pub(crate) fn waiting(&mut self, waiting: &Waiting) -> Result<(), JournalError> {
+        self.push(Fact::Waiting(Box::new(waiting.clone())))
+    }
+
+    /// Notes what became of an input. It is stored with what was pushed, at once: somebody waits
+    /// for it.
+    pub(crate) fn decide(&mut self, input: InputId, verdict: Verdict) {
+        self.due.decided.push(input.clone());
+        self.due.batch.consumed.push(Consumed { input, verdict });
+        self.due.at_once = true;
         self.unflushed = true;
     }
 
@@ -402,7 +412,7 @@ impl Writer {
             self.ensure_lease().await?;
         }
         if due.to_show.is_empty() {
-            acknowledge_all(due.acks);
+            self.tell(due.decided, due.acks);
             return Ok(());
         }
         let watched = self.shared.live.watched(&self.held.lease.log);
@@ -423,9 +433,9 @@ impl Writer {
                         news.partial = true;
                     }
                     if let Fact::Ended(ended) = &record.record.fact {
-                        self.shared.stopped(&ended.run);
+                        self.shared.stops.tell(&ended.run);
                     } else if let Fact::Waiting(waiting) = &record.record.fact {
-                        self.shared.stopped(&waiting.run);
+                        self.shared.stops.tell(&waiting.run);
                     }
                 }
             }
@@ -435,8 +445,16 @@ impl Writer {
         for trouble in due.troubles {
             trouble.log();
         }
-        acknowledge_all(due.acks);
+        self.tell(due.decided, due.acks);
         Ok(())
+    }
+
+    /// Tells those who wait for what was stored.
+    fn tell(&self, decided: Vec<InputId>, acks: Vec<oneshot::Sender<()>>) {
+        for input in decided {
+            self.shared.verdicts.tell(&input);
+        }
+        acknowledge_all(acks);
     }
 
     /// Asks for the lease again if it may have lapsed.

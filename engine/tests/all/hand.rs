@@ -452,7 +452,7 @@ impl Bench {
     pub async fn ended(&self, run: &RunId) -> Ended {
         match self.engine.wait(run).await.unwrap() {
             Stopped::Ended(ended) => ended,
-            Stopped::Waiting(waiting) => panic!("{waiting:?}"),
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -483,6 +483,7 @@ macro_rules! journal_over {
             use exile_engine::id::{InputId, LogId, RunId, WorkerId};
             use exile_engine::journal::{
                 Batch, BlobId, History, Input, Journal, JournalError, Lease, Place, ReleaseInfo, Sent,
+                Verdict,
             };
             use std::time::Duration;
 
@@ -519,6 +520,13 @@ macro_rules! journal_over {
                 }
                 async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
                     self.$store.inbox(log).await
+                }
+                async fn verdict(
+                    &self,
+                    log: &LogId,
+                    id: &InputId,
+                ) -> Result<Option<Verdict>, JournalError> {
+                    self.$store.verdict(log, id).await
                 }
                 async fn append(&self, $lease: &Lease, $batch: &Batch) -> Result<(), JournalError> {
                     let $this = self;

@@ -10,7 +10,7 @@ use exile_engine::env::StepEnv;
 use exile_engine::id::{InputId, LogId, RunId, WorkerId};
 use exile_engine::journal::{
     Batch, BlobId, History, Input, Journal, JournalError, Lease, MemoryJournal, Place, ReleaseInfo,
-    Sent,
+    Sent, Verdict,
 };
 use exile_engine::message::Role;
 use exile_engine::model::ModelRequest;
@@ -51,6 +51,10 @@ impl Journal for Dies {
 
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
         self.store.inbox(log).await
+    }
+
+    async fn verdict(&self, log: &LogId, id: &InputId) -> Result<Option<Verdict>, JournalError> {
+        self.store.verdict(log, id).await
     }
 
     async fn append(&self, lease: &Lease, batch: &Batch) -> Result<(), JournalError> {

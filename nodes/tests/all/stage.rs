@@ -331,7 +331,7 @@ impl Show {
     pub(crate) async fn waits(&mut self) -> Vec<Asked> {
         match self.stops().await {
             Stopped::Waiting(waiting) => waiting.asked,
-            Stopped::Ended(ended) => panic!("it ended: {ended:?}"),
+            other => panic!("it waits for nobody: {other:?}"),
         }
     }
 
@@ -366,7 +366,7 @@ impl Show {
     pub(crate) async fn end(mut self) -> Played {
         let ended = match self.stops().await {
             Stopped::Ended(ended) => ended,
-            Stopped::Waiting(waiting) => panic!("it waits: {waiting:?}"),
+            other => panic!("it has not ended: {other:?}"),
         };
         let state = self.engine.state(&self.log).await.unwrap();
         let asked = self.asked();

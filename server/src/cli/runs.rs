@@ -34,7 +34,7 @@ pub(super) enum Runs {
         /// The run's id
         run: String,
     },
-    /// Stop a run; one that has ended stays as it is
+    /// Stop a run
     Cancel {
         /// The run's id
         run: String,
@@ -69,7 +69,6 @@ impl Runs {
                 }
                 let done = match run["status"].as_str() {
                     Some("cancelled") => "it is cancelled",
-                    Some("finished" | "failed") => "it had ended before, and stays as it is",
                     _ if connection.is_remote() => "it is being cancelled",
                     _ => "it will be cancelled by the next process that drives runs",
                 };

@@ -25,6 +25,7 @@ use crate::problem::Problem;
 use crate::sse::{self, Accepts};
 use crate::store::RunStatus;
 use crate::url::Path;
+use crate::verdict;
 use crate::waiting::call_name;
 
 /// This file's routes.
@@ -51,7 +52,7 @@ struct ResumeBody {
     params(("id" = String, Path)),
     request_body = ResumeBody,
     responses(
-        (status = 202, description = "They are stored and the run goes on", body = RunView),
+        (status = 202, description = "The run has them and goes on", body = RunView),
         (status = 200, description = "The events that follow", body = String,
          content_type = "text/event-stream"),
     ),
@@ -82,7 +83,7 @@ async fn resume(
         let by = caller.id().clone();
         let resume = ResumeRun { run: id.clone(), answers, by, message: None };
         let input = Input::Resume(Box::new(resume));
-        app.engine.send(&row.log, &once.input_id(&*app.env), &input).await?;
+        verdict::submit(&app, &once, &row, &input).await?;
     }
     if body.stream || accepts {
         return Ok(sse::stream(&app, id, at.number, Leaving::free()));
@@ -142,7 +143,7 @@ enum Action {
     post, path = "/api/runs/{id}/resolve", tag = "runs",
     params(("id" = String, Path)),
     request_body = ResolveBody,
-    responses((status = 202, description = "It is stored and the run goes on", body = RunView)),
+    responses((status = 202, description = "It is done and the run goes on", body = RunView)),
 )]
 async fn resolve(
     State(app): State<Arc<App>>,
@@ -161,7 +162,7 @@ async fn resolve(
     let action = resolution(body, &waiting.open, call.as_ref())?;
     let input =
         Input::Resolve(ResolveRun { run: id.clone(), call, action, by: caller.id().clone() });
-    app.engine.send(&row.log, &once.input_id(&*app.env), &input).await?;
+    verdict::submit(&app, &once, &row, &input).await?;
     accepted(&app, &caller, &id).await
 }
 

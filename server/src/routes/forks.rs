@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use exile_engine::id::{LogId, RunId};
-use exile_engine::journal::{EditRun, ForkRun, Input, Sent};
+use exile_engine::journal::{EditRun, ForkRun, Input};
 use exile_engine::run::checkpoint::{self, CheckpointKind};
 use exile_engine::run::migrate;
 use exile_engine::run::record::{Fact, Number};
@@ -31,6 +31,7 @@ use crate::start;
 use crate::store::{Page, RunFilter, RunRow, RunStatus};
 use crate::trace::Trace;
 use crate::url::Path;
+use crate::verdict;
 
 /// This file's routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -103,10 +104,8 @@ async fn fork(
         traceparent: trace.traceparent.clone(),
     };
     let input = Input::Fork(Box::new(fork));
-    match app.engine.send(&log, &once.input_id(&*app.env), &input).await? {
-        Sent::Busy => Err(Problem::RunActive),
-        Sent::New | Sent::Known => accepted(&app, &caller, &run).await,
-    }
+    app.engine.send(&log, &once.input_id(&*app.env), &input).await?;
+    accepted(&app, &caller, &run).await
 }
 
 /// Refuses a fork of a run that belongs to a business which is not the caller's.
@@ -167,7 +166,7 @@ struct EditBody {
     post, path = "/api/runs/{id}/state", tag = "checkpoints",
     params(("id" = String, Path)),
     request_body = EditBody,
-    responses((status = 202, description = "It is stored and will be done", body = RunView)),
+    responses((status = 202, description = "It is done", body = RunView)),
 )]
 async fn edit(
     State(app): State<Arc<App>>,
@@ -186,7 +185,7 @@ async fn edit(
         }
     }
     let edit = body.check(&app, &caller, &id, &at)?;
-    app.engine.send(&row.log, &once.input_id(&*app.env), &Input::Edit(edit)).await?;
+    verdict::submit(&app, &once, &row, &Input::Edit(edit)).await?;
     accepted(&app, &caller, &id).await
 }
 
@@ -237,7 +236,12 @@ impl EditBody {
         }
         let writes = input::check_edit(&target.graph, self.values, &*app.env)?;
         let (run, by) = (run.clone(), caller.id().clone());
-        Ok(EditRun { run, path: self.path, as_node: self.as_node, writes, by })
+        let edit = EditRun { run, path: self.path, as_node: self.as_node, writes, by };
+        at.admits(&edit).map_err(|why| {
+            let field = "values".to_owned();
+            Problem::Field { what: format!("{field}: {why}"), field }
+        })?;
+        Ok(edit)
     }
 }
 
@@ -295,7 +299,7 @@ impl From<migrate::Problem> for MisfitView {
     request_body = MigrateBody,
     responses(
         (status = 200, description = "What a try has shown", body = MigrationView),
-        (status = 202, description = "It is stored and will be done", body = MigrationView),
+        (status = 202, description = "It is done", body = MigrationView),
     ),
 )]
 async fn migrate(
@@ -323,6 +327,6 @@ async fn migrate(
         return Err(RunConflict::Migration { run: id, problems }.into());
     }
     let input = Input::Migrate { run: id.clone(), bundle };
-    app.engine.send(&row.log, &once.input_id(&*app.env), &input).await?;
+    verdict::submit(&app, &once, &row, &input).await?;
     Ok(Accepted { location: format!("/api/runs/{id}"), body: view }.into_response())
 }

@@ -24,7 +24,9 @@ use crate::leaving::Leaving;
 use crate::page::List;
 use crate::problem::Problem;
 use crate::sse;
+use crate::store::RunStatus;
 use crate::url::{Path, Query};
+use crate::verdict;
 
 /// This file's routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -148,11 +150,11 @@ async fn watch(
     Ok(sse::stream(&app, row.id, sse::position(&headers, query.after)?, Leaving::free()))
 }
 
-/// Stops a run, whether it has begun or not; a run that has ended stays as it is.
+/// Stops a run, whether it has begun or not. A run that has ended otherwise is refused.
 #[utoipa::path(
     post, path = "/api/runs/{id}/cancel", tag = "runs",
     params(("id" = String, Path)),
-    responses((status = 202, description = "It will stop", body = RunView)),
+    responses((status = 202, description = "It has stopped", body = RunView)),
 )]
 async fn cancel(
     State(app): State<Arc<App>>,
@@ -160,6 +162,8 @@ async fn cancel(
     Path(id): Path<RunId>,
 ) -> Result<Response, Problem> {
     let row = owned(&app, &caller, &id).await?;
-    app.engine.cancel(&row.log, &row.id).await?;
+    if row.status != RunStatus::Cancelled {
+        verdict::cancel(&app, &row).await?;
+    }
     accepted(&app, &caller, &row.id).await
 }

@@ -13,8 +13,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use exile_engine::id::InputId;
-use exile_engine::journal::{Batch, BlobId, JournalError, Lease, StoredMessage};
+use exile_engine::journal::{Batch, BlobId, Consumed, JournalError, Lease, StoredMessage};
 use exile_engine::run::record::{Fact, Number, Numbered, VERSION};
 use sqlx::{Row as _, SqliteConnection};
 use tokio::sync::oneshot;
@@ -133,7 +132,7 @@ struct Append {
     records: Vec<Numbered>,
     blobs: Vec<(Number, BlobId, Vec<u8>)>,
     messages: Vec<(Number, StoredMessage)>,
-    consumed: Vec<InputId>,
+    consumed: Vec<Consumed>,
     at_ms: i64,
     /// [`STORE`] may be all that it needs.
     plain: bool,

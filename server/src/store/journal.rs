@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use exile_engine::id::{InputId, LogId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
     Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place,
-    ReleaseInfo, Sent,
+    ReleaseInfo, Sent, Verdict,
 };
 use exile_engine::run::record::Number;
 use sqlx::sqlite::SqliteRow;
@@ -71,6 +71,10 @@ impl Journal for Store {
         Ok(self.unread(log).await?)
     }
 
+    async fn verdict(&self, log: &LogId, id: &InputId) -> Result<Option<Verdict>, JournalError> {
+        Ok(self.verdict_on(log, id).await?)
+    }
+
     async fn append(&self, lease: &Lease, batch: &Batch) -> Result<(), JournalError> {
         self.append_batch(lease, batch).await
     }
@@ -107,7 +111,9 @@ impl Store {
 
     async fn place_of(&self, run: &RunId) -> Result<Option<Place>, StoreError> {
         let row = sqlx::query(
-            "SELECT l.id, r.first, r.last FROM exile_run r JOIN exile_log l ON l.key = r.log
+            "SELECT l.id, r.first, r.last,
+                 iif(r.first IS NULL AND l.parked AND l.due IS NULL, l.active, NULL) AS behind
+             FROM exile_run r JOIN exile_log l ON l.key = r.log
              WHERE r.id = ?1",
         )
         .bind(run.as_str())
@@ -116,7 +122,9 @@ impl Store {
         let place = |row: SqliteRow| {
             let log = LogId::from(row.try_get::<&str, _>("id")?);
             let first = column::maybe_number(&row, "first")?;
-            Ok(Place { log, first, last: column::maybe_number(&row, "last")? })
+            let behind: Option<&str> = row.try_get("behind")?;
+            let (last, behind) = (column::maybe_number(&row, "last")?, behind.map(RunId::from));
+            Ok(Place { log, first, last, behind })
         };
         row.map(place).transpose()
     }
@@ -263,6 +271,22 @@ impl Store {
             Ok((InputId::from(row.try_get::<&str, _>("id")?), column::parsed(row, "body")?))
         };
         rows.iter().map(input).collect()
+    }
+
+    async fn verdict_on(&self, log: &LogId, id: &InputId) -> Result<Option<Verdict>, StoreError> {
+        let row = sqlx::query(
+            "SELECT refused FROM exile_input
+             WHERE log = (SELECT key FROM exile_log WHERE id = ?1) AND id = ?2 AND body IS NULL",
+        )
+        .bind(log.as_str())
+        .bind(id.as_str())
+        .fetch_optional(self.readers())
+        .await?;
+        let verdict = |row: SqliteRow| {
+            let why = column::maybe_parsed(&row, "refused")?;
+            Ok(why.map_or(Verdict::Taken, Verdict::Refused))
+        };
+        row.map(verdict).transpose()
     }
 
     async fn blob(&self, id: &BlobId) -> Result<Option<Vec<u8>>, StoreError> {

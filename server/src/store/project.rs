@@ -3,7 +3,7 @@
 //! Invariant: these rows say nothing that the inputs and records of the log do not say.
 
 use exile_engine::id::{ConversationId, InputId, RunId, UserId};
-use exile_engine::journal::{self, BlobId, ForkRun, StartRun};
+use exile_engine::journal::{self, BlobId, Consumed, ForkRun, Refusal, StartRun};
 use exile_engine::run::record::{
     EndStatus, Ended, Fact, Forked, Number, Numbered, Started, Waiting,
 };
@@ -143,12 +143,14 @@ impl LogRow {
     pub(super) async fn requeue(
         &self,
         connection: &mut SqliteConnection,
-        consumed: &[InputId],
+        consumed: &[Consumed],
         head: Number,
     ) -> Result<(), StoreError> {
+        let decided: Vec<(&InputId, Option<&Refusal>)> =
+            consumed.iter().map(|c| (&c.input, c.verdict.refusal())).collect();
         sqlx::query(
-            "UPDATE exile_input SET body = NULL, consumed = ?6
-             WHERE log = ?1 AND id IN (SELECT value FROM json_each(?5));
+            "UPDATE exile_input AS i SET body = NULL, consumed = ?6, refused = nullif(c.value -> 1, 'null')
+             FROM json_each(?5) c WHERE i.log = ?1 AND i.id = c.value ->> 0;
              UPDATE exile_log SET active = ?2, parked = ?3, wake = ?4, due = CASE
                  WHEN ?2 IS NOT NULL AND NOT ?3 THEN coalesce(due, 0)
                  ELSE (SELECT min(seq) FROM exile_input WHERE log = ?1 AND body IS NOT NULL)
@@ -158,7 +160,7 @@ impl LogRow {
         .bind(self.active.as_deref())
         .bind(self.parked)
         .bind(self.wake)
-        .bind(column::json(&consumed)?)
+        .bind(column::json(&decided)?)
         .bind(column::integer(head)?)
         .execute(connection)
         .await?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use exile_engine::env::StepEnv;
 use exile_engine::id::{InputId, LogId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, IfActive, Input, Journal as _, JournalError, Lease, StartRun, StoredMessage,
+    Batch, BlobId, Consumed, IfActive, Input, Journal as _, JournalError, Lease, StartRun,
+    StoredMessage,
 };
 use exile_engine::message::{Message, Role};
 use exile_engine::run::record::{
@@ -168,7 +169,7 @@ async fn a_full_disk_refuses_whole_appends_and_room_heals_it() {
             run: RunId::from("run_1"),
             shown: true,
         }],
-        consumed: vec![InputId::from("in_1")],
+        consumed: vec![Consumed::taken(InputId::from("in_1"))],
         ..batch(1)
     };
     for _ in 0..3 {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::laws::LONG;
 use super::sample::{
-    batch, begin, ended, fork, forked, input, log, message, send_start, snapshot, step,
+    batch, begin, ended, fork, forked, input, log, message, send_start, snapshot, step, taken,
 };
 use super::{Fault, Held, Law, claimed, ensure, same};
 use crate::id::RunId;
@@ -108,8 +108,8 @@ async fn run_gone_over(journal: &dyn Journal) -> Held {
     let lease = five(journal).await?;
     journal.send(&log("run_1"), &input("in_2"), &fork("run_2", "run_1", "run_1", 3)).await?;
     let back = batch(5, vec![forked(6, Some("run_2"), "run_1", 3)]);
-    journal.append(&lease, &Batch { consumed: vec![input("in_2")], ..back }).await?;
-    let place = |first, last| Some(Place { log: log("run_1"), first, last });
+    journal.append(&lease, &Batch { consumed: taken(&["in_2"]), ..back }).await?;
+    let place = |first, last| Some(Place { log: log("run_1"), first, last, behind: None });
     let find = async |run: &str| journal.find(&RunId::from(run)).await;
     same(&find("run_1").await?, &place(Some(1), Some(6)))?;
     same(&find("run_2").await?, &place(Some(6), None))?;
@@ -141,14 +141,14 @@ async fn child(journal: &dyn Journal) -> Held {
     ensure(own.reserved >= 40, || format!("{} were handed out before", own.reserved))?;
     same(&journal.read(&lease.log, 0, 10).await?.records, &Vec::new())?;
     same(&journal.inbox(&lease.log).await?.len(), &1)?;
-    let place = Place { log: log("run_2"), first: None, last: None };
+    let place = Place { log: log("run_2"), first: None, last: None, behind: None };
     same(&journal.find(&RunId::from("run_2")).await?, &Some(place))
 }
 
 async fn child_goes_on(journal: &dyn Journal) -> Held {
     let lease = forked_off(journal).await?;
     let begin = batch(3, vec![forked(41, Some("run_2"), "run_1", 3)]);
-    journal.append(&lease, &Batch { consumed: vec![input("in_2")], ..begin }).await?;
+    journal.append(&lease, &Batch { consumed: taken(&["in_2"]), ..begin }).await?;
     let mut own = batch(41, vec![step(42, json!(1), &["msg_2", "msg_3", "msg_42"])]);
     own.messages = vec![message("msg_42", "run_2", "text"), message("msg_3", "run_2", "its own")];
     journal.append(&lease, &own).await?;
@@ -162,7 +162,7 @@ async fn child_goes_on(journal: &dyn Journal) -> Held {
         let third = messages.iter().find(|m| m.id.as_str() == "msg_3");
         same(&third.map(|m| m.content.as_str()), &Some(expected))?;
     }
-    let place = Place { log: log("run_2"), first: Some(41), last: None };
+    let place = Place { log: log("run_2"), first: Some(41), last: None, behind: None };
     same(&journal.find(&RunId::from("run_2")).await?, &Some(place))
 }
 

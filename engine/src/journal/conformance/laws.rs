@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::sample::{
     batch, begin, cancel, ended, input, log, message, send_start, snapshot, start, start_of,
-    started, step, waiting, worker,
+    started, step, taken, waiting, worker,
 };
 use super::{Fault, Held, Law, claimed, ensure, fenced, same};
 use crate::id::RunId;
@@ -75,7 +75,7 @@ async fn sent_once(journal: &dyn Journal) -> Held {
     same(&send().await?, &Sent::New)?;
     same(&send().await?, &Sent::Known)?;
     same(&journal.inbox(&log("run_1")).await?, &vec![(input("in_run_1"), start("run_1"))])?;
-    let place = Place { log: log("run_1"), first: None, last: None };
+    let place = Place { log: log("run_1"), first: None, last: None, behind: None };
     same(&journal.find(&RunId::from("run_1")).await?, &Some(place))?;
     let lease = claimed(journal, LONG).await?;
     begin(journal, &lease, "run_1").await?;
@@ -83,7 +83,7 @@ async fn sent_once(journal: &dyn Journal) -> Held {
     let cancel = async || journal.send(&log("run_1"), &input("in_2"), &cancel("run_1")).await;
     same(&cancel().await?, &Sent::New)?;
     let end = batch(1, vec![ended(2, "run_1", EndStatus::Cancelled)]);
-    journal.append(&lease, &Batch { consumed: vec![input("in_2")], ..end }).await?;
+    journal.append(&lease, &Batch { consumed: taken(&["in_2"]), ..end }).await?;
     same(&cancel().await?, &Sent::Known)?;
     same(&journal.inbox(&log("run_1")).await?, &Vec::new())
 }
@@ -107,7 +107,7 @@ async fn inbox_order(journal: &dyn Journal) -> Held {
     same(&journal.inbox(&log("log_1")).await?, &inputs.to_vec())?;
     let lease = claimed(journal, LONG).await?;
     let mut first = batch(0, vec![started(1, "run_1")]);
-    first.consumed = vec![input("in_z"), input("in_m")];
+    first.consumed = taken(&["in_z", "in_m"]);
     journal.append(&lease, &first).await?;
     same(&journal.inbox(&log("log_1")).await?, &inputs[1..2].to_vec())
 }
@@ -157,7 +157,7 @@ async fn stale_changes_nothing(journal: &dyn Journal) -> Held {
     let new = claimed(journal, LONG).await?;
     let mut whole = batch(0, vec![started(1, "run_1")]);
     whole.messages = vec![message("msg_1", "run_1", "never")];
-    whole.consumed = vec![input("in_run_1")];
+    whole.consumed = taken(&["in_run_1"]);
     whole.reserve = 50;
     fenced(&journal.append(&old, &whole).await)?;
     void(journal, &old).await?;
@@ -222,14 +222,14 @@ async fn whole(journal: &dyn Journal) -> Held {
     let records = vec![started(1, "run_1"), step(3, json!({ "k": [1.5] }), &["msg_1", "msg_2"])];
     let mut both = batch(0, records);
     both.messages = vec![message("msg_1", "run_1", "one"), message("msg_2", "run_1", "two")];
-    both.consumed = vec![input("in_run_1")];
+    both.consumed = taken(&["in_run_1"]);
     journal.append(&lease, &both).await?;
     let history = journal.load(&log("run_1"), None).await?;
     same(&history.records, &both.records)?;
     let stored: Vec<_> = both.messages.iter().map(|m| m.message.clone()).collect();
     same(&history.messages, &stored)?;
     same(&journal.inbox(&log("run_1")).await?, &Vec::new())?;
-    let place = Place { log: log("run_1"), first: Some(1), last: None };
+    let place = Place { log: log("run_1"), first: Some(1), last: None, behind: None };
     same(&journal.find(&RunId::from("run_1")).await?, &Some(place))
 }
 
@@ -340,7 +340,7 @@ async fn idle(journal: &dyn Journal) -> Held {
     let again = claimed(journal, LONG).await?;
     same(&again.log, &log("run_1"))?;
     let both = batch(2, vec![started(3, "run_2"), ended(4, "run_2", EndStatus::Failed)]);
-    journal.append(&again, &Batch { consumed: vec![input("in_2")], ..both }).await?;
+    journal.append(&again, &Batch { consumed: taken(&["in_2"]), ..both }).await?;
     journal.release(&again, &ReleaseInfo::default()).await?;
     same(&journal.claim(&worker(), LONG).await?, &None)
 }
@@ -352,11 +352,11 @@ async fn queued_end(journal: &dyn Journal) -> Held {
     let lease = claimed(journal, LONG).await?;
     begin(journal, &lease, "run_1").await?;
     let mut end = batch(1, vec![ended(2, "run_2", EndStatus::Cancelled)]);
-    end.consumed = vec![input("in_2"), input("in_3")];
+    end.consumed = taken(&["in_2", "in_3"]);
     journal.append(&lease, &end).await?;
     journal.release(&lease, &ReleaseInfo::default()).await?;
     same(&claimed(journal, LONG).await?.log, &log("run_1"))?;
-    let place = Place { log: log("run_1"), first: Some(2), last: Some(2) };
+    let place = Place { log: log("run_1"), first: Some(2), last: Some(2), behind: None };
     same(&journal.find(&RunId::from("run_2")).await?, &Some(place))
 }
 
@@ -378,7 +378,7 @@ async fn within_reserve(journal: &dyn Journal) -> Held {
     let old = claimed(journal, LAPSED).await?;
     let lease = claimed(journal, LONG).await?;
     let first = batch(0, vec![started(1, "run_1")]);
-    let consumed = vec![input("in_run_1")];
+    let consumed = taken(&["in_run_1"]);
     journal.append(&lease, &Batch { reserve: 100, consumed, ..first }).await?;
     let steps = vec![step(2, json!(2), &[]), step(4, json!(4), &[])];
     journal.append(&lease, &batch(1, steps.clone())).await?;
@@ -387,7 +387,7 @@ async fn within_reserve(journal: &dyn Journal) -> Held {
     }
     fenced(&journal.append(&old, &batch(4, vec![step(6, json!(6), &[])])).await)?;
     journal.append(&lease, &batch(4, vec![step(6, json!(6), &[])])).await?;
-    let place = |last| Some(Place { log: log("run_1"), first: Some(1), last });
+    let place = |last| Some(Place { log: log("run_1"), first: Some(1), last, behind: None });
     journal.append(&lease, &batch(6, vec![waiting(7, "run_1", None)])).await?;
     same(&journal.find(&RunId::from("run_1")).await?, &place(Some(7)))?;
     journal.append(&lease, &batch(7, vec![step(8, json!(8), &[])])).await?;

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::id::{InputId, LogId, MessageId, RunId, UserId, WorkerId};
 use crate::journal::{
-    Batch, BlobId, ForkRun, IfActive, Input, Journal, JournalError, Lease, ResumeRun, StartRun,
-    StoredMessage,
+    Batch, BlobId, Consumed, ForkRun, IfActive, Input, Journal, JournalError, Lease, ResumeRun,
+    StartRun, StoredMessage,
 };
 use crate::message::{Message, Role, ToolCall};
 use crate::model::Usage;
@@ -189,6 +189,11 @@ pub(super) async fn begin(
     lease: &Lease,
     run: &str,
 ) -> Result<(), JournalError> {
-    let consumed = vec![input(&format!("in_{run}"))];
+    let consumed = taken(&[&format!("in_{run}")]);
     journal.append(lease, &Batch { consumed, ..batch(0, vec![started(1, run)]) }).await
+}
+
+/// Inputs that did what they ask for.
+pub(super) fn taken(ids: &[&str]) -> Vec<Consumed> {
+    ids.iter().map(|id| Consumed::taken(input(id))).collect()
 }

@@ -4,11 +4,14 @@ use serde_json::json;
 
 use super::laws::{LAPSED, LONG};
 use super::sample::{
-    batch, begin, cancel, ended, input, log, resume, send_start, start_if, step, waiting, worker,
+    batch, begin, cancel, ended, input, log, resume, send_start, start_if, step, taken, waiting,
+    worker,
 };
 use super::{Held, Law, claimed, same};
 use crate::id::RunId;
-use crate::journal::{Batch, IfActive, Journal, Lease, Place, ReleaseInfo, Sent};
+use crate::journal::{
+    Batch, Consumed, IfActive, Journal, Lease, Place, Refusal, ReleaseInfo, Sent, Verdict,
+};
 use crate::run::record::EndStatus;
 
 /// Every law.
@@ -24,6 +27,7 @@ pub(super) const ALL: &[(&str, Law)] = &[
     ("a start is rejected while a run is queued, goes on or waits", |j| Box::pin(busy(j))),
     ("a run that waits is found to stand at its wait", |j| Box::pin(stands(j))),
     ("a run that ends beside one that waits leaves it", |j| Box::pin(ends_beside(j))),
+    ("what became of an input is kept, and nothing changes it", |j| Box::pin(verdicts(j))),
 ];
 
 /// The run `run_1` waits (record 2), under a lease that has lapsed.
@@ -51,7 +55,7 @@ async fn parked(journal: &dyn Journal) -> Held {
     journal.send(&log("run_1"), &input("in_2"), &resume("run_1")).await?;
     let lease = claimed(journal, LONG).await?;
     let again = batch(2, vec![waiting(3, "run_1", None)]);
-    journal.append(&lease, &Batch { consumed: vec![input("in_2")], ..again }).await?;
+    journal.append(&lease, &Batch { consumed: taken(&["in_2"]), ..again }).await?;
     journal.release(&lease, &ReleaseInfo::default()).await?;
     none_due(journal).await
 }
@@ -63,7 +67,7 @@ async fn woken(journal: &dyn Journal) -> Held {
     journal.send(&log("run_1"), &input("in_2"), &resume("run_1")).await?;
     let lease = claimed(journal, LONG).await?;
     let again = batch(2, vec![waiting(3, "run_1", None)]);
-    journal.append(&lease, &Batch { consumed: vec![input("in_2")], ..again }).await?;
+    journal.append(&lease, &Batch { consumed: taken(&["in_2"]), ..again }).await?;
     journal.release(&lease, &wakes(1)).await?;
     same(&claimed(journal, LONG).await?.log, &log("run_1"))?;
     none_due(journal).await
@@ -110,7 +114,7 @@ async fn leaves(journal: &dyn Journal) -> Held {
     journal.release(&lease, &seen).await?;
     let lease = claimed(journal, LONG).await?;
     let end = batch(2, vec![ended(3, "run_1", EndStatus::Finished)]);
-    journal.append(&lease, &Batch { consumed: vec![input("in_3")], ..end }).await?;
+    journal.append(&lease, &Batch { consumed: taken(&["in_3"]), ..end }).await?;
     journal.release(&lease, &ReleaseInfo::default()).await?;
     claimed(journal, LONG).await?;
     same(&journal.inbox(&log("run_1")).await?.len(), &1)
@@ -138,7 +142,7 @@ async fn busy(journal: &dyn Journal) -> Held {
 async fn stands(journal: &dyn Journal) -> Held {
     let lease = waits(journal, None).await?;
     let find = async || journal.find(&RunId::from("run_1")).await;
-    let place = |last| Some(Place { log: log("run_1"), first: Some(1), last });
+    let place = |last| Some(Place { log: log("run_1"), first: Some(1), last, behind: None });
     same(&find().await?, &place(Some(2)))?;
     journal.append(&lease, &batch(2, vec![step(3, json!(1), &[])])).await?;
     same(&find().await?, &place(None))?;
@@ -153,9 +157,33 @@ async fn ends_beside(journal: &dyn Journal) -> Held {
     journal.send(&log("run_1"), &input("in_2"), &queued).await?;
     journal.send(&log("run_1"), &input("in_3"), &cancel("run_2")).await?;
     let beside = vec![ended(3, "run_2", EndStatus::Cancelled), waiting(4, "run_1", None)];
-    let consumed = vec![input("in_2"), input("in_3")];
+    let consumed = taken(&["in_2", "in_3"]);
     journal.append(&lease, &Batch { consumed, ..batch(2, beside) }).await?;
     none_due(journal).await?;
     journal.release(&lease, &wakes(1)).await?;
     same(&claimed(journal, LONG).await?.log, &log("run_1"))
+}
+
+async fn verdicts(journal: &dyn Journal) -> Held {
+    let lease = waits(journal, None).await?;
+    for id in ["in_2", "in_3", "in_4"] {
+        journal.send(&log("run_1"), &input(id), &resume("run_1")).await?;
+    }
+    let verdict = async |id| journal.verdict(&log("run_1"), &input(id)).await;
+    for id in ["in_2", "in_3", "in_4", "nobody's"] {
+        same(&verdict(id).await?, &None)?;
+    }
+    let answered = Refusal::Answered { interrupt: "int_1".into() };
+    let refused = Verdict::Refused(answered);
+    let late = Consumed { input: input("in_3"), verdict: refused.clone() };
+    let ended = Verdict::Refused(Refusal::Ended);
+    let later = Consumed { input: input("in_4"), verdict: ended.clone() };
+    let consumed = vec![Consumed::taken(input("in_2")), late, later];
+    let again = batch(2, vec![step(3, json!(1), &[])]);
+    journal.append(&lease, &Batch { consumed, ..again }).await?;
+    same(&journal.send(&log("run_1"), &input("in_3"), &resume("run_1")).await?, &Sent::Known)?;
+    same(&verdict("in_2").await?, &Some(Verdict::Taken))?;
+    same(&verdict("in_3").await?, &Some(refused))?;
+    same(&verdict("in_4").await?, &Some(ended))?;
+    same(&journal.verdict(&log("nobody's"), &input("in_2")).await?, &None)
 }

@@ -141,6 +141,7 @@ async fn an_open_unsafe_call_is_never_made_twice() {
                 attention += 1;
             }
             Stopped::Ended(ended) => assert_eq!(ended.status, EndStatus::Finished),
+            Stopped::Behind(ahead) => panic!("nothing is ahead of it: {ahead}"),
         }
         appends += 1;
     }

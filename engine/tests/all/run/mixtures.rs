@@ -243,7 +243,7 @@ const LONG: Duration = Duration::from_hours(1);
 async fn end_of(bench: &Bench, run: &RunId) -> Option<EndStatus> {
     match tokio::time::timeout(LONG, bench.engine.wait(run)).await {
         Ok(Ok(Stopped::Ended(ended))) => Some(ended.status),
-        Ok(Ok(Stopped::Waiting(_)) | Err(_)) | Err(_) => None,
+        Ok(Ok(Stopped::Waiting(_) | Stopped::Behind(_)) | Err(_)) | Err(_) => None,
     }
 }
 

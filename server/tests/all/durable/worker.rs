@@ -11,7 +11,7 @@ use exile_engine::env::{Env, SystemEnv};
 use exile_engine::id::{InputId, LogId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
     Batch, BlobId, ForkRun, History, Input, Journal, JournalError, Lease, Place, ReleaseInfo,
-    ResolveRun, ResumeRun, Sent, StartRun,
+    ResolveRun, ResumeRun, Sent, StartRun, Verdict,
 };
 use exile_engine::library::Library;
 use exile_engine::model::{Aliases, ModelAlias, ModelRef, Models};
@@ -301,6 +301,10 @@ impl Journal for Telling {
 
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
         self.0.inbox(log).await
+    }
+
+    async fn verdict(&self, log: &LogId, id: &InputId) -> Result<Option<Verdict>, JournalError> {
+        self.0.verdict(log, id).await
     }
 
     async fn append(&self, lease: &Lease, batch: &Batch) -> Result<(), JournalError> {

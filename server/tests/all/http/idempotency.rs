@@ -62,7 +62,8 @@ async fn every_post_does_once_what_is_sent_twice() {
     let run = made("/api/runs", json!({ "graph": "add" })).await;
     exile.watch(&format!("/api/runs/{run}/stream")).await;
     let waits = async || exile.run("asks", json!({})).await["run"].clone();
-    let [answered, edited, moved] = [waits().await, waits().await, waits().await];
+    let [answered, edited, moved, cancelled] =
+        [waits().await, waits().await, waits().await, waits().await];
     let id = |run: &Value| run["id"].as_str().unwrap().to_owned();
     let interrupt = answered["interrupts"][0]["id"].as_str().unwrap();
     let bob = exile.app.store.user_by_name("bob").await.unwrap().unwrap();
@@ -71,7 +72,8 @@ async fn every_post_does_once_what_is_sent_twice() {
             "/api/conversations/{id}/messages" => {
                 (conversation.clone(), json!({ "content": "hi" }))
             }
-            "/api/runs/{id}/cancel" | "/api/runs/{id}/fork" => (run.clone(), json!({})),
+            "/api/runs/{id}/fork" => (run.clone(), json!({})),
+            "/api/runs/{id}/cancel" => (id(&cancelled), json!({})),
             "/api/runs/{id}/resume" => (id(&answered), json!({ "answers": { interrupt: "yes" } })),
             "/api/runs/{id}/state" => (id(&edited), json!({ "values": { "said": "me" } })),
             "/api/runs/{id}/migrate" => (id(&moved), json!({ "dry_run": true })),
@@ -106,7 +108,7 @@ async fn every_post_does_once_what_is_sent_twice() {
         }
     }
     assert_eq!(count(&exile, "/api/conversations").await, 2);
-    assert_eq!(count(&exile, "/api/runs").await, 9, "one each, and the fork");
+    assert_eq!(count(&exile, "/api/runs").await, 10, "one each, and the fork");
 }
 
 #[tokio::test]

@@ -27,4 +27,5 @@ mod sign_in;
 mod socket;
 mod tools;
 mod users;
+mod verdicts;
 mod waiting;

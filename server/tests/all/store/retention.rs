@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use exile_engine::env::Env as _;
 use exile_engine::id::{InputId, LogId, RunId};
-use exile_engine::journal::{Batch, BlobId, Journal as _, JournalError, ReleaseInfo};
+use exile_engine::journal::{Batch, BlobId, Consumed, Journal as _, JournalError, ReleaseInfo};
 use exile_engine::message::Role;
 use exile_engine::run::record::{EndStatus, Fact, Number, Numbered, Record};
 use exile_server::store::{Page, Purged, RunStatus, Store};
@@ -28,7 +28,7 @@ async fn append(store: &Store, log: &str, after: Number, records: Vec<Numbered>)
     let messages = records.iter().flat_map(|r| r.record.names()).map(str::to_owned);
     let run = log.to_owned();
     let messages = messages.map(|id| message(&id, &run, Role::User, "text", false)).collect();
-    let consumed = vec![InputId::from(format!("in_{log}"))];
+    let consumed = vec![Consumed::taken(InputId::from(format!("in_{log}")))];
     let batch = Batch { after, records, messages, consumed, ..Batch::default() };
     store.append(&lease, &batch).await.unwrap();
     store.release(&lease, &ReleaseInfo::default()).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_conversation_keeps_what_its_user_sees_and_what_its_next_turn_reads() 
     turn(&store, "ann", "run_1", &id, 0).await;
     send(&store, "ann", "run_x", Some(&id)).await;
     let lease = claim(&store).await;
-    let consumed = vec![InputId::from("in_run_x")];
+    let consumed = vec![Consumed::taken(InputId::from("in_run_x"))];
     let snapshot = snapshot(7, &["msg_run_1_asked", "msg_run_1_answered"]);
     let records = vec![ended(6, "run_x", EndStatus::Cancelled), snapshot];
     store.append(&lease, &Batch { after: 5, records, consumed, ..Batch::default() }).await.unwrap();
@@ -223,7 +223,7 @@ async fn tell(store: &Store, dice: &mut Dice, log: LogId, fork: bool) -> Told {
     for record in records {
         let named = record.record.names();
         let messages = named.iter().map(|id| message(id, run, Role::Tool, "text", false)).collect();
-        let consumed = vec![InputId::from(format!("in_{run}"))];
+        let consumed = vec![Consumed::taken(InputId::from(format!("in_{run}")))];
         let (after, reserve) = (head, next);
         head = record.number;
         let batch = Batch { after, records: vec![record], reserve, messages, consumed };

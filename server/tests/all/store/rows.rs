@@ -1,7 +1,7 @@
 //! Conversations, messages and runs: what their owner sees, and that nobody else does.
 
 use exile_engine::id::{ConversationId, MessageId, RunId};
-use exile_engine::journal::{Batch, Journal as _};
+use exile_engine::journal::{Batch, Consumed, Journal as _};
 use exile_engine::message::Role;
 use exile_engine::model::Usage;
 use exile_engine::run::record::EndStatus;
@@ -302,7 +302,7 @@ async fn deleting_a_conversation_takes_all_of_it_and_waits_for_its_runs() {
     let log = send(&store, "ann", "run_2", Some(&id)).await;
     assert_eq!(store.delete_conversation(&owner, &id).await.unwrap(), Deletion::Active);
     let lease = claim(&store).await;
-    let consumed = vec!["in_run_2".into()];
+    let consumed = vec![Consumed::taken("in_run_2".into())];
     let records = vec![ended(9, "run_2", EndStatus::Cancelled)];
     let batch = Batch { after: 5, records, consumed, ..Batch::default() };
     store.append(&lease, &batch).await.unwrap();

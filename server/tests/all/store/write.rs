@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use exile_engine::id::{ConversationId, InputId, LogId, MessageId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
-    Batch, BlobId, ForkRun, IfActive, Input, Journal as _, Lease, ReleaseInfo, StartRun,
+    Batch, BlobId, Consumed, ForkRun, IfActive, Input, Journal as _, Lease, ReleaseInfo, StartRun,
     StoredMessage,
 };
 use exile_engine::message::{Message, Role};
@@ -145,7 +145,7 @@ pub(crate) async fn turn(
         records: vec![started(after + 1, owner, run, Some(of))],
         reserve: after + 1,
         messages: vec![message(&id("asked"), run, Role::User, "question", true)],
-        consumed: vec![InputId::from(format!("in_{run}"))],
+        consumed: vec![Consumed::taken(InputId::from(format!("in_{run}")))],
     };
     store.append(&lease, &begin).await.unwrap();
     let end = Batch {
