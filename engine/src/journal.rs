@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{InputId, LogId, RunId, WorkerId};
 use crate::message::Message;
-use crate::run::record::{Fact, Number, Numbered};
+use crate::run::record::{Fact, Number, Numbered, RunError};
 
 pub use input::{EditRun, ForkRun, IfActive, Input, Resolution, ResolveRun, ResumeRun, StartRun};
 pub use memory::MemoryJournal;
@@ -121,7 +121,7 @@ pub struct StoredMessage {
 }
 
 /// Where a run is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Place {
     /// Its log.
     pub log: LogId,
@@ -133,6 +133,8 @@ pub struct Place {
     /// While it is queued: the run before it, if that one waits and nothing was sent to their log
     /// that is yet to be looked at. It waits with it.
     pub behind: Option<RunId>,
+    /// Its log cannot be read, and was [parked](Journal::park) with this.
+    pub unreadable: Option<RunError>,
 }
 
 /// A log's history.
@@ -193,6 +195,14 @@ pub trait Journal: Send + Sync {
     /// expires, and every unread input is due. A lease that is void already is no error.
     async fn release(&self, lease: &Lease, rest: &ReleaseInfo) -> Result<(), JournalError>;
 
+    /// Gives back a log that cannot be read, and leaves it to people: its runs that have not ended
+    /// need attention, with `why`; what was sent to it is refused ([`Refusal::Unreadable`]), but a
+    /// cancel ends its run. It is claimed again only when something is sent to it.
+    ///
+    /// # Errors
+    /// [`JournalError::Fenced`] for a stale epoch.
+    async fn park(&self, lease: &Lease, why: &RunError) -> Result<(), JournalError>;
+
     /// Inputs that no append has consumed, oldest first.
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError>;
 
@@ -214,7 +224,11 @@ pub trait Journal: Send + Sync {
 
     /// A page of the log's own records, whatever was gone back over included, and the messages they
     /// name: from the record on that `from` is a number of, which is the last one that begins with
-    /// it or before it. At most `limit` records, and fewer where they are large.
+    /// it or before it. At most `limit` records, and fewer where they are large, or where one of
+    /// them cannot be read.
+    ///
+    /// # Errors
+    /// [`JournalError::Corrupt`]: the first one cannot be read.
     async fn read(&self, log: &LogId, from: Number, limit: usize) -> Result<History, JournalError>;
 
     /// Stores bytes under their own hash; storing them again changes nothing.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use exile_engine::answer::AnswerSchema;
 use exile_engine::id::{InterruptId, RunId};
-use exile_engine::journal::{Input, Refusal, ResumeRun};
+use exile_engine::journal::{Input, JournalError, Refusal, ResumeRun};
 use exile_engine::message::Message;
 use exile_engine::run::record::{AskReason, Asked, Number};
 use exile_engine::run::standing::RunAt;
@@ -26,7 +26,11 @@ pub type Answers = BTreeMap<InterruptId, Value>;
 
 /// How a run stands, and the answers that it has; `None` if it has not begun.
 pub async fn standing(app: &App, row: &RunRow) -> Result<Option<(RunAt, Answers)>, Problem> {
-    let Some(at) = app.engine.run_at(&row.id, None).await? else { return Ok(None) };
+    let at = match app.engine.run_at(&row.id, None).await {
+        Err(JournalError::Corrupt(why)) => return Err(verdict::unreadable(app, row, why).await?),
+        at => at?,
+    };
+    let Some(at) = at else { return Ok(None) };
     let given = at.answered.iter().map(|a| (a.interrupt.clone(), a.value.clone())).collect();
     Ok(Some((at, given)))
 }

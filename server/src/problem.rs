@@ -640,7 +640,13 @@ fn store(error: &JournalError) -> (StatusCode, &'static str, &'static str) {
         JournalError::Gone(_) => {
             (StatusCode::NOT_FOUND, "not_found", "it was deleted in the meantime")
         }
-        JournalError::Fenced(_) | JournalError::Conflict { .. } | JournalError::Corrupt(_) => {
+        JournalError::Corrupt(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "log_unreadable",
+            "what stands before it can be read: events, checkpoints and messages; put the backup in \
+             its place that has it whole, or delete the conversation",
+        ),
+        JournalError::Fenced(_) | JournalError::Conflict { .. } => {
             (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL, REPORT)
         }
     }

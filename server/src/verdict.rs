@@ -3,7 +3,8 @@
 //! Invariant: whoever is told that something is done was told so by the one writer of the run's
 //! log, after it was stored; of two requests that exclude each other one is refused.
 
-use exile_engine::journal::{Input, Refusal, Verdict};
+use exile_engine::journal::{Input, Refusal, Resolution, ResolveRun, Verdict};
+use exile_engine::run::record::RunError;
 use serde_json::json;
 
 use crate::app::App;
@@ -46,6 +47,14 @@ pub async fn cancel(app: &App, row: &RunRow) -> Result<(), Problem> {
     }
 }
 
+/// A run whose log cannot be read, as a problem. The engine looks at it, so that it is left to people.
+pub async fn unreadable(app: &App, row: &RunRow, why: String) -> Result<Problem, Problem> {
+    let (run, by, action) = (row.id.clone(), row.owner.clone(), Resolution::Retry);
+    let look = Input::Resolve(ResolveRun { run, call: None, action, by });
+    let decided = decision(app, &Once::default(), row, &look).await?;
+    conflict(app, row, decided.unwrap_or(Refusal::Unreadable { why })).await
+}
+
 fn refusal(app: &App, row: &RunRow, verdict: Option<Verdict>) -> Result<Option<Refusal>, Problem> {
     match verdict {
         Some(Verdict::Taken) => Ok(None),
@@ -57,7 +66,7 @@ fn refusal(app: &App, row: &RunRow, verdict: Option<Verdict>) -> Result<Option<R
 }
 
 /// A refusal, as the run stands now.
-async fn conflict(app: &App, row: &RunRow, why: Refusal) -> Result<Problem, Problem> {
+pub async fn conflict(app: &App, row: &RunRow, why: Refusal) -> Result<Problem, Problem> {
     let run = row.id.clone();
     let now = app.store.run(&row.owner, &row.id).await?.ok_or(Problem::NotFound)?;
     let status = now.status.as_str();
@@ -65,6 +74,10 @@ async fn conflict(app: &App, row: &RunRow, why: Refusal) -> Result<Problem, Prob
         Refusal::Ended => RunConflict::Over { run, status },
         Refusal::GoesOn => RunConflict::GoesOn { run, status },
         Refusal::Answered { interrupt } => RunConflict::Answered { interrupt },
+        Refusal::Unreadable { why } => {
+            let why = Box::new(RunError::new("log_unreadable", why));
+            RunConflict::NeedsAttention { run, why }
+        }
         Refusal::NoAttention => RunConflict::NotInAttention { run, status },
         Refusal::CallClosed { call } => RunConflict::CallClosed { run, call },
         Refusal::Edit { why } => RunConflict::Edit { run, why },

@@ -15,13 +15,13 @@ use indexmap::IndexMap;
 
 use super::lineage::{self, Cut, Line};
 use super::{
-    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place,
+    Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place, Refusal,
     ReleaseInfo, Sent, StoredMessage, Verdict, wake_ms,
 };
 use crate::env::Env;
 use crate::id::{InputId, LogId, MessageId, RunId, UserId, WorkerId};
 use crate::message::Message;
-use crate::run::record::{Fact, Number, Numbered, Record};
+use crate::run::record::{Fact, Number, Numbered, Record, RunError};
 
 /// Every log of the process.
 #[derive(Debug)]
@@ -70,6 +70,8 @@ struct Log {
     open: HashSet<RunId>,
     active: Option<RunId>,
     due: Option<u64>,
+    /// It cannot be read.
+    parked: bool,
     wake: Option<i64>,
     cuts: Vec<Cut>,
     /// What it is a fork of, and up to which number.
@@ -138,6 +140,10 @@ impl Journal for MemoryJournal {
             logs.wake(&lease.log, wake);
         }
         Ok(())
+    }
+
+    async fn park(&self, lease: &Lease, why: &RunError) -> Result<(), JournalError> {
+        self.logs().park(lease, why)
     }
 
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
@@ -223,7 +229,7 @@ impl Logs {
             log.open.insert(run.clone());
             self.runs.insert(
                 run.clone(),
-                Place { log: id.clone(), first: None, last: None, behind: None },
+                Place { log: id.clone(), first: None, last: None, behind: None, unreadable: None },
             );
         }
         Ok(Sent::New)
@@ -269,6 +275,29 @@ impl Logs {
         Some(Lease { log: id, epoch })
     }
 
+    fn park(&mut self, lease: &Lease, why: &RunError) -> Result<(), JournalError> {
+        let log = self.held(lease)?;
+        let (unread, open) = (std::mem::take(&mut log.unread), log.open.clone());
+        for (_, id, input) in unread {
+            let verdict = if let Input::Cancel { run } = &input {
+                log.open.remove(run);
+                Verdict::Taken
+            } else {
+                Verdict::Refused(Refusal::Unreadable { why: why.message.clone() })
+            };
+            log.verdicts.insert(id, verdict);
+        }
+        (log.due, log.parked) = (None, true);
+        for run in open {
+            self.runs.entry(run).and_modify(|place| {
+                (place.last, place.unreadable) = (None, Some(why.clone()));
+            });
+        }
+        self.hold(&lease.log, None);
+        self.wake(&lease.log, None);
+        Ok(())
+    }
+
     /// Notes until when somebody holds the log.
     fn hold(&mut self, id: &LogId, until: Option<Duration>) {
         let Some(log) = self.by_id.get_mut(id) else { return };
@@ -301,7 +330,7 @@ impl Logs {
             let (log, expected, found) = (lease.log.clone(), batch.after, log.head);
             return Err(JournalError::Conflict { log, expected, found });
         }
-        log.head = head;
+        (log.head, log.parked) = (head, false);
         log.reserved = log.reserved.max(head).max(batch.reserve);
         log.records.extend_from_slice(&batch.records);
         for StoredMessage { message, .. } in &batch.messages {
@@ -326,7 +355,7 @@ impl Logs {
         let Some(log) = self.by_id.get_mut(id) else { return };
         let number = record.number;
         if let Some(waits) = log.active.as_ref().and_then(|run| self.runs.get_mut(run)) {
-            waits.last = None;
+            (waits.last, waits.unreadable) = (None, None);
         }
         match &record.record.fact {
             Fact::Waiting(waiting) => {
@@ -432,7 +461,8 @@ impl Log {
 
     /// Whether its run waits for somebody.
     fn waits(&self) -> bool {
-        self.records.last().is_some_and(|r| matches!(r.record.fact, Fact::Waiting(_)))
+        let waits = |r: &Numbered| matches!(r.record.fact, Fact::Waiting(_));
+        self.parked || self.records.last().is_some_and(waits)
     }
 
     /// The place of the oldest unread input that was sent after this one.

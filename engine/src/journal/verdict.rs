@@ -41,6 +41,12 @@ pub enum Refusal {
         /// Which.
         interrupt: InterruptId,
     },
+    /// The run's log cannot be read.
+    #[error("{why}")]
+    Unreadable {
+        /// Why, and what to do.
+        why: String,
+    },
     /// The run does not need attention.
     #[error("the run needs no attention")]
     NoAttention,

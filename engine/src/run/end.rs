@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::id::{MessageId, RunId};
+use crate::id::{LogId, MessageId, RunId};
 use crate::journal::JournalError;
 use crate::message::{Message, ToolCall, pending_tool_calls};
 use crate::model::Usage;
@@ -132,6 +132,16 @@ pub(crate) fn open_calls(open: &[Intent]) -> RunError {
 /// Why a pinned bundle cannot be run.
 pub(crate) fn unusable(bundle: &str, why: &str) -> RunError {
     attention("needs_migration", format!("the run's bundle {bundle} cannot be compiled: {why}"))
+}
+
+/// Why nothing goes on in a log that cannot be read.
+pub(crate) fn unreadable(log: &LogId, why: &str) -> RunError {
+    let text = format!(
+        "the log {log} cannot be read: {why}. What stands before that can: its events, checkpoints \
+         and messages. `resolve` with `retry` has it tried again, a backup from before has it \
+         whole, and its conversation can be deleted"
+    );
+    attention("log_unreadable", text)
 }
 
 fn attention(code: &str, message: String) -> RunError {

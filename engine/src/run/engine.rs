@@ -14,10 +14,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::bundle::{Catalog, Program};
 use crate::id::{InputId, LogId, RunId, WorkerId};
-use crate::journal::{BlobId, History, Input, Journal, JournalError, Sent, StartRun};
+use crate::journal::{BlobId, History, Input, Journal, JournalError, Lease, Sent, StartRun};
 use crate::model::Retry;
 use crate::run::context::Services;
 use crate::run::driver::{self, Signals};
+use crate::run::end;
 use crate::run::event::Event;
 use crate::run::fold::{LogState, Programs};
 use crate::run::leases::HeldLease;
@@ -204,6 +205,10 @@ impl Engine {
     pub async fn stopped(&self, run: &RunId) -> Result<Option<Stopped>, JournalError> {
         let unknown = || JournalError::Gone(format!("run {run}"));
         let place = self.shared.journal.find(run).await?.ok_or_else(unknown)?;
+        if let Some(why) = place.unreadable {
+            let (run, asked, open) = (run.clone(), Vec::new(), Vec::new());
+            return Ok(Some(Stopped::Waiting(Waiting { run, asked, attention: Some(why), open })));
+        }
         let Some(last) = place.last else { return Ok(place.behind.map(Stopped::Behind)) };
         let history = self.shared.journal.read(&place.log, last, 1).await?;
         Ok(history.records.first().and_then(|r| match &r.record.fact {
@@ -303,7 +308,18 @@ impl Engine {
         // What was sent while nobody listened is claimed at once.
         self.wake.notify_one();
         if let Err(error) = driven {
-            tracing::error!(%log, %error, "the log is no longer driven here");
+            self.give_up(&held.lease, error).await;
+        }
+    }
+
+    /// Leaves a log that cannot be driven to whoever can: one that cannot be read to people.
+    async fn give_up(&self, lease: &Lease, error: JournalError) {
+        let log = &lease.log;
+        tracing::error!(%log, %error, "the log is no longer driven here");
+        let JournalError::Corrupt(why) = error else { return };
+        let why = end::unreadable(log, &why);
+        if let Err(error) = self.shared.journal.park(lease, &why).await {
+            tracing::error!(%log, %error, "the log cannot be read, and that could not be noted");
         }
     }
 

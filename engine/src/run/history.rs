@@ -89,6 +89,11 @@ impl RunHistory {
         }
     }
 
+    /// Why there are no further events, if the next record cannot be read.
+    pub(crate) fn broken(&self) -> Option<JournalError> {
+        self.pages.broken()
+    }
+
     /// How the run stood with the last record that was read.
     pub(crate) fn stood(&self) -> Stood {
         self.stood

@@ -17,12 +17,14 @@ pub(crate) struct Pages {
     log: LogId,
     next: Option<Number>,
     length: usize,
+    /// Why the records end before the log's head, if one of them cannot be read.
+    broken: Option<String>,
 }
 
 impl Pages {
     /// From the record on that `from` is a number of.
     pub(crate) fn new(log: LogId, from: Number) -> Self {
-        Self { log, next: Some(from), length: FIRST }
+        Self { log, next: Some(from), length: FIRST, broken: None }
     }
 
     /// Where the next page begins; `None` at the head.
@@ -30,18 +32,30 @@ impl Pages {
         self.next
     }
 
+    /// Why the records end where they do, if the next one cannot be read.
+    pub(crate) fn broken(&self) -> Option<JournalError> {
+        self.broken.clone().map(JournalError::Corrupt)
+    }
+
     /// Leaves out what stands before a number; `None`: everything.
     pub(crate) fn skip_to(&mut self, number: Option<Number>) {
         self.next = self.next.zip(number).map(|(here, there)| here.max(there));
     }
 
-    /// The next page; `None` at the head.
+    /// The next page; `None` at the head, or where a record cannot be read
+    /// ([`broken`](Self::broken)).
     pub(crate) async fn next(
         &mut self,
         journal: &Arc<dyn Journal>,
     ) -> Result<Option<History>, JournalError> {
         let Some(from) = self.next else { return Ok(None) };
-        let page = journal.read(&self.log, from, self.length).await?;
+        let page = match journal.read(&self.log, from, self.length).await {
+            Err(JournalError::Corrupt(why)) => {
+                (self.next, self.broken) = (None, Some(why));
+                return Ok(None);
+            }
+            page => page?,
+        };
         self.length = MOST.min(2 * self.length);
         self.next = page.next;
         Ok(Some(page))

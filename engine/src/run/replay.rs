@@ -47,6 +47,20 @@ impl Engine {
         Ok(Some(found))
     }
 
+    /// The run as it stands; of a log that cannot be read, as it stood at the last number up to
+    /// which it can.
+    pub async fn run_as_far(&self, run: &RunId) -> Result<Option<RunAt>, JournalError> {
+        match self.run_at(run, None).await {
+            Err(error @ JournalError::Corrupt(_)) => {
+                let place = self.shared.journal.find(run).await?;
+                let place = place.and_then(|place| Some((place.log, place.first?)));
+                let Some((log, first)) = place else { return Ok(None) };
+                self.readable(&log, run, first).await?.ok_or(error).map(Some)
+            }
+            found => found,
+        }
+    }
+
     /// The run as it stood at one of its checkpoints; `None` if the number is none.
     pub async fn checkpoint(
         &self,
@@ -79,6 +93,31 @@ impl Engine {
             self.events(run.clone(), number).next().await.transpose()?;
         }
         self.wait(run).await
+    }
+
+    /// The run as it stood at the last number up to which its log can be read.
+    async fn readable(
+        &self,
+        log: &LogId,
+        run: &RunId,
+        first: Number,
+    ) -> Result<Option<RunAt>, JournalError> {
+        let mut numbers = Vec::new();
+        let mut pages = Pages::new(log.clone(), first);
+        while let Some(page) = pages.next(&self.shared.journal).await? {
+            numbers.extend(page.records.iter().map(|record| record.number));
+        }
+        // What cannot be read at one number cannot at any later one.
+        let (mut found, mut low, mut high) = (None, 0, numbers.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            match self.replay(log, run, Some(numbers[middle])).await {
+                Ok(at) => (found, low) = (at, middle + 1),
+                Err(JournalError::Corrupt(_)) => high = middle,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     /// The number of the record that ended the run, and that of the last change that a person made

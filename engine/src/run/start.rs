@@ -40,7 +40,12 @@ pub(crate) async fn open(
     let mut writer = Writer::new(shared.clone(), held.clone(), log, reserved, programs);
     shared.live.begin(lease, reserved).await;
     let Some(run) = &writer.log.run else { return Ok(writer) };
-    if run.waiting.is_some() && broken.is_none() {
+    if let (Some(waiting), None) = (run.waiting.clone(), &broken) {
+        if was_left(shared, &waiting.run).await? {
+            // It can be read again, and stands where it stood.
+            writer.waiting(&waiting)?;
+            writer.store_all().await?;
+        }
         return Ok(writer);
     }
     if run.waiting.is_none() {
@@ -52,6 +57,12 @@ pub(crate) async fn open(
     }
     writer.store_all().await?;
     Ok(writer)
+}
+
+/// Whether the run was left to people because its log could not be read.
+async fn was_left(shared: &Shared, run: &RunId) -> Result<bool, JournalError> {
+    let place = shared.journal.find(run).await?;
+    Ok(place.is_some_and(|place| place.unreadable.is_some()))
 }
 
 /// Whether the log is a fork of another one that is yet to begin: all that stands in it is the

@@ -13,11 +13,12 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use crate::id::RunId;
 use crate::journal::{JournalError, Place};
-use crate::run::event::Event;
+use crate::run::event::{self, Event};
 use crate::run::history::{Extent, RunHistory, Stood};
 use crate::run::live::LiveEvents;
-use crate::run::record::Number;
+use crate::run::record::{Fact, Number, Numbered, Record, RunError, Waiting};
 use crate::run::shared::Shared;
+use crate::state::MessageMap;
 
 /// See [`Engine::events`](super::engine::Engine::events).
 pub(crate) fn events(
@@ -90,6 +91,8 @@ struct Reading {
     goes_on: bool,
     /// Something of it was given.
     given: bool,
+    /// What ends the stream, if the log cannot be read and was left to people.
+    unreadable: Option<Event>,
 }
 
 /// What comes next.
@@ -140,6 +143,9 @@ impl Reader {
         let inbox = journal.inbox(&place.log).await?;
         // The run may have begun, or stopped, since it was first looked for.
         let place = journal.find(&self.run).await?.unwrap_or(place);
+        let now_ms = self.shared.services.env.now().as_millisecond();
+        let unreadable = place.unreadable.clone();
+        let unreadable = unreadable.and_then(|why| needs_attention(&self.run, now_ms, why));
         let first = place.first;
         let goes_on =
             place.last.is_none() || inbox.iter().any(|(_, input)| *input.run() == self.run);
@@ -149,7 +155,8 @@ impl Reader {
         let history =
             history.map(|extent| RunHistory::with_deltas(journal.clone(), extent, live.open));
         let idle = live.shown.is_none();
-        Ok(Some(Reading { live: live.events, first, history, idle, goes_on, given: false }))
+        let (live, given) = (live.events, false);
+        Ok(Some(Reading { live, first, history, idle, goes_on, given, unreadable }))
     }
 }
 
@@ -162,6 +169,10 @@ impl Reading {
             }
             if let Some(event) = event {
                 return Ok(Next::Event(event));
+            }
+            if let Some(error) = history.broken() {
+                let last = self.unreadable.take().ok_or(error)?;
+                return Ok(Next::Last(Event { number: after + 1, ..last }));
             }
             let stood = history.stood();
             self.history = None;
@@ -183,4 +194,12 @@ impl Reading {
             }
         }
     }
+}
+
+/// What ends the stream of a run whose log cannot be read: no record says it.
+fn needs_attention(run: &RunId, at_ms: i64, why: RunError) -> Option<Event> {
+    let (asked, open) = (Vec::new(), Vec::new());
+    let waiting = Waiting { run: run.clone(), asked, attention: Some(why), open };
+    let record = Arc::new(Record { at_ms, fact: Fact::Waiting(Box::new(waiting)) });
+    event::project(&Numbered { number: 0, record }, &MessageMap::default()).pop()
 }

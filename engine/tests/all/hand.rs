@@ -485,6 +485,7 @@ macro_rules! journal_over {
                 Batch, BlobId, History, Input, Journal, JournalError, Lease, Place, ReleaseInfo, Sent,
                 Verdict,
             };
+            use exile_engine::run::record::RunError;
             use std::time::Duration;
 
             #[async_trait::async_trait]
@@ -517,6 +518,9 @@ macro_rules! journal_over {
                 }
                 async fn release(&self, lease: &Lease, rest: &ReleaseInfo) -> Result<(), JournalError> {
                     self.$store.release(lease, rest).await
+                }
+                async fn park(&self, lease: &Lease, why: &RunError) -> Result<(), JournalError> {
+                    self.$store.park(lease, why).await
                 }
                 async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
                     self.$store.inbox(log).await

@@ -15,7 +15,7 @@ use exile_engine::journal::{
 use exile_engine::message::Role;
 use exile_engine::model::ModelRequest;
 use exile_engine::run::engine::Stopped;
-use exile_engine::run::record::{Fact, Number};
+use exile_engine::run::record::{Fact, Number, RunError};
 use serde_json::{Value, json};
 
 use crate::stage::{Says, Show, Stage, calls, says};
@@ -49,6 +49,9 @@ impl Journal for Dies {
         self.store.release(lease, rest).await
     }
 
+    async fn park(&self, lease: &Lease, why: &RunError) -> Result<(), JournalError> {
+        self.store.park(lease, why).await
+    }
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
         self.store.inbox(log).await
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use exile_engine::id::RunId;
-use exile_engine::journal::{Input, Resolution, ResolveRun, ResumeRun};
+use exile_engine::journal::{Input, Refusal, Resolution, ResolveRun, ResumeRun};
 use exile_engine::run::record::Intent;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -23,7 +23,7 @@ use crate::idempotency::Once;
 use crate::leaving::Leaving;
 use crate::problem::Problem;
 use crate::sse::{self, Accepts};
-use crate::store::RunStatus;
+use crate::store::{RunRow, RunStatus};
 use crate::url::Path;
 use crate::verdict;
 use crate::waiting::call_name;
@@ -153,6 +153,9 @@ async fn resolve(
     JsonBody(body): JsonBody<ResolveBody>,
 ) -> Result<Response, Problem> {
     let row = owned(&app, &caller, &id).await?;
+    if row.unreadable().is_some() {
+        return try_again(&app, &caller, &once, row, body).await;
+    }
     let waiting = waiting(&app, &row).await?;
     let Some(waiting) = waiting.filter(|_| row.status == RunStatus::NeedsAttention) else {
         let status = row.status.as_str();
@@ -164,6 +167,24 @@ async fn resolve(
         Input::Resolve(ResolveRun { run: id.clone(), call, action, by: caller.id().clone() });
     verdict::submit(&app, &once, &row, &input).await?;
     accepted(&app, &caller, &id).await
+}
+
+/// Has a log that could not be read looked at once more.
+async fn try_again(
+    app: &App,
+    caller: &Caller,
+    once: &Once,
+    row: RunRow,
+    body: ResolveBody,
+) -> Result<Response, Problem> {
+    let (run, by) = (row.id.clone(), caller.id().clone());
+    let action = resolution(body, &[], None)?;
+    let input = Input::Resolve(ResolveRun { run, call: None, action, by });
+    match verdict::decision(app, once, &row, &input).await? {
+        // It is read again, and stands where it stood.
+        None | Some(Refusal::NoAttention) => accepted(app, caller, &row.id).await,
+        Some(why) => Err(verdict::conflict(app, &row, why).await?),
+    }
 }
 
 /// The call that is named, if it is open.

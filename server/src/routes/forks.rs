@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use exile_engine::id::{LogId, RunId};
-use exile_engine::journal::{EditRun, ForkRun, Input};
+use exile_engine::journal::{EditRun, ForkRun, Input, JournalError};
 use exile_engine::run::checkpoint::{self, CheckpointKind};
 use exile_engine::run::migrate;
 use exile_engine::run::record::{Fact, Number};
@@ -195,7 +195,10 @@ async fn resting(app: &App, row: &RunRow) -> Result<RunAt, Problem> {
     if matches!(row.status, RunStatus::Queued | RunStatus::Running) {
         return Err(goes_on().into());
     }
-    app.engine.run_at(&row.id, None).await?.ok_or_else(|| goes_on().into())
+    match app.engine.run_at(&row.id, None).await {
+        Err(JournalError::Corrupt(why)) => Err(verdict::unreadable(app, row, why).await?),
+        at => at?.ok_or_else(|| goes_on().into()),
+    }
 }
 
 /// Refuses if another run of the conversation came after this one: its state is the present one.

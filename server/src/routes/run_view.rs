@@ -172,6 +172,7 @@ pub(super) async fn waiting(app: &App, row: &RunRow) -> Result<Option<Waiting>, 
 /// Whether the run's last record says what it waits for.
 fn waits(row: &RunRow) -> bool {
     match row.status {
+        _ if row.unreadable().is_some() => false,
         RunStatus::Waiting | RunStatus::NeedsAttention => true,
         RunStatus::Queued
         | RunStatus::Running

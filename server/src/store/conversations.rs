@@ -186,7 +186,8 @@ impl Store {
         let mut write = self.begin().await?;
         let active: Option<bool> = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM exile_run r WHERE r.conversation = c.id
-                            AND r.status IN ('queued', 'running', 'waiting', 'needs_attention'))
+                            AND r.status IN ('queued', 'running', 'waiting', 'needs_attention')
+                            AND r.error ->> '$.code' IS NOT 'log_unreadable')
              FROM exile_llm_conversation c WHERE c.id = ?1 AND c.owner = ?2",
         )
         .bind(id.as_str())

@@ -26,7 +26,7 @@ use exile_engine::journal::{
     Batch, BlobId, ForkRun, History, IfActive, Input, Journal, JournalError, Lease, Place,
     ReleaseInfo, Sent, Verdict,
 };
-use exile_engine::run::record::Number;
+use exile_engine::run::record::{Number, RunError};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
@@ -65,6 +65,11 @@ impl Journal for Store {
 
     async fn release(&self, lease: &Lease, rest: &ReleaseInfo) -> Result<(), JournalError> {
         Ok(self.give_back(lease, rest).await?)
+    }
+
+    async fn park(&self, lease: &Lease, why: &RunError) -> Result<(), JournalError> {
+        let parked = self.park_log(lease, why).await?;
+        if parked { Ok(()) } else { Err(JournalError::Fenced(lease.log.clone())) }
     }
 
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
@@ -112,7 +117,9 @@ impl Store {
     async fn place_of(&self, run: &RunId) -> Result<Option<Place>, StoreError> {
         let row = sqlx::query(
             "SELECT l.id, r.first, r.last,
-                 iif(r.first IS NULL AND l.parked AND l.due IS NULL, l.active, NULL) AS behind
+                 iif(r.first IS NULL AND l.parked AND l.due IS NULL, l.active, NULL) AS behind,
+                 iif(r.last IS NULL AND r.status IN ('needs_attention', 'cancelled'), r.error, NULL)
+                     AS unreadable
              FROM exile_run r JOIN exile_log l ON l.key = r.log
              WHERE r.id = ?1",
         )
@@ -124,7 +131,8 @@ impl Store {
             let first = column::maybe_number(&row, "first")?;
             let behind: Option<&str> = row.try_get("behind")?;
             let (last, behind) = (column::maybe_number(&row, "last")?, behind.map(RunId::from));
-            Ok(Place { log, first, last, behind })
+            let unreadable = column::maybe_parsed(&row, "unreadable")?;
+            Ok(Place { log, first, last, behind, unreadable })
         };
         row.map(place).transpose()
     }

@@ -33,6 +33,7 @@ mod keys;
 mod large;
 mod messages;
 mod page;
+mod park;
 mod points;
 mod project;
 mod quotas;

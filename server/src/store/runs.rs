@@ -103,6 +103,15 @@ pub struct RunRow {
     pub trace_id: Option<String>,
 }
 
+impl RunRow {
+    /// Why nothing of its log can be done, if that cannot be read.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<&RunError> {
+        let unreadable = |error: &&RunError| error.code == "log_unreadable";
+        self.error.as_ref().filter(unreadable)
+    }
+}
+
 /// Which runs a list holds; `None` admits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunFilter {

@@ -109,7 +109,9 @@ async fn run_gone_over(journal: &dyn Journal) -> Held {
     journal.send(&log("run_1"), &input("in_2"), &fork("run_2", "run_1", "run_1", 3)).await?;
     let back = batch(5, vec![forked(6, Some("run_2"), "run_1", 3)]);
     journal.append(&lease, &Batch { consumed: taken(&["in_2"]), ..back }).await?;
-    let place = |first, last| Some(Place { log: log("run_1"), first, last, behind: None });
+    let place = |first, last| {
+        Some(Place { log: log("run_1"), first, last, behind: None, unreadable: None })
+    };
     let find = async |run: &str| journal.find(&RunId::from(run)).await;
     same(&find("run_1").await?, &place(Some(1), Some(6)))?;
     same(&find("run_2").await?, &place(Some(6), None))?;
@@ -141,7 +143,8 @@ async fn child(journal: &dyn Journal) -> Held {
     ensure(own.reserved >= 40, || format!("{} were handed out before", own.reserved))?;
     same(&journal.read(&lease.log, 0, 10).await?.records, &Vec::new())?;
     same(&journal.inbox(&lease.log).await?.len(), &1)?;
-    let place = Place { log: log("run_2"), first: None, last: None, behind: None };
+    let place =
+        Place { log: log("run_2"), first: None, last: None, behind: None, unreadable: None };
     same(&journal.find(&RunId::from("run_2")).await?, &Some(place))
 }
 
@@ -162,7 +165,8 @@ async fn child_goes_on(journal: &dyn Journal) -> Held {
         let third = messages.iter().find(|m| m.id.as_str() == "msg_3");
         same(&third.map(|m| m.content.as_str()), &Some(expected))?;
     }
-    let place = Place { log: log("run_2"), first: Some(41), last: None, behind: None };
+    let place =
+        Place { log: log("run_2"), first: Some(41), last: None, behind: None, unreadable: None };
     same(&journal.find(&RunId::from("run_2")).await?, &Some(place))
 }
 

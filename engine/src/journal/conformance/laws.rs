@@ -75,7 +75,8 @@ async fn sent_once(journal: &dyn Journal) -> Held {
     same(&send().await?, &Sent::New)?;
     same(&send().await?, &Sent::Known)?;
     same(&journal.inbox(&log("run_1")).await?, &vec![(input("in_run_1"), start("run_1"))])?;
-    let place = Place { log: log("run_1"), first: None, last: None, behind: None };
+    let place =
+        Place { log: log("run_1"), first: None, last: None, behind: None, unreadable: None };
     same(&journal.find(&RunId::from("run_1")).await?, &Some(place))?;
     let lease = claimed(journal, LONG).await?;
     begin(journal, &lease, "run_1").await?;
@@ -229,7 +230,8 @@ async fn whole(journal: &dyn Journal) -> Held {
     let stored: Vec<_> = both.messages.iter().map(|m| m.message.clone()).collect();
     same(&history.messages, &stored)?;
     same(&journal.inbox(&log("run_1")).await?, &Vec::new())?;
-    let place = Place { log: log("run_1"), first: Some(1), last: None, behind: None };
+    let place =
+        Place { log: log("run_1"), first: Some(1), last: None, behind: None, unreadable: None };
     same(&journal.find(&RunId::from("run_1")).await?, &Some(place))
 }
 
@@ -356,7 +358,8 @@ async fn queued_end(journal: &dyn Journal) -> Held {
     journal.append(&lease, &end).await?;
     journal.release(&lease, &ReleaseInfo::default()).await?;
     same(&claimed(journal, LONG).await?.log, &log("run_1"))?;
-    let place = Place { log: log("run_1"), first: Some(2), last: Some(2), behind: None };
+    let place =
+        Place { log: log("run_1"), first: Some(2), last: Some(2), behind: None, unreadable: None };
     same(&journal.find(&RunId::from("run_2")).await?, &Some(place))
 }
 
@@ -387,7 +390,9 @@ async fn within_reserve(journal: &dyn Journal) -> Held {
     }
     fenced(&journal.append(&old, &batch(4, vec![step(6, json!(6), &[])])).await)?;
     journal.append(&lease, &batch(4, vec![step(6, json!(6), &[])])).await?;
-    let place = |last| Some(Place { log: log("run_1"), first: Some(1), last, behind: None });
+    let place = |last| {
+        Some(Place { log: log("run_1"), first: Some(1), last, behind: None, unreadable: None })
+    };
     journal.append(&lease, &batch(6, vec![waiting(7, "run_1", None)])).await?;
     same(&journal.find(&RunId::from("run_1")).await?, &place(Some(7)))?;
     journal.append(&lease, &batch(7, vec![step(8, json!(8), &[])])).await?;

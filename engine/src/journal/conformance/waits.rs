@@ -7,12 +7,12 @@ use super::sample::{
     batch, begin, cancel, ended, input, log, resume, send_start, start_if, step, taken, waiting,
     worker,
 };
-use super::{Held, Law, claimed, same};
+use super::{Held, Law, claimed, fenced, same};
 use crate::id::RunId;
 use crate::journal::{
     Batch, Consumed, IfActive, Journal, Lease, Place, Refusal, ReleaseInfo, Sent, Verdict,
 };
-use crate::run::record::EndStatus;
+use crate::run::record::{EndStatus, RunError};
 
 /// Every law.
 pub(super) const ALL: &[(&str, Law)] = &[
@@ -27,6 +27,7 @@ pub(super) const ALL: &[(&str, Law)] = &[
     ("a start is rejected while a run is queued, goes on or waits", |j| Box::pin(busy(j))),
     ("a run that waits is found to stand at its wait", |j| Box::pin(stands(j))),
     ("a run that ends beside one that waits leaves it", |j| Box::pin(ends_beside(j))),
+    ("a log that is left to people is claimed only when something is sent", |j| Box::pin(left(j))),
     ("what became of an input is kept, and nothing changes it", |j| Box::pin(verdicts(j))),
 ];
 
@@ -142,7 +143,9 @@ async fn busy(journal: &dyn Journal) -> Held {
 async fn stands(journal: &dyn Journal) -> Held {
     let lease = waits(journal, None).await?;
     let find = async || journal.find(&RunId::from("run_1")).await;
-    let place = |last| Some(Place { log: log("run_1"), first: Some(1), last, behind: None });
+    let place = |last| {
+        Some(Place { log: log("run_1"), first: Some(1), last, behind: None, unreadable: None })
+    };
     same(&find().await?, &place(Some(2)))?;
     journal.append(&lease, &batch(2, vec![step(3, json!(1), &[])])).await?;
     same(&find().await?, &place(None))?;
@@ -186,4 +189,28 @@ async fn verdicts(journal: &dyn Journal) -> Held {
     same(&verdict("in_3").await?, &Some(refused))?;
     same(&verdict("in_4").await?, &Some(ended))?;
     same(&journal.verdict(&log("nobody's"), &input("in_2")).await?, &None)
+}
+
+async fn left(journal: &dyn Journal) -> Held {
+    send_start(journal, "run_1").await?;
+    let lease = claimed(journal, LONG).await?;
+    begin(journal, &lease, "run_1").await?;
+    journal.send(&log("run_1"), &input("in_2"), &start_if("run_2", IfActive::Enqueue)).await?;
+    journal.send(&log("run_1"), &input("in_3"), &cancel("run_2")).await?;
+    let why = RunError::new("log_unreadable", "it is garbled".to_owned());
+    journal.park(&lease, &why).await?;
+    fenced(&journal.park(&lease, &why).await)?;
+    none_due(journal).await?;
+    same(&journal.inbox(&log("run_1")).await?, &Vec::new())?;
+    let refused = Verdict::Refused(Refusal::Unreadable { why: why.message.clone() });
+    same(&journal.verdict(&log("run_1"), &input("in_2")).await?, &Some(refused))?;
+    same(&journal.verdict(&log("run_1"), &input("in_3")).await?, &Some(Verdict::Taken))?;
+    let place = journal.find(&RunId::from("run_1")).await?;
+    same(&place.and_then(|place| place.unreadable), &Some(why))?;
+    // Whoever sends something wants it to be tried again.
+    journal.send(&log("run_1"), &input("in_4"), &cancel("run_1")).await?;
+    let again = claimed(journal, LONG).await?;
+    journal.append(&again, &batch(1, vec![step(2, json!(1), &[])])).await?;
+    let place = journal.find(&RunId::from("run_1")).await?;
+    same(&place.and_then(|place| place.unreadable), &None)
 }

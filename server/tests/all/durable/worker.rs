@@ -18,7 +18,7 @@ use exile_engine::model::{Aliases, ModelAlias, ModelRef, Models};
 use exile_engine::run::context::Services;
 use exile_engine::run::engine::Engine;
 use exile_engine::run::live;
-use exile_engine::run::record::{Number, Numbered, Record, RunOptions};
+use exile_engine::run::record::{Number, Numbered, Record, RunError, RunOptions};
 use exile_engine::span::NoTrace;
 use exile_engine::tool::ToolRegistry;
 use exile_nodes::guard::Allow;
@@ -299,6 +299,9 @@ impl Journal for Telling {
         self.0.release(lease, rest).await
     }
 
+    async fn park(&self, lease: &Lease, why: &RunError) -> Result<(), JournalError> {
+        self.0.park(lease, why).await
+    }
     async fn inbox(&self, log: &LogId) -> Result<Vec<(InputId, Input)>, JournalError> {
         self.0.inbox(log).await
     }

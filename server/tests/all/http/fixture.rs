@@ -277,6 +277,14 @@ impl Exile {
         sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
     }
 
+    /// Changes rows behind the server's back.
+    pub(super) async fn change(&self, statement: &str) {
+        let options = exile_server::store::options(&self.database());
+        let mut connection = options.connect().await.unwrap();
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+    }
+
     pub(super) fn database(&self) -> std::path::PathBuf {
         self.home.path().join("exile.db")
     }

@@ -26,6 +26,7 @@ mod second;
 mod sign_in;
 mod socket;
 mod tools;
+mod unreadable;
 mod users;
 mod verdicts;
 mod waiting;
