@@ -37,7 +37,7 @@ impl GraphInstance {
             Fact::Edited(edited) => {
                 self.instance_mut(&edited.path)?.edited(edited, at_ms, messages)
             }
-            Fact::Resumed { .. } | Fact::Handed {} | Fact::Waiting(_) => Ok(()),
+            Fact::Resumed { .. } | Fact::Handed {} | Fact::Lived {} | Fact::Waiting(_) => Ok(()),
             Fact::Started(_)
             | Fact::Forked(_)
             | Fact::Migrated { .. }

@@ -130,6 +130,7 @@ pub fn kind(fact: &Fact) -> Option<CheckpointKind> {
         Fact::Ended(_) => CheckpointKind::End,
         Fact::Resumed { .. }
         | Fact::Handed {}
+        | Fact::Lived {}
         | Fact::Intent(_)
         | Fact::Called(_)
         | Fact::Asked(_)

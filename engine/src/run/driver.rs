@@ -19,6 +19,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{AbortHandle, BoxFuture, abortable};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use crate::id::RunId;
@@ -37,6 +38,7 @@ use crate::run::settle::{Depth, RunEnd, depth};
 use crate::run::shared::Shared;
 use crate::run::start;
 use crate::run::task::{Failure, TaskResult, split};
+use crate::run::trials::{Arrival, Trial};
 use crate::run::writer::Writer;
 use crate::run::writes::admit;
 use crate::span;
@@ -58,8 +60,9 @@ pub(crate) async fn drive(
     shared: Arc<Shared>,
     held: Arc<HeldLease>,
     signals: Signals,
+    arrival: Arrival,
 ) -> Result<(), JournalError> {
-    let driven = drive_on(&shared, &held, signals).await;
+    let driven = drive_on(&shared, &held, signals, arrival).await;
     // Before the lease is given back: whoever claims the log next says so after that.
     shared.live.end(&held.lease).await;
     shared.journal.release(&held.lease, &driven?).await
@@ -68,9 +71,14 @@ pub(crate) async fn drive(
 async fn drive_on(
     shared: &Arc<Shared>,
     held: &Arc<HeldLease>,
-    signals: Signals,
+    mut signals: Signals,
+    arrival: Arrival,
 ) -> Result<ReleaseInfo, JournalError> {
-    let mut writer = start::open(shared, held).await?;
+    let mut writer = tokio::select! {
+        writer = start::open(shared, held, arrival) => writer?,
+        // It is given back as it was found.
+        Ok(_) = signals.hand_back.wait_for(|back| *back) => return Ok(ReleaseInfo::default()),
+    };
     loop {
         if writer.log.run.as_ref().is_some_and(|run| run.waiting.is_none()) {
             let mut driver = Driver::new(shared.clone(), writer, signals.clone());
@@ -172,6 +180,7 @@ impl Driver {
         let held = self.writer.held.clone();
         while self.goes_on() {
             self.take_turns().await;
+            let lived = self.writer.trial.as_ref().map(Trial::lived);
             if std::mem::take(&mut self.asked) {
                 expiry.set(tokio::time::sleep(self.expiry_left()));
             }
@@ -180,6 +189,7 @@ impl Driver {
                 () = held.lost() => return Err(JournalError::Fenced(held.lease.log.clone())),
                 Ok(()) = self.signals.hand_back.changed() => return self.hand_back().await,
                 () = &mut deadline => return self.out_of_time().await,
+                () = cancelled(lived) => self.lived().await?,
                 () = self.signals.inbox.notified() => self.look_into_inbox().await?,
                 () = &mut expiry => self.expire().await?,
                 appended = self.writer.appended() => self.writer.finish_append(appended).await?,
@@ -192,6 +202,14 @@ impl Driver {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Its trial is over, and the process lives.
+    async fn lived(&mut self) -> Result<(), JournalError> {
+        self.writer.push(Fact::Lived {})?;
+        self.writer.store_all().await?;
+        self.writer.trial = None;
         Ok(())
     }
 
@@ -611,6 +629,14 @@ impl Driver {
         self.record_early()?;
         self.writer.push(Fact::Handed {})?;
         self.writer.store_all().await
+    }
+}
+
+/// Until a token is cancelled; for ever without one.
+async fn cancelled(token: Option<CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -26,6 +26,7 @@ use crate::run::live::Live;
 use crate::run::record::{Ended, Fact, Number, Waiting};
 use crate::run::shared::{LEASE, Shared};
 use crate::run::stream;
+use crate::run::trials::Arrival;
 use crate::run::verdicts::cancel_id;
 
 /// How often logs that nobody announced are looked for.
@@ -249,6 +250,7 @@ impl Engine {
         let mut drives = JoinSet::new();
         while !shutdown.is_cancelled() {
             self.claim_all(&worker, &handed, &mut drives).await;
+            self.shared.trials.swept();
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = self.wake.notified() => {}
@@ -286,17 +288,23 @@ impl Engine {
                 }
             };
             let held = Arc::new(HeldLease::new(lease, asked_at + self.shared.lease));
-            drives.spawn(self.clone().drive(held, handed.clone()));
+            let arrival = self.shared.trials.take_up(&held.lease.log);
+            drives.spawn(self.clone().drive(held, handed.clone(), arrival));
         }
     }
 
-    async fn drive(self: Arc<Self>, held: Arc<HeldLease>, hand_back: watch::Receiver<bool>) {
+    async fn drive(
+        self: Arc<Self>,
+        held: Arc<HeldLease>,
+        hand_back: watch::Receiver<bool>,
+        arrival: Arrival,
+    ) {
         let log = held.lease.log.clone();
         let inbox = Arc::new(Notify::new());
         self.shared.leases.keep(held.clone());
         self.active().insert(log.clone(), inbox.clone());
         let signals = Signals { inbox: inbox.clone(), hand_back };
-        let driven = driver::drive(self.shared.clone(), held.clone(), signals).await;
+        let driven = driver::drive(self.shared.clone(), held.clone(), signals, arrival).await;
         self.shared.leases.forget(&held);
         {
             let mut active = self.active();

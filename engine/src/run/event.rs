@@ -153,6 +153,7 @@ pub fn width(fact: &Fact) -> u64 {
         | Fact::Resolved(_)
         | Fact::Migrated { .. }
         | Fact::Resumed { .. }
+        | Fact::Lived {}
         | Fact::Handed {} => 1,
     };
     events.max(1) as u64
@@ -178,9 +179,10 @@ pub fn project(numbered: &Numbered, messages: &MessageMap) -> Vec<Event> {
                 emit("run.started", json!({ "run": run, "from": forked.from, "at": forked.at }));
             }
         }
-        Fact::Resumed { epoch } => emit("stream.reset", json!({ "epoch": epoch })),
+        Fact::Resumed { epoch, .. } => emit("stream.reset", json!({ "epoch": epoch })),
         // What a person does shows in what the run does next; questions show when it waits.
         Fact::Handed {}
+        | Fact::Lived {}
         | Fact::Snapshot { .. }
         | Fact::Asked(_)
         | Fact::Answered(_)

@@ -26,6 +26,7 @@ use crate::run::record::{
     Called, Callee, EndStatus, Ended, Fact, Forked, LastRun, Number, Numbered, Reply, RunOptions,
     Started, Step, Waiting,
 };
+use crate::run::trials::Suspicion;
 use crate::run::writes::parse_messages;
 use crate::state::{self, Channel, Delta, MessageMap, Op, Reducer, State};
 use crate::tool::ToolErrorKind;
@@ -89,6 +90,12 @@ pub struct LogState {
 /// snapshots are a small part of the log.
 pub const SNAPSHOT_EVERY: u32 = 200;
 
+/// How often a run may be taken over without getting on before it is left to a person, if the last
+/// process had nothing else to die of.
+pub const CRASHES_MAX: u32 = 3;
+/// How often a process may have died with a run before it is tried apart from others.
+const SUSPECT: u32 = 2;
+
 /// A run that goes on or waits.
 #[derive(Debug)]
 pub struct RunState {
@@ -116,6 +123,11 @@ pub struct RunState {
     /// Times in a row that it was taken over with nothing to show for it: no call, task or step
     /// ended in between.
     pub crashes: u32,
+    /// Of how many the group was in which it was tried when it was taken over last; 0: in none, or
+    /// it got on since.
+    trial: u32,
+    /// The process died while it was tried alone.
+    pub died_alone: bool,
     /// Whether an orderly shutdown gave it back.
     handed: bool,
     /// When its last record was made, in milliseconds since 1970.
@@ -285,6 +297,8 @@ impl LogState {
             steps: 1,
             usage: Usage::default(),
             crashes: 0,
+            trial: 0,
+            died_alone: false,
             handed: false,
             last_ms: at_ms,
         });
@@ -303,7 +317,8 @@ impl LogState {
         let mut started = Started::clone(&run.started);
         started.run = id.clone();
         run.started = Arc::new(started);
-        (run.waiting, run.crashes, run.handed) = (None, 0, false);
+        run.got_on();
+        (run.waiting, run.handed) = (None, false);
         (run.active_ms, run.since_ms, run.last_ms) = (0, at_ms, at_ms);
         if let Some(root) = &mut run.root {
             root.fork(id);
@@ -356,21 +371,27 @@ impl RunState {
     /// What a fact says of the run as a whole.
     fn note(&mut self, fact: &Fact, at_ms: i64) {
         match fact {
-            Fact::Resumed { .. } => {
+            Fact::Resumed { trial, .. } => {
+                self.died_alone = !self.handed && self.trial == 1;
                 self.crashes = if self.handed { 0 } else { self.crashes + 1 };
+                self.trial = trial.unwrap_or(0);
                 self.active_ms += millis_between(self.since_ms, self.last_ms);
                 self.since_ms = at_ms;
             }
+            Fact::Lived {} => (self.trial, self.died_alone) = (0, false),
             // A call that was begun again is no step forward: it may be what kills.
             Fact::Intent(_) => {}
             Fact::Called(called) => {
-                self.crashes = 0;
+                self.got_on();
                 self.called(called);
             }
-            Fact::Step(step) => (self.crashes, self.steps) = (0, step.step),
+            Fact::Step(step) => {
+                self.got_on();
+                self.steps = step.step;
+            }
             Fact::Waiting(_) if self.waiting.is_some() => {}
             Fact::Waiting(_) => self.active_ms += millis_between(self.since_ms, at_ms),
-            _ => self.crashes = 0,
+            _ => self.got_on(),
         }
         if self.waiting.is_some() && !matches!(fact, Fact::Waiting(_)) {
             self.since_ms = at_ms;
@@ -381,6 +402,19 @@ impl RunState {
         };
         self.handed = matches!(fact, Fact::Handed {});
         self.last_ms = at_ms;
+    }
+
+    fn got_on(&mut self) {
+        (self.crashes, self.trial, self.died_alone) = (0, 0, false);
+    }
+
+    /// Why it is tried apart from others if it is taken over now. `None`: it was given back, or did
+    /// not die with its process often enough; or it is known by now to be what that died of.
+    #[must_use]
+    pub(crate) fn suspicion(&self) -> Option<Suspicion> {
+        let deaths = if self.handed { 0 } else { self.crashes + 1 };
+        let known = deaths >= CRASHES_MAX && self.trial == 1;
+        (deaths >= SUSPECT && !known).then_some(Suspicion { group: self.trial, deaths })
     }
 
     fn called(&mut self, called: &Called) {
@@ -402,7 +436,8 @@ impl RunState {
 
     fn migrate(&mut self, bundle: &BlobId, at_ms: i64, programs: &Programs) -> Result<(), String> {
         self.bundle = bundle.clone();
-        (self.waiting, self.crashes) = (None, 0);
+        self.got_on();
+        self.waiting = None;
         (self.since_ms, self.last_ms) = (at_ms, at_ms);
         match (&mut self.root, programs.get(bundle)) {
             (Some(root), Some(program)) => root.rebase(&program.graph),

@@ -9,7 +9,7 @@
 //! | `context.rs`, `asking.rs` | what a node reaches: people; models, one after the other |
 //! | `calling.rs`, `approval.rs` | tools, and whether a person must agree first |
 //! | `driver.rs`, `launch.rs`, `attempt.rs`, `retry.rs` | runs the tasks of one log at the same time; one attempt of a task, and another one |
-//! | `leases.rs` | the leases of all logs that are driven, kept alive together |
+//! | `leases.rs`, `trials.rs` | the leases of all logs that are driven, kept alive together; runs that may be what ends their process |
 //! | `commands.rs` | what tasks ask while they run, written down |
 //! | `settle.rs`, `cache.rs` | commits their steps and fires what follows; results taken again |
 //! | `start.rs`, `end.rs` | how a run begins; how it ends, and what it leaves |
@@ -58,6 +58,7 @@ pub mod standing;
 mod start;
 mod stream;
 pub mod task;
+mod trials;
 mod trouble;
 mod verdicts;
 mod waiters;

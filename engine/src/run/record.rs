@@ -80,6 +80,7 @@ impl Record {
             Fact::Forked(_)
             | Fact::Resumed { .. }
             | Fact::Handed {}
+            | Fact::Lived {}
             | Fact::Intent(_)
             | Fact::Asked(_)
             | Fact::Retried(_)
@@ -127,11 +128,17 @@ pub enum Fact {
     /// A process took over a run that another one left in the middle: live deltas since the last
     /// record are void.
     Resumed {
+        /// It is tried apart from all others, in a group of so many: an earlier process may have
+        /// died of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trial: Option<u32>,
         /// Its epoch.
         epoch: u64,
     },
     /// An orderly shutdown gave the run back in the middle: taking it over is no sign of a crash.
     Handed {},
+    /// The run lived through its trial: what its process dies of next may be another one.
+    Lived {},
     /// A call is about to be made.
     Intent(Intent),
     /// A call ended.

@@ -18,6 +18,7 @@ use crate::run::end;
 use crate::run::leases::Leases;
 use crate::run::live::Live;
 use crate::run::record::RunError;
+use crate::run::trials::Trials;
 use crate::run::waiters::Waiters;
 use crate::state::MessageMap;
 
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub verdicts: Waiters<InputId>,
     /// How long a claim holds without being renewed.
     pub lease: Duration,
+    /// Runs that may be what ends their process.
+    pub trials: Arc<Trials>,
     /// The leases of all logs that are driven here.
     pub leases: Leases,
     /// Results that nodes with `cache` may take again.
@@ -66,6 +69,7 @@ impl Shared {
             stops: Waiters::default(),
             verdicts: Waiters::default(),
             lease,
+            trials: Trials::new(),
             leases: Leases::default(),
             cache: Cache::default(),
         };

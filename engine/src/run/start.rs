@@ -7,7 +7,7 @@ use crate::id::RunId;
 use crate::journal::{History, Input, JournalError, Lease, StartRun};
 use crate::node::NodeError;
 use crate::run::end;
-use crate::run::fold::{LogState, Programs, scope_of};
+use crate::run::fold::{CRASHES_MAX, LogState, Programs, scope_of};
 use crate::run::leases::HeldLease;
 use crate::run::record::{
     Activation, EndStatus, Fact, Forked, Number, Numbered, RunError, Started, Waiting,
@@ -15,17 +15,16 @@ use crate::run::record::{
 use crate::run::schedule;
 use crate::run::shared::Shared;
 use crate::run::task::Failure;
+use crate::run::trials::Arrival;
 use crate::run::writer::Writer;
 use crate::run::writes::{admit, messages_in};
 use crate::state::{Delta, Writes};
-
-/// How often a run may be taken over without getting on before it is left to a person.
-const CRASHES_MAX: u32 = 3;
 
 /// Loads a log as it stands. A run that another process left in the middle is taken over.
 pub(crate) async fn open(
     shared: &Arc<Shared>,
     held: &Arc<HeldLease>,
+    arrival: Arrival,
 ) -> Result<Writer, JournalError> {
     let lease = &held.lease;
     let history = shared.journal.load(&lease.log, None).await?;
@@ -39,17 +38,23 @@ pub(crate) async fn open(
     }
     let mut writer = Writer::new(shared.clone(), held.clone(), log, reserved, programs);
     shared.live.begin(lease, reserved).await;
-    let Some(run) = &writer.log.run else { return Ok(writer) };
+    let Some(run) = &writer.log.run else {
+        arrival.admitted(None).await;
+        return Ok(writer);
+    };
     if let (Some(waiting), None) = (run.waiting.clone(), &broken) {
         if was_left(shared, &waiting.run).await? {
             // It can be read again, and stands where it stood.
             writer.waiting(&waiting)?;
             writer.store_all().await?;
         }
+        arrival.admitted(None).await;
         return Ok(writer);
     }
     if run.waiting.is_none() {
-        writer.push(Fact::Resumed { epoch: lease.epoch })?;
+        let admission = arrival.admitted(run.suspicion()).await;
+        writer.trial = admission.trial;
+        writer.push(Fact::Resumed { epoch: lease.epoch, trial: admission.group })?;
     }
     match broken {
         Some(error) => attend(&mut writer, error)?,
@@ -80,7 +85,7 @@ pub(crate) fn attention(writer: &mut Writer) -> Result<(), JournalError> {
     if !open.is_empty() {
         return attend(writer, end::open_calls(&open));
     }
-    if run.crashes >= CRASHES_MAX {
+    if run.crashes >= CRASHES_MAX && run.died_alone {
         let crashes = run.crashes;
         return attend(writer, end::poison(crashes));
     }

@@ -26,6 +26,7 @@ use crate::run::live::{News, Shown, StreamedDelta};
 use crate::run::marks::Marks;
 use crate::run::record::{Called, Durability, Fact, Forked, Number, Numbered, Record, Waiting};
 use crate::run::shared::Shared;
+use crate::run::trials::Trial;
 use crate::run::trouble::Trouble;
 
 /// Numbers reserved beyond those used, so that deltas seldom need an append of their own.
@@ -53,6 +54,8 @@ pub(crate) struct Writer {
     unflushed: bool,
     /// The append that is under way.
     flight: Option<Flight>,
+    /// Held while the run is tried apart from others.
+    pub(crate) trial: Option<Trial>,
     /// Of each open call: the marks of its deltas, and the number of the last one.
     marks: BTreeMap<Arc<str>, (Marks, Number)>,
 }
@@ -109,6 +112,7 @@ impl Writer {
             due: Due::default(),
             unflushed: false,
             flight: None,
+            trial: None,
             marks: BTreeMap::new(),
         }
     }
@@ -358,6 +362,9 @@ impl Writer {
     async fn landed(&mut self, appended: Result<Batch, JournalError>) -> Result<(), JournalError> {
         let Some(Flight { due, .. }) = self.flight.take() else { return Ok(()) };
         self.note_stored(&appended?);
+        if self.log.run.as_ref().is_none_or(|run| run.crashes == 0) {
+            self.trial = None;
+        }
         self.show(due).await
     }
 

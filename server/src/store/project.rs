@@ -179,6 +179,7 @@ pub(super) fn turns(fact: &Fact) -> bool {
         Fact::Snapshot { .. }
         | Fact::Resumed { .. }
         | Fact::Handed {}
+        | Fact::Lived {}
         | Fact::Intent(_)
         | Fact::Called(_)
         | Fact::Asked(_)

@@ -15,6 +15,7 @@ mod questions;
 mod readers;
 mod stops;
 mod streams;
+mod suspects;
 mod taint;
 mod turns;
 mod written;

@@ -43,7 +43,7 @@ async fn a_run_that_waits_says_so_until_something_follows() {
     let row = run(&store, "run_1").await;
     assert_eq!((row.status, row.error), (RunStatus::NeedsAttention, Some(attention)));
 
-    append(&store, &lease, 3, vec![record(4, 5, Fact::Resumed { epoch: 9 })]).await;
+    append(&store, &lease, 3, vec![record(4, 5, Fact::Resumed { epoch: 9, trial: None })]).await;
     let row = run(&store, "run_1").await;
     assert_eq!((row.status, row.error, row.ended_at), (RunStatus::Running, None, None));
     append(&store, &lease, 4, vec![waiting(5, "run_1", None)]).await;
