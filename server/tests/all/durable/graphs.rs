@@ -9,8 +9,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// Graphs that are killed.
-pub(super) const GRAPHS: &[(&str, &str)] = &[
+use super::mixed::MIXED;
+
+/// Graphs that are killed: these, and those that are put together by chance.
+pub(super) fn killed() -> impl Iterator<Item = &'static str> {
+    GRAPHS.iter().chain(MIXED.iter()).map(|(name, _)| *name)
+}
+
+const GRAPHS: &[(&str, &str)] = &[
     ("line", LINE),
     ("branches", BRANCHES),
     ("maps", MAPS),
@@ -33,7 +39,7 @@ pub(super) const SHOWN: usize = 4;
 pub(super) fn write(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     let others = [("inner", INNER), ("shaky", SHAKY), ("zombie", ZOMBIE)];
-    for (name, text) in GRAPHS.iter().chain(&others) {
+    for (name, text) in GRAPHS.iter().chain(MIXED.iter()).chain(&others) {
         fs::write(folder.join(format!("{name}.yaml")), text).unwrap();
     }
 }

@@ -10,7 +10,7 @@ use exile_engine::run::record::Durability;
 
 use super::check::{Expected, Findings};
 use super::field::Field;
-use super::graphs::GRAPHS;
+use super::graphs;
 use super::plan::number;
 use super::turns;
 
@@ -71,7 +71,7 @@ impl Drop for Named {
 fn undisturbed() -> Expected {
     let mut field = Field::new(0);
     let runs: Vec<RunId> =
-        GRAPHS.iter().map(|(name, _)| field.plan.want(name, Durability::Sync)).collect();
+        graphs::killed().map(|name| field.plan.want(name, Durability::Sync)).collect();
     field.life(false);
     let stored = field.stored();
     let state = |id: &RunId| {

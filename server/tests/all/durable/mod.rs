@@ -8,7 +8,7 @@
 //! | `caller.rs` | which task of which run asks a model |
 //! | `counter.rs` | the role that answers models and tools and writes down what came |
 //! | `words.rs` | what is said between a test and a worker |
-//! | `graphs.rs` | what is run |
+//! | `graphs.rs`, `mixed.rs` | what is run: written by hand, and put together by chance |
 //! | `log.rs` | one log, its runs, and what is known of its records |
 //! | `plan.rs`, `wants.rs` | what a test wants of its logs, what it knows of them, and what it wants next |
 //! | `check.rs`, `calls.rs`, `turns.rs` | whether the history is one that could be promised: of logs, of calls, of runs one after another |
@@ -23,6 +23,7 @@ mod field;
 mod graphs;
 mod kills;
 mod log;
+mod mixed;
 mod plan;
 mod process;
 mod tools;

@@ -8,7 +8,7 @@ use exile_engine::id::{LogId, RunId};
 use exile_engine::journal::IfActive;
 use exile_engine::run::record::{Durability, Fact, Number};
 
-use super::graphs::GRAPHS;
+use super::graphs;
 use super::log::{Begins, Log, Run};
 use super::plan::{Plan, Seeded};
 
@@ -123,7 +123,8 @@ impl Plan {
 }
 
 fn a_graph(dice: &mut Seeded) -> &'static str {
-    GRAPHS[usize::try_from(dice.below(GRAPHS.len() as u64)).unwrap()].0
+    let all: Vec<&'static str> = graphs::killed().collect();
+    all[usize::try_from(dice.below(all.len() as u64)).unwrap()]
 }
 
 fn a_durability(dice: &mut Seeded) -> Durability {
