@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::origin;
 use crate::app::{App, Settings};
 use crate::config::Config;
-use crate::home::{Held, HomeError};
+use crate::home::{Held, Home, HomeError};
 use crate::ledger::{Ledger, Money, Rules, Shared};
 use crate::library::{self, Current};
 use crate::local_key::{LocalKey, LocalKeyError};
@@ -281,8 +281,20 @@ async fn app(
     env: Arc<dyn Env>,
     url: String,
 ) -> Result<App, ComposeError> {
-    let mut catalog = catalog(config, &trace, &env)?;
-    let store = Store::open(&held.home().database(), env.clone()).await?;
+    let catalog = catalog(config, &trace, &env)?;
+    assemble(config, held.home(), catalog, (trace, env), url).await
+}
+
+/// All that a request can reach: the rows of a home, and what a catalog has to run. `url`: where
+/// this machine reaches the server.
+pub async fn assemble(
+    config: &Config,
+    home: &Home,
+    mut catalog: Catalog,
+    (trace, env): (Arc<dyn TraceLink>, Arc<dyn Env>),
+    url: String,
+) -> Result<App, ComposeError> {
+    let store = Store::open(&home.database(), env.clone()).await?;
     let metrics = Arc::new(Metrics::new()?);
     let aliased = catalog.models.aliases().values();
     let aliased =
@@ -317,7 +329,7 @@ async fn app(
         limits: config.limits.clone(),
     };
     let cut = CancellationToken::new();
-    let local_key = LocalKey::of(held.home());
+    let local_key = LocalKey::of(home);
     let transport = Arc::new(Transport::new(&config.limits.transport));
     Ok(App {
         store,

@@ -15,23 +15,18 @@ use exile_engine::model::{
     Aliases, Delta, DeltaSender, Finish, ModelAlias, ModelRef, ModelReply, ModelRequest, Models,
     Provider, ProviderError, ProviderFault,
 };
-use exile_engine::run::context::Services;
-use exile_engine::run::engine::Engine;
-use exile_engine::run::live;
 use exile_engine::span::NoTrace;
 use exile_engine::tool::ToolRegistry;
 use exile_nodes::providers::mock::{Mock, Script};
-use exile_server::access::proxies::Proxies;
 use exile_server::app::{App, Settings};
-use exile_server::config::{Currency, Environment, Limits, TransportLimits};
+use exile_server::compose;
+use exile_server::config::{
+    self, Config, Environment, Flags, Limits, Places, Surroundings, TransportLimits, Variables,
+};
 use exile_server::home::Home;
-use exile_server::ledger::{Ledger, Money, QuotaFile, Rules, Shared};
 use exile_server::library::Current;
-use exile_server::local_key::LocalKey;
-use exile_server::metrics::Metrics;
 use exile_server::routes;
 use exile_server::store::{Role, Store};
-use exile_server::transport::Transport;
 use serde_json::{Value, json};
 use sqlx::ConnectOptions as _;
 use tempfile::TempDir;
@@ -377,6 +372,8 @@ pub(super) fn with_json(
 }
 
 /// Opens the file and begins to run what is due.
+/// The server of a home, put together as every server is, but with other models and tools and the
+/// clock of the test.
 async fn serve(
     home: &TempDir,
     catalog: Catalog,
@@ -385,52 +382,17 @@ async fn serve(
     clock: &Arc<Clock>,
     stop: &CancellationToken,
 ) -> (Arc<App>, Arc<JoinHandle<()>>) {
-    let env = clock.clone();
-    let store = Store::open(&home.path().join("exile.db"), env.clone()).await.unwrap();
-    let metrics = Arc::new(Metrics::new().unwrap());
-    let rules = Rules {
-        quotas: QuotaFile::default(),
-        money: Money::new(&Currency::default()),
-        zone: jiff::tz::TimeZone::UTC,
-        catalogue: catalog.models.catalogue().clone(),
-    };
-    let ledger = Ledger::open(store.clone(), env.clone(), metrics.clone(), rules).await.unwrap();
-    let models = Models::clone(&catalog.models).with_meter(Arc::new(Shared(ledger.clone())));
-    let catalog = Catalog { models: Arc::new(models), ..catalog };
-    let library = Current::new(Library::load(&home.path().join("graphs"), &catalog));
-    let services = Services {
-        env: env.clone(),
-        models: catalog.models.clone(),
-        tools: catalog.tools.clone(),
-        trace: Arc::new(NoTrace),
-        observer: metrics.clone(),
-    };
-    let journal = Arc::new(store.clone());
-    let engine = Engine::new(journal, live::memory(), Arc::new(services), catalog.clone());
-    let serving = tokio::spawn(engine.clone().serve(stop.clone(), Duration::ZERO));
-    let transport = Arc::new(Transport::new(&limits.transport));
+    let (flags, variables) = (Flags::default(), Variables::default());
+    let folder = home.path().to_owned();
+    let config = config::load(&Surroundings { flags, variables, folder }).unwrap();
+    let graphs = Some(home.path().join("graphs"));
+    let places = Places { graphs, ..config.places.clone() };
+    let config = Config { environment, limits, places, ..config };
+    let (home, trace, env) = (Home::at(home.path()).unwrap(), Arc::new(NoTrace), clock.clone());
     let url = String::from("http://127.0.0.1:8080");
-    let (listening, default_graph) = (String::clone(&url), "chat".into());
-    let trusted_proxies = Proxies::default();
-    let settings = Settings { environment, url, listening, trusted_proxies, default_graph, limits };
-    let local_key = LocalKey::of(&Home::at(home.path()).unwrap());
-    let trace = Arc::new(NoTrace);
-    let cut = CancellationToken::new();
-    let app = App {
-        store,
-        engine,
-        library,
-        catalog,
-        env,
-        ledger,
-        cut,
-        metrics,
-        transport,
-        trace,
-        settings,
-        local_key,
-        guesses: Arc::default(),
-    };
+    let app = compose::assemble(&config, &home, catalog, (trace, env), url).await.unwrap();
+    let engine = app.engine.clone();
+    let serving = tokio::spawn(engine.serve(stop.clone(), Duration::ZERO));
     (Arc::new(app), Arc::new(serving))
 }
 
