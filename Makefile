@@ -29,7 +29,7 @@ SEED ?= 1
 MINUTES ?= 60
 
 # Both packages at once, so that their dependencies are built with one set of features.
-BENCHES := -p exile-engine -p exile-server --bench engine --bench journal --bench bytes --bench history
+BENCHES := -p exile-engine -p exile-server --bench engine --bench bounds --bench journal --bench bytes --bench history
 
 .PHONY: help run build test kills wire fuzz lint litellm clients metrics phoenix examples figures \
 	compare steady pressure binary
