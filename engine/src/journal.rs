@@ -24,7 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{InputId, LogId, RunId, WorkerId};
+use crate::id::{InputId, LogId, RunId, UserId, WorkerId};
 use crate::message::Message;
 use crate::run::record::{Fact, Number, Numbered, RunError};
 
@@ -65,6 +65,8 @@ pub struct Lease {
     pub log: LogId,
     /// Rises with every claim.
     pub epoch: u64,
+    /// Who owns the log; `None`: that was never noted.
+    pub owner: Option<UserId>,
 }
 
 /// Until when a log that waits has nothing to do.
@@ -178,11 +180,13 @@ pub trait Journal: Send + Sync {
     /// Takes a log that has unread input, whose run goes on (its last record is no
     /// [`Waiting`](crate::run::record::Fact::Waiting)), or whose wake-up is due, under a lapsed
     /// lease or none. Owners of logs are served in turn, the logs of one in the order of their
-    /// oldest input. `None`: there is nothing to do.
+    /// oldest input; those of `but`, who holds
+    /// enough, are left alone unless a lease of theirs lapsed or a wake-up came. `None`: there is nothing to do.
     async fn claim(
         &self,
         worker: &WorkerId,
         lease: Duration,
+        but: Option<&UserId>,
     ) -> Result<Option<Lease>, JournalError>;
 
     /// Prolongs leases, each from now on; gives the logs of those that are void, because somebody

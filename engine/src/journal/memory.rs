@@ -108,10 +108,15 @@ impl Journal for MemoryJournal {
         self.logs().send(log, id, input)
     }
 
-    async fn claim(&self, _: &WorkerId, lease: Duration) -> Result<Option<Lease>, JournalError> {
+    async fn claim(
+        &self,
+        _: &WorkerId,
+        lease: Duration,
+        but: Option<&UserId>,
+    ) -> Result<Option<Lease>, JournalError> {
         let now = self.env.monotonic();
         let wall_ms = self.env.now().as_millisecond();
-        Ok(self.logs().claim(now, now.saturating_add(lease), wall_ms))
+        Ok(self.logs().claim(now, now.saturating_add(lease), wall_ms, but))
     }
 
     async fn renew(&self, leases: &[Lease], by: Duration) -> Result<Vec<LogId>, JournalError> {
@@ -251,7 +256,28 @@ impl Logs {
         Ok(())
     }
 
-    fn claim(&mut self, now: Duration, until: Duration, wall_ms: i64) -> Option<Lease> {
+    /// The first in the queue whose owner comes after `served`, and is not `but`. Owners are served
+    /// in turn.
+    fn next_owner(&self, served: Option<&UserId>, but: Option<&UserId>) -> Option<&PlaceInQueue> {
+        let after = |owner: Option<&UserId>| {
+            let last = (owner.cloned(), u64::MAX, LogId::from(""));
+            self.due.range((Bound::Excluded(last), Bound::Unbounded)).next()
+        };
+        let next = match served {
+            None => self.due.first(),
+            served => after(served),
+        };
+        let passed = |(owner, ..): &&PlaceInQueue| but.is_none() || owner.as_ref() != but;
+        next.filter(passed).or_else(|| after(but).filter(|_| next.is_some() && but.is_some()))
+    }
+
+    fn claim(
+        &mut self,
+        now: Duration,
+        until: Duration,
+        wall_ms: i64,
+        but: Option<&UserId>,
+    ) -> Option<Lease> {
         while self.leases.first().is_some_and(|(lapses, _)| *lapses <= now) {
             let Some((_, id)) = self.leases.pop_first() else { break };
             let queued = self.by_id.get(&id).and_then(|log| Some((log.owner.clone(), log.due?)));
@@ -259,10 +285,8 @@ impl Logs {
                 self.due.insert((owner, due, id));
             }
         }
-        // Owners are served in turn.
-        let served = (self.turn.clone(), u64::MAX, LogId::from(""));
-        let next = self.due.range((Bound::Excluded(served), Bound::Unbounded)).next();
-        let first = next.or_else(|| self.due.first()).map(|(_, _, id)| id);
+        let first = self.next_owner(self.turn.as_ref(), but).or_else(|| self.next_owner(None, but));
+        let first = first.map(|(_, _, id)| id);
         let mut woken = self.wakes.iter().take_while(|(at, _)| *at <= wall_ms).map(|(_, id)| id);
         let free =
             |id: &&LogId| self.by_id.get(*id).is_some_and(|log| !log.is_held(&self.leases, id));
@@ -272,7 +296,7 @@ impl Logs {
         let epoch = log.epoch;
         self.turn = log.owner.clone();
         self.hold(&id, Some(until));
-        Some(Lease { log: id, epoch })
+        Some(Lease { log: id, epoch, owner: self.turn.clone() })
     }
 
     fn park(&mut self, lease: &Lease, why: &RunError) -> Result<(), JournalError> {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -23,6 +22,7 @@ use crate::run::event::Event;
 use crate::run::fold::{LogState, Programs};
 use crate::run::leases::HeldLease;
 use crate::run::live::Live;
+use crate::run::places::Places;
 use crate::run::record::{Ended, Fact, Number, Waiting};
 use crate::run::shared::{LEASE, Shared};
 use crate::run::stream;
@@ -247,22 +247,22 @@ impl Engine {
         let worker = WorkerId::new(&*self.shared.services.env);
         let (hand_back, handed) = watch::channel(false);
         let heartbeat = AbortOnDropHandle::new(tokio::spawn(heartbeat(self.shared.clone())));
-        let mut drives = JoinSet::new();
+        let mut places = Places::new(self.shared.limits().runs);
         while !shutdown.is_cancelled() {
-            self.claim_all(&worker, &handed, &mut drives).await;
+            self.claim_all(&worker, &handed, &mut places).await;
             self.shared.trials.swept();
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(POLL) => {}
-                Some(_) = drives.join_next() => {}
+                true = places.left() => {}
             }
         }
-        let finish = async { while drives.join_next().await.is_some() {} };
+        let finish = async { while places.left().await {} };
         if tokio::time::timeout(drain, finish).await.is_err() {
             // Every driver listens on the channel; one that has just ended need not.
             let _ = hand_back.send(true);
-            let finish = async { while drives.join_next().await.is_some() {} };
+            let finish = async { while places.left().await {} };
             if tokio::time::timeout(Duration::from_secs(2), finish).await.is_err() {
                 tracing::warn!("some runs could not be given back; they resume at the next start");
             }
@@ -274,11 +274,11 @@ impl Engine {
         self: &Arc<Self>,
         worker: &WorkerId,
         handed: &watch::Receiver<bool>,
-        drives: &mut JoinSet<()>,
+        places: &mut Places,
     ) {
-        while drives.len() < self.shared.limits().runs {
+        while !places.is_full() {
             let asked_at = self.shared.services.env.monotonic();
-            let lease = match self.shared.journal.claim(worker, self.shared.lease).await {
+            let lease = match self.claim(worker, places).await {
                 Ok(Some(lease)) => lease,
                 Ok(None) => return,
                 Err(error) => {
@@ -289,8 +289,18 @@ impl Engine {
             };
             let held = Arc::new(HeldLease::new(lease, asked_at + self.shared.lease));
             let arrival = self.shared.trials.take_up(&held.lease.log);
-            drives.spawn(self.clone().drive(held, handed.clone(), arrival));
+            let owner = held.lease.owner.clone();
+            places.take(owner, self.clone().drive(held, handed.clone(), arrival));
         }
+    }
+
+    async fn claim(
+        &self,
+        worker: &WorkerId,
+        places: &Places,
+    ) -> Result<Option<Lease>, JournalError> {
+        let but = places.holds_enough();
+        self.shared.journal.claim(worker, self.shared.lease, but).await
     }
 
     async fn drive(

@@ -19,7 +19,7 @@
 //! | `event.rs`, `live.rs`, `stream.rs` | what readers see: projections, what is on its way, both in order |
 //! | `pages.rs`, `history.rs`, `deltas.rs` | what happened, page by page, deltas in their places |
 //! | `checkpoint.rs`, `standing.rs`, `replay.rs` | where a run can be read and forked from; what stood there |
-//! | `engine.rs` | the front: send, watch, read, and the loop that claims logs |
+//! | `engine.rs`, `places.rs` | the front: send, watch, read, and the loop that claims logs; who holds how many places |
 
 mod apply;
 mod approval;
@@ -47,6 +47,7 @@ pub mod live;
 pub mod marks;
 pub mod migrate;
 mod pages;
+mod places;
 pub mod record;
 mod replay;
 mod resolve;

@@ -480,7 +480,7 @@ macro_rules! journal_over {
      append: |$this:ident, $lease:ident, $batch:ident| $append:block,
      renew: |$same:ident, $held:ident, $by:ident| $renew:block) => {
         const _: () = {
-            use exile_engine::id::{InputId, LogId, RunId, WorkerId};
+            use exile_engine::id::{InputId, LogId, RunId, UserId, WorkerId};
             use exile_engine::journal::{
                 Batch, BlobId, History, Input, Journal, JournalError, Lease, Place, ReleaseInfo, Sent,
                 Verdict,
@@ -505,8 +505,9 @@ macro_rules! journal_over {
                     &self,
                     worker: &WorkerId,
                     lease: Duration,
+                    but: Option<&UserId>,
                 ) -> Result<Option<Lease>, JournalError> {
-                    self.$store.claim(worker, lease).await
+                    self.$store.claim(worker, lease, but).await
                 }
                 async fn renew(
                     &self,

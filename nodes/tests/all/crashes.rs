@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use exile_engine::env::StepEnv;
-use exile_engine::id::{InputId, LogId, RunId, WorkerId};
+use exile_engine::id::{InputId, LogId, RunId, UserId, WorkerId};
 use exile_engine::journal::{
     Batch, BlobId, History, Input, Journal, JournalError, Lease, MemoryJournal, Place, ReleaseInfo,
     Sent, Verdict,
@@ -37,8 +37,13 @@ impl Journal for Dies {
         self.store.send(log, id, input).await
     }
 
-    async fn claim(&self, by: &WorkerId, lease: Duration) -> Result<Option<Lease>, JournalError> {
-        self.store.claim(by, lease).await
+    async fn claim(
+        &self,
+        by: &WorkerId,
+        lease: Duration,
+        but: Option<&UserId>,
+    ) -> Result<Option<Lease>, JournalError> {
+        self.store.claim(by, lease, but).await
     }
 
     async fn renew(&self, leases: &[Lease], by: Duration) -> Result<Vec<LogId>, JournalError> {

@@ -53,8 +53,9 @@ impl Journal for Store {
         &self,
         worker: &WorkerId,
         lease: Duration,
+        but: Option<&UserId>,
     ) -> Result<Option<Lease>, JournalError> {
-        let claimed = self.claim_due(worker, lease).await?;
+        let claimed = self.claim_due(worker, lease, but).await?;
         points::hit(Point::ClaimAfter);
         Ok(claimed)
     }
@@ -190,6 +191,7 @@ impl Store {
         &self,
         worker: &WorkerId,
         lease: Duration,
+        but: Option<&UserId>,
     ) -> Result<Option<Lease>, StoreError> {
         let mut turn = self.shared.turn.lock().await;
         let row = sqlx::query(
@@ -201,10 +203,16 @@ impl Store {
                   WHERE due IS NOT NULL AND lease_until <= (SELECT now FROM clock)
                   ORDER BY lease_until LIMIT 1),
                  (SELECT key FROM exile_log
-                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner > ?3
+                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner > ?3 AND owner < ?4
                   ORDER BY owner, due LIMIT 1),
                  (SELECT key FROM exile_log
-                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner >= ''
+                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner > max(?3, ?4)
+                  ORDER BY owner, due LIMIT 1),
+                 (SELECT key FROM exile_log
+                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner >= '' AND owner < ?4
+                  ORDER BY owner, due LIMIT 1),
+                 (SELECT key FROM exile_log
+                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner > ?4
                   ORDER BY owner, due LIMIT 1),
                  (SELECT key FROM exile_log
                   WHERE wake <= (SELECT now FROM clock)
@@ -215,12 +223,14 @@ impl Store {
         .bind(worker.as_str())
         .bind(millis(lease))
         .bind(turn.as_str())
+        .bind(but.map_or(NOBODY, UserId::as_str))
         .fetch_optional(self.write().await?.connection())
         .await?;
         let claimed = |row: SqliteRow| {
             row.try_get::<&str, _>("owner")?.clone_into(&mut turn);
             let log = LogId::from(row.try_get::<&str, _>("id")?);
-            Ok(Lease { log, epoch: column::number(&row, "epoch")? })
+            let owner = Some(turn.as_str()).filter(|owner| !owner.is_empty()).map(UserId::from);
+            Ok(Lease { log, epoch: column::number(&row, "epoch")?, owner })
         };
         row.map(claimed).transpose()
     }
@@ -302,6 +312,9 @@ impl Store {
         Ok(query.fetch_optional(self.readers()).await?)
     }
 }
+
+/// Stands behind every owner.
+const NOBODY: &str = "\u{10ffff}";
 
 /// What decides whether an input is taken.
 struct Found {

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use exile_engine::env::SystemEnv;
-use exile_engine::id::{LogId, RunId};
-use exile_engine::journal::{IfActive, MemoryJournal};
+use exile_engine::id::{InputId, LogId, RunId, UserId};
+use exile_engine::journal::{IfActive, MemoryJournal, StartRun};
+use exile_engine::limits::Limits;
 use exile_engine::model::Models;
 use exile_engine::node::{Node, NodeError, Outcome};
 use exile_engine::run::context::Cx;
@@ -168,4 +169,41 @@ async fn a_lease_is_kept_by_a_run_that_never_waits() {
     first.engine.cancel(&log, &run).await.unwrap();
     drop(second);
     assert_eq!(first.ended(&run).await.status, EndStatus::Cancelled);
+}
+
+/// Says that it began, then hangs if its run is one of the many.
+#[derive(Debug)]
+struct OneOfMany;
+
+#[async_trait]
+impl Node for OneOfMany {
+    async fn run(&self, _: &Cx, state: &State) -> Result<Outcome, NodeError> {
+        if state.get("many").is_some_and(|many| **many == json!(true)) {
+            std::future::pending::<()>().await;
+        }
+        Ok(Outcome::write(&"n".into(), json!(1)))
+    }
+}
+
+#[tokio::test]
+async fn an_owner_of_many_runs_leaves_places_to_others() {
+    let hand = Hand::default()
+        .channel("n", Reducer::Sum, json!(0))
+        .channel("many", Reducer::Replace, json!(false))
+        .node("work", leaf(OneOfMany))
+        .edge("START", "work");
+    let limits = Limits { runs: 16, ..Limits::default() };
+    let bench = Bench::limited(hand.graph(), limits).await;
+    for n in 0..40 {
+        let (log, run) = (LogId::from(format!("log_{n}")), RunId::from(format!("run_{n}")));
+        bench.start(&log, &run, [("many".to_owned(), json!(true))].into_iter().collect()).await;
+    }
+    for n in 0..5 {
+        let run = RunId::from(format!("other_{n}"));
+        let owner = UserId::from("user_2");
+        let start = StartRun { owner, ..bench.run(&run, Map::new()) };
+        let (log, id) = (LogId::from(run.as_str()), InputId::from(format!("start_{run}")));
+        bench.engine.start(&log, &id, start).await.unwrap();
+        assert_eq!(bench.ended(&run).await.status, EndStatus::Finished, "{n}");
+    }
 }

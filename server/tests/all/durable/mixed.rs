@@ -9,9 +9,9 @@ use super::plan::{Seeded, number};
 /// How many there are.
 const COUNT: u64 = 8;
 
-/// Each of them, by its name. `EXILE_MIX` says which eight.
+/// Each of them, by its name. `EXILE_SEED` says which eight.
 pub(super) static MIXED: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
-    let seed = number("EXILE_MIX", 1);
+    let seed = number("EXILE_SEED", 1);
     let mixed = |n| -> (&'static str, &'static str) {
         let name = format!("mixed_{n}");
         let text = Mixture::new(Seeded(seed * COUNT + n)).text(&name, n % 2 == 0);

@@ -283,8 +283,9 @@ impl Journal for Telling {
         &self,
         worker: &WorkerId,
         lease: Duration,
+        but: Option<&UserId>,
     ) -> Result<Option<Lease>, JournalError> {
-        self.0.claim(worker, lease).await
+        self.0.claim(worker, lease, but).await
     }
 
     async fn renew(&self, leases: &[Lease], by: Duration) -> Result<Vec<LogId>, JournalError> {
