@@ -509,6 +509,34 @@ impl ProviderFault {
         }
     }
 
+    /// Whether it is what the conversation holds that is refused, so that whatever is said next is
+    /// refused with it. What passes by itself, or is the operator's to mend, is none of these. No
+    /// wildcard arm.
+    #[must_use]
+    pub fn refuses_conversation(&self) -> bool {
+        match self {
+            Self::ContextTooLong { .. }
+            | Self::BadRequest { .. }
+            | Self::Refused { .. }
+            | Self::Incapable { .. } => true,
+            // What is not sent names a model or a tool that nobody can be sent, or has no price.
+            Self::NotSent { .. }
+            | Self::KeyMissing { .. }
+            | Self::Unauthorized { .. }
+            | Self::NoBalance { .. }
+            | Self::RateLimited { .. }
+            | Self::ModelUnknown { .. }
+            | Self::Unavailable { .. }
+            | Self::Connect { .. }
+            | Self::Timeout { .. }
+            | Self::Truncated { .. }
+            | Self::Garbage { .. }
+            | Self::CircuitOpen { .. }
+            | Self::QuotaExceeded(_)
+            | Self::ProviderUnknown => false,
+        }
+    }
+
     /// Whether trying again can help. No wildcard arm: a new fault must choose its class.
     #[must_use]
     pub fn retry(&self) -> Retry {

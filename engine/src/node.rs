@@ -252,6 +252,12 @@ impl NodeError {
             Self::Internal(_) => "internal",
         }
     }
+
+    /// Whether a provider refused what the conversation holds.
+    #[must_use]
+    pub fn refuses_conversation(&self) -> bool {
+        matches!(self, Self::Provider(error) if error.fault.refuses_conversation())
+    }
 }
 
 impl From<WriteError> for NodeError {

@@ -10,6 +10,7 @@ use crate::journal::JournalError;
 use crate::message::{Message, ToolCall, pending_tool_calls};
 use crate::model::Usage;
 use crate::node::{NodeError, Work};
+use crate::run::aside;
 use crate::run::instance::GraphInstance;
 use crate::run::record::{Callee, EndStatus, Ended, Fact, Intent, RunError};
 use crate::run::shared::Shared;
@@ -193,7 +194,8 @@ pub(crate) fn close(
             Err(error) => tracing::error!(run = %id, %error, "closing writes were refused"),
         }
     }
-    let ended = Ended { run: id, status, error, by, delta, usage, output };
+    let set_aside = aside::refused(&writer.log, &delta);
+    let ended = Ended { run: id, status, error, by, delta, usage, output, set_aside };
     writer.push(Fact::Ended(Box::new(ended)))?;
     match writer.log.snapshot() {
         Some(snapshot) => writer.push(snapshot),
@@ -212,6 +214,7 @@ pub(crate) fn unbegun(writer: &mut Writer, run: RunId) -> Result<(), JournalErro
         delta: Delta::new(),
         usage: Usage::default(),
         output: Vec::new(),
+        set_aside: Vec::new(),
     })))
 }
 

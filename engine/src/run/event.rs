@@ -111,9 +111,9 @@ pub const KINDS: &[Kind] = &[
         "nothing goes on until somebody answers",
         &["run", "status", "interrupts", "attention", "open_calls"],
     ),
-    last("run.finished", "the run ended", &["run", "status", "usage"]),
-    last("run.failed", "the run failed", &["run", "status", "usage", "error"]),
-    last("run.cancelled", "the run was cancelled", &["run", "status", "usage"]),
+    last("run.finished", "the run ended", &["run", "status", "usage", "set_aside"]),
+    last("run.failed", "the run failed", &["run", "status", "usage", "error", "set_aside"]),
+    last("run.cancelled", "the run was cancelled", &["run", "status", "usage", "set_aside"]),
 ];
 
 const fn kind(name: &'static str, about: &'static str, fields: &'static [&'static str]) -> Kind {
@@ -394,6 +394,9 @@ fn project_ended(ended: &Ended, emit: Emit<'_>) {
         json!({ "run": ended.run, "status": ended.status, "usage": usage(&ended.usage) });
     if let Some(error) = &ended.error {
         data["error"] = json!(error);
+    }
+    if !ended.set_aside.is_empty() {
+        data["set_aside"] = json!(ended.set_aside);
     }
     emit(name, data);
 }

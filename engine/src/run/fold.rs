@@ -17,10 +17,11 @@ use serde_json::{Map, Value};
 use crate::bundle::Program;
 use crate::expr::Scope;
 use crate::graph::Graph;
-use crate::id::RunId;
+use crate::id::{MessageId, RunId};
 use crate::journal::BlobId;
 use crate::message::{Message, Role};
 use crate::model::Usage;
+use crate::run::aside;
 use crate::run::instance::GraphInstance;
 use crate::run::record::{
     Called, Callee, EndStatus, Ended, Fact, Forked, LastRun, Number, Numbered, Reply, RunOptions,
@@ -82,6 +83,8 @@ pub struct LogState {
     values: IndexMap<Arc<str>, Arc<Value>>,
     /// Those of them that are lists of messages, and so are stored by id.
     talk: BTreeSet<Arc<str>>,
+    /// Messages of the last run that the next one begins without.
+    set_aside: BTreeSet<MessageId>,
     /// Records since the last snapshot.
     since: u32,
 }
@@ -128,6 +131,8 @@ pub struct RunState {
     trial: u32,
     /// The process died while it was tried alone.
     pub died_alone: bool,
+    /// Whether the model that spoke last in the conversation refused what it was sent.
+    pub(crate) refused: bool,
     /// Whether an orderly shutdown gave it back.
     handed: bool,
     /// When its last record was made, in milliseconds since 1970.
@@ -173,6 +178,7 @@ impl LogState {
             (Fact::Forked(forked), _) => self.forked(forked, at_ms),
             (Fact::Edited(edited), None) => {
                 self.talk.extend(talked(&edited.delta));
+                aside::named(&edited.delta).for_each(|id| _ = self.set_aside.remove(id));
                 apply_values(&mut self.values, &edited.delta, &self.messages)
             }
             // A run was cancelled before it began.
@@ -184,7 +190,7 @@ impl LogState {
             (Fact::Ended(ended), Some(_)) => self.end(ended),
             (Fact::Migrated { bundle }, Some(run)) => run.migrate(bundle, at_ms, programs),
             (fact, Some(run)) => {
-                run.note(fact, at_ms);
+                run.note(fact, at_ms, &self.messages);
                 if let Fact::Called(called) = fact {
                     self.tainted |= called.taints;
                 }
@@ -203,10 +209,13 @@ impl LogState {
         if self.run.is_some() || self.since < SNAPSHOT_EVERY {
             return None;
         }
-        let id = |message: &Value| message.get("id").and_then(Value::as_str).map(Into::into);
+        let id = |message: &Value| message.get("id").and_then(Value::as_str).map(MessageId::from);
         let op = |(name, value): (&Arc<str>, &Arc<Value>)| {
             let op = match value.as_array().filter(|_| self.talk.contains(name)) {
-                Some(items) => Op::Messages(items.iter().filter_map(id).collect()),
+                Some(items) => {
+                    let ids = items.iter().filter_map(id);
+                    Op::Messages(ids.filter(|id| !self.set_aside.contains(id)).collect())
+                }
                 None => Op::Set(Value::clone(value)),
             };
             (name.clone(), op)
@@ -232,10 +241,21 @@ impl LogState {
         let mut state = State::new(graph.channels.clone());
         for channel in graph.channels.iter().filter(|c| c.scope == state::Scope::Log) {
             if let Some(value) = self.values.get(&channel.name) {
-                state.restore(&channel.name, value.clone());
+                state.restore(&channel.name, self.kept(&channel.name, value));
             }
         }
         state
+    }
+
+    /// What the last run left of a channel.
+    pub(crate) fn left(&self, channel: &str) -> Option<&Arc<Value>> {
+        self.values.get(channel)
+    }
+
+    /// What the next run has of the value of a channel.
+    fn kept(&self, channel: &str, value: &Arc<Value>) -> Arc<Value> {
+        let talk = self.talk.contains(channel);
+        if talk { aside::without(value, &self.set_aside) } else { value.clone() }
     }
 
     /// Channels of `graph` that begin at their initial value: those of `scope: run`, those that
@@ -267,6 +287,10 @@ impl LogState {
     }
 
     fn start(&mut self, started: &Started, at_ms: i64, programs: &Programs) -> Result<(), String> {
+        let aside = std::mem::take(&mut self.set_aside);
+        for (_, value) in self.values.iter_mut().filter(|(name, _)| self.talk.contains(*name)) {
+            *value = aside::without(value, &aside);
+        }
         for (name, value) in &started.base {
             self.values.insert(name.clone(), value.clone());
         }
@@ -299,6 +323,7 @@ impl LogState {
             crashes: 0,
             trial: 0,
             died_alone: false,
+            refused: false,
             handed: false,
             last_ms: at_ms,
         });
@@ -335,6 +360,7 @@ impl LogState {
     ) -> Result<(), String> {
         self.last = last.cloned();
         self.values.clear();
+        self.set_aside.clear();
         self.talk = talked(values).collect();
         for (name, op) in values {
             let mut slot = Arc::default();
@@ -359,6 +385,7 @@ impl LogState {
             let values = root.state.iter().map(|(k, v)| (k.clone(), v.clone()));
             self.values.extend(values);
         }
+        self.set_aside = ended.set_aside.iter().cloned().collect();
         apply_values(&mut self.values, &ended.delta, &self.messages)
     }
 }
@@ -369,7 +396,7 @@ impl RunState {
     }
 
     /// What a fact says of the run as a whole.
-    fn note(&mut self, fact: &Fact, at_ms: i64) {
+    fn note(&mut self, fact: &Fact, at_ms: i64, messages: &MessageMap) {
         match fact {
             Fact::Resumed { trial, .. } => {
                 self.died_alone = !self.handed && self.trial == 1;
@@ -383,6 +410,7 @@ impl RunState {
             Fact::Intent(_) => {}
             Fact::Called(called) => {
                 self.got_on();
+                self.refused = aside::verdict(called, messages).unwrap_or(self.refused);
                 self.called(called);
             }
             Fact::Step(step) => {

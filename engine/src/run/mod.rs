@@ -12,7 +12,7 @@
 //! | `leases.rs`, `trials.rs` | the leases of all logs that are driven, kept alive together; runs that may be what ends their process |
 //! | `commands.rs` | what tasks ask while they run, written down |
 //! | `settle.rs`, `cache.rs` | commits their steps and fires what follows; results taken again |
-//! | `start.rs`, `end.rs` | how a run begins; how it ends, and what it leaves |
+//! | `start.rs`, `end.rs`, `aside.rs` | how a run begins; how it ends, what it leaves, and which of it later runs do without |
 //! | `inbox.rs`, `verdicts.rs`, `waiters.rs` | what is sent to a log, decided; who waits for that |
 //! | `edit.rs`, `resolve.rs`, `migrate.rs` | what people change: state, calls of unknown outcome, bundles |
 //! | `writer.rs`, `trouble.rs` | numbers, stores, then shows; what operators read of runs that fail |
@@ -23,6 +23,7 @@
 
 mod apply;
 mod approval;
+mod aside;
 mod asking;
 mod attempt;
 mod cache;

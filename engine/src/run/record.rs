@@ -413,6 +413,10 @@ pub struct Ended {
     /// The graph's output channels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<Arc<str>>,
+    /// Messages of the run that a provider refused to be sent: later runs of the log begin without
+    /// them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<MessageId>,
 }
 
 /// How a run ended.

@@ -108,6 +108,9 @@ pub(super) struct MessageView {
     /// `provider/model` that wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
+    /// A provider refused it: it stays here, and later turns go on without it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    set_aside: bool,
     /// The run that made it.
     #[schema(value_type = String)]
     run: RunId,
@@ -146,6 +149,7 @@ impl From<MessageRow> for MessageView {
             tool_call_id: row.message.tool_call_id,
             tool_name: row.message.tool_name,
             model: row.message.model,
+            set_aside: row.set_aside,
             run: row.run,
             created_at: row.created_at,
         }

@@ -1,7 +1,7 @@
 //! Message rows: written by the journal with the records that name them, read by their owner.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use exile_engine::id::{ConversationId, LogId, MessageId, RunId, UserId};
@@ -31,6 +31,8 @@ pub struct MessageRow {
     pub created_at: Timestamp,
     /// Number of the record that it was stored with first: of the first one that names it.
     pub number: Number,
+    /// A provider refused it, and later turns of its conversation go on without it.
+    pub set_aside: bool,
 }
 
 /// The columns of a message `m` as [`whole`] reads them: few, since a history has many rows, and
@@ -74,6 +76,7 @@ impl Store {
         let sizes: Vec<i64> = shown.iter().map(|(_, size)| *size).collect();
         let page = page.within(bytes, &sizes);
         let seqs: Vec<i64> = shown.iter().take(page.rows() as usize).map(|(seq, _)| *seq).collect();
+        let aside = set_aside(&mut read, &lineage, &seqs).await?;
         let rows = sqlx::query(concat!(
             "SELECT ",
             row!(),
@@ -84,7 +87,10 @@ impl Store {
         .fetch_all(&mut *read)
         .await?;
         read.rollback().await?;
-        let item = |row: &SqliteRow| Ok((row.try_get("seq")?, from_row(row)?));
+        let item = |row: &SqliteRow| {
+            let seq = row.try_get("seq")?;
+            Ok((seq, MessageRow { set_aside: aside.contains(&seq), ..from_row(row)? }))
+        };
         let mut rows = rows.iter().map(item).collect::<Result<Vec<(i64, _)>, StoreError>>()?;
         rows.sort_by_key(|(seq, _)| seqs.iter().position(|found| found == seq));
         Ok(Some(page.list(rows)))
@@ -100,7 +106,8 @@ impl Store {
         let row = sqlx::query(concat!(
             "SELECT ",
             row!(),
-            " FROM exile_log l CROSS JOIN exile_llm_message m ON m.log = l.key
+            ", EXISTS (SELECT 1 FROM exile_set_aside a WHERE a.log = m.log AND a.id = m.id) AS aside
+             FROM exile_log l CROSS JOIN exile_llm_message m ON m.log = l.key
              CROSS JOIN exile_run r ON r.id = m.run
              WHERE l.id = ?1 AND m.number BETWEEN ?3 AND ?4 AND m.shown AND m.covers IS NULL
                AND m.run = ?2 AND m.role = 'assistant' AND m.model IS NOT NULL
@@ -112,7 +119,9 @@ impl Store {
         .bind(column::integer(run.last)?)
         .fetch_optional(self.readers())
         .await?;
-        row.as_ref().map(from_row).transpose()
+        let answer =
+            |row: &SqliteRow| Ok(MessageRow { set_aside: row.try_get("aside")?, ..from_row(row)? });
+        row.as_ref().map(answer).transpose()
     }
 
     /// The message of that id in the owner's runs, whether their user sees it or not.
@@ -180,6 +189,27 @@ async fn shown(
         shown.extend(rows);
     }
     Ok(shown)
+}
+
+/// Which of the messages of these `seq`s a record of the log's history set aside: what was gone back
+/// over, or happened in another fork, sets nothing aside.
+async fn set_aside(
+    connection: &mut SqliteConnection,
+    lineage: &Lineage,
+    seqs: &[i64],
+) -> Result<HashSet<i64>, StoreError> {
+    let spans = lineage::spans(&lineage.lines, Number::MAX);
+    let aside: Vec<i64> = sqlx::query_scalar(
+        "SELECT m.seq FROM json_each(?1) i CROSS JOIN exile_llm_message m ON m.seq = i.value
+         CROSS JOIN json_each(?2) s CROSS JOIN exile_set_aside a
+             ON a.log = s.value ->> 0 AND a.id = m.id
+         WHERE a.number BETWEEN s.value ->> 1 AND s.value ->> 2",
+    )
+    .bind(column::json(&seqs)?)
+    .bind(lineage.bind(&spans)?)
+    .fetch_all(connection)
+    .await?;
+    Ok(aside.into_iter().collect())
 }
 
 fn whole(row: &SqliteRow) -> Result<Message, StoreError> {
@@ -339,6 +369,7 @@ fn from_row(row: &SqliteRow) -> Result<MessageRow, StoreError> {
         conversation: conversation.map(ConversationId::from),
         created_at: column::time(row, "created_at")?,
         number: column::number(row, "number")?,
+        set_aside: false,
     })
 }
 

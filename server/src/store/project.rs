@@ -2,11 +2,12 @@
 //!
 //! Invariant: these rows say nothing that the inputs and records of the log do not say.
 
-use exile_engine::id::{ConversationId, InputId, RunId, UserId};
+use exile_engine::id::{ConversationId, InputId, MessageId, RunId, UserId};
 use exile_engine::journal::{self, BlobId, Consumed, ForkRun, Refusal, StartRun};
 use exile_engine::run::record::{
     EndStatus, Ended, Fact, Forked, Number, Numbered, Started, Waiting,
 };
+use exile_engine::state::{Delta, Op};
 use serde_json::{Map, Value};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
@@ -176,6 +177,7 @@ pub(super) fn turns(fact: &Fact) -> bool {
         | Fact::Waiting(_)
         | Fact::Ended(_)
         | Fact::Migrated { .. } => true,
+        Fact::Edited(edited) => named(&edited.delta).next().is_some(),
         Fact::Snapshot { .. }
         | Fact::Resumed { .. }
         | Fact::Handed {}
@@ -187,8 +189,7 @@ pub(super) fn turns(fact: &Fact) -> bool {
         | Fact::Retried(_)
         | Fact::Done(_)
         | Fact::Step(_)
-        | Fact::Resolved(_)
-        | Fact::Edited(_) => false,
+        | Fact::Resolved(_) => false,
     }
 }
 
@@ -206,7 +207,11 @@ pub(super) async fn recorded(
         goes_on(connection, log).await?;
     }
     match fact {
-        Fact::Started(begun) => started(connection, log, number, at_ms, begun).await?,
+        Fact::Started(begun) => {
+            started(&mut *connection, log, number, at_ms, begun).await?;
+            said_again(connection, log, &begun.delta).await?;
+        }
+        Fact::Edited(edited) => said_again(connection, log, &edited.delta).await?,
         Fact::Forked(back) => forked(connection, log, number, at_ms, back).await?,
         Fact::Waiting(wait) => {
             waits(connection, number, wait).await?;
@@ -363,11 +368,62 @@ async fn ended(
     .bind(column::integer(ended.usage.output)?)
     .bind(column::integer(ended.usage.reasoning)?)
     .bind(column::integer(ended.usage.written)?)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    set_aside(connection, log, number, &ended.set_aside).await?;
     // A run that was cancelled while it was queued ends beside the one that is going on.
     log.active.take_if(|active| active.as_str() == ended.run.as_str());
     Ok(())
+}
+
+/// Notes which messages later runs of the log do without.
+async fn set_aside(
+    connection: &mut SqliteConnection,
+    log: &LogRow,
+    number: Number,
+    messages: &[MessageId],
+) -> Result<(), StoreError> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO exile_set_aside (log, id, number)
+         SELECT ?1, value, ?2 FROM json_each(?3)",
+    )
+    .bind(log.key)
+    .bind(column::integer(number)?)
+    .bind(column::json(&messages)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Messages that were set aside and are written again count again.
+async fn said_again(
+    connection: &mut SqliteConnection,
+    log: &LogRow,
+    delta: &Delta,
+) -> Result<(), StoreError> {
+    let messages: Vec<&MessageId> = named(delta).collect();
+    if messages.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "DELETE FROM exile_set_aside
+         WHERE log = ?1 AND id IN (SELECT value FROM json_each(?2))",
+    )
+    .bind(log.key)
+    .bind(column::json(&messages)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn named(delta: &Delta) -> impl Iterator<Item = &MessageId> {
+    delta.values().flat_map(|op| match op {
+        Op::Messages(ids) => ids.as_slice(),
+        Op::Set(_) | Op::Append(_) | Op::Put(_) => &[],
+    })
 }
 
 /// The second field of a W3C `traceparent` (`version-trace-span-flags`).

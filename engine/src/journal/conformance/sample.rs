@@ -128,10 +128,9 @@ pub(super) fn forked(number: Number, run: Option<&str>, from: &str, at: Number) 
 pub(super) fn ended(number: Number, run: &str, status: EndStatus) -> Numbered {
     let usage = Usage { input: 3, cached: 1, written: 0, output: 2, reasoning: 1 };
     let (run, delta, output) = (RunId::from(run), Delta::new(), Vec::new());
-    record(
-        number,
-        Fact::Ended(Box::new(Ended { run, status, error: None, by: None, delta, usage, output })),
-    )
+    let (error, by, set_aside) = (None, None, Vec::new());
+    let ended = Ended { run, status, error, by, delta, usage, output, set_aside };
+    record(number, Fact::Ended(Box::new(ended)))
 }
 
 pub(super) fn snapshot(number: Number, messages: &[&str]) -> Numbered {

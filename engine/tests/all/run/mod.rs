@@ -13,6 +13,7 @@ mod moves;
 mod policies;
 mod questions;
 mod readers;
+mod refusals;
 mod stops;
 mod streams;
 mod suspects;

@@ -37,6 +37,7 @@ use tower::ServiceExt as _;
 
 use super::clock::Clock;
 use super::hollow::Hollow;
+use super::refusals::Picky;
 use super::tools::{Paid, Tools};
 
 const CHAT: &str = "
@@ -424,6 +425,7 @@ fn catalog(gate: Arc<Semaphore>, paid: Paid) -> Catalog {
         Arc::new(Gate(gate.clone())),
         Arc::new(Keyless),
         Arc::new(Hollow),
+        Arc::new(Picky),
     ];
     let alias = |model: &str| ModelAlias {
         model: ModelRef::parse(model).unwrap(),

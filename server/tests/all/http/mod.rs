@@ -19,6 +19,7 @@ mod money;
 mod openai;
 mod races;
 mod reach;
+mod refusals;
 mod roles;
 mod room;
 mod runs;

@@ -113,6 +113,7 @@ pub(crate) fn ended(number: Number, run: &str, status: EndStatus) -> Numbered {
         delta: Delta::new(),
         usage: Usage { input: 30, cached: 10, written: 0, output: 20, reasoning: 5 },
         output: Vec::new(),
+        set_aside: Vec::new(),
     };
     record(number, 1_767_225_800_000, Fact::Ended(Box::new(ended)))
 }
