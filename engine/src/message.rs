@@ -121,6 +121,10 @@ pub struct Message {
     /// On a tool message: the tool that answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_name: Option<String>,
+    /// On a tool message: what a person changed the arguments of the call to, if one did. The
+    /// assistant's message keeps those that its model wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited_arguments: Option<Value>,
     /// On an assistant message: `provider/model` that wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -146,6 +150,7 @@ impl Message {
             tool_calls: Vec::new(),
             tool_call_id: None,
             tool_name: None,
+            edited_arguments: None,
             model: None,
             opaque: None,
             covers: None,

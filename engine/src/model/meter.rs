@@ -189,6 +189,7 @@ impl Tally {
             self.text(&call.arguments);
             call.opaque.iter().for_each(|opaque| self.json(opaque));
         }
+        message.edited_arguments.iter().for_each(|args| self.json(args));
         message.opaque.iter().for_each(|opaque| self.json(opaque));
         self.images += message.images.len() as u64;
     }

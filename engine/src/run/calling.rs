@@ -29,14 +29,15 @@ impl Cx {
             Err(error) => {
                 let args = Value::String(wanted.arguments.clone());
                 self.intent(&call, self.callee(&wanted.name, Some(&wanted.id), args)).await;
-                Made::Answer(ToolAnswer::Failed(error), 0)
+                Made::answer(ToolAnswer::Failed(error), 0, None)
             }
         };
-        let (answer, took_ms) = match made {
-            Made::Answer(answer, took_ms) => (answer, took_ms),
+        let Answered { answer, took_ms, edited: edited_arguments } = match made {
+            Made::Answer(answered) => *answered,
             Made::Asked(id) => return Reached::Asked(id),
         };
         let message = Message::tool(self.message_id(), wanted, answer.to_text());
+        let message = Message { edited_arguments, ..message };
         let failed = match answer {
             ToolAnswer::Failed(error) => Some(error),
             ToolAnswer::Done(_) | ToolAnswer::Ask(_) => None,
@@ -67,8 +68,9 @@ impl Cx {
                 Reply::Message { .. } | Reply::ModelFailed { .. } | Reply::Asked { .. } => {}
             }
         }
-        let (answer, took_ms) = match self.make_call(&call, tool, None, args, approve).await {
-            Made::Answer(answer, took_ms) => (answer, took_ms),
+        let made = self.make_call(&call, tool, None, args, approve).await;
+        let Answered { answer, took_ms, .. } = match made {
+            Made::Answer(answered) => *answered,
             Made::Asked(id) => return Reached::Asked(id),
         };
         let reply = match &answer {
@@ -118,17 +120,21 @@ impl Cx {
         if let Err(error) = tools.validate(tool, &args) {
             // Nothing will be called, yet the reader of the run sees what was asked.
             self.intent(call, self.callee(tool, id, args)).await;
-            return Made::Answer(ToolAnswer::Failed(error), 0);
+            return Made::answer(ToolAnswer::Failed(error), 0, None);
         }
         let approve = approve || self.must_be_approved(tool, &args);
-        let args = match self.approved(call, tool, args, approve).await {
-            Ok(args) => args,
-            Err(Refused::Asked(interrupt)) => return Made::Asked(interrupt),
-            Err(Refused::Denied(args, error)) => {
-                self.intent(call, self.callee(tool, id, args)).await;
-                return Made::Answer(ToolAnswer::Failed(error), 0);
-            }
+        let approved = match self.approved(call, tool, &args, approve).await {
+            Ok(approved) => approved,
+            Err(interrupt) => return Made::Asked(interrupt),
         };
+        let (args, edited) = match approved.edited {
+            Some(edited) => (edited.clone(), Some(edited)),
+            None => (args, None),
+        };
+        if let Err(error) = approved.verdict {
+            self.intent(call, self.callee(tool, id, args)).await;
+            return Made::answer(ToolAnswer::Failed(error), 0, edited);
+        }
         let resumed = match self.resumed(call) {
             Some(Reached::Asked(interrupt)) => return Made::Asked(interrupt),
             Some(Reached::Done(resumed)) => Some(resumed),
@@ -152,9 +158,9 @@ impl Cx {
                 if self.effect(tool) == Effect::Unsafe && error.kind.may_have_happened() =>
             {
                 let error = ToolError::new(ToolErrorKind::OutcomeUnknown, error.message);
-                Made::Answer(ToolAnswer::Failed(error), took_ms)
+                Made::answer(ToolAnswer::Failed(error), took_ms, edited)
             }
-            answer => Made::Answer(answer, took_ms),
+            answer => Made::answer(answer, took_ms, edited),
         }
     }
 
@@ -166,32 +172,33 @@ impl Cx {
             || self.unknown.contains(&call_text(tool, args))
     }
 
-    /// The arguments that a person agreed to; those given, if nobody need be asked.
+    /// What a person made of the call, if one need be asked; `Err`: one is asked.
     async fn approved(
         &self,
         call: &Arc<str>,
         tool: &str,
-        args: Value,
+        args: &Value,
         approve: bool,
-    ) -> Result<Value, Refused> {
+    ) -> Result<Approved, InterruptId> {
         let name = approval::call(call);
         if !approve && !self.asks.contains_key(name.as_str()) {
-            return Ok(args);
+            return Ok(Approved { edited: None, verdict: Ok(()) });
         }
-        let ask = approval::ask(name, tool, &args);
-        match self.ask(ask).await {
-            Ok(Reached::Asked(interrupt)) => Err(Refused::Asked(interrupt)),
-            Ok(Reached::Done(given)) => {
-                let decided = approval::decide(&given.value, args.clone());
-                let decided = decided
-                    .and_then(|args| self.services.tools.validate(tool, &args).map(|()| args));
-                decided.map_err(|error| Refused::Denied(args, error))
-            }
+        let given = match self.ask(approval::ask(name, tool, args)).await {
+            Ok(Reached::Asked(interrupt)) => return Err(interrupt),
+            Ok(Reached::Done(given)) => given,
             Err(error) => {
                 let error = ToolError::new(ToolErrorKind::Denied, error.to_string());
-                Err(Refused::Denied(args, error))
+                return Ok(Approved { edited: None, verdict: Err(error) });
             }
-        }
+        };
+        Ok(match approval::decide(&given.value, args.clone()) {
+            Ok(decided) => Approved {
+                verdict: self.services.tools.validate(tool, &decided),
+                edited: (decided != *args).then_some(decided),
+            },
+            Err(error) => Approved { edited: None, verdict: Err(error) },
+        })
     }
 
     /// What a tool asked, and what was answered; `None` if it asked nothing.
@@ -242,16 +249,30 @@ impl Cx {
 
 /// What a tool call came to.
 enum Made {
-    /// An answer, and how long it took in milliseconds.
-    Answer(ToolAnswer, u64),
+    /// An answer.
+    Answer(Box<Answered>),
     /// A person was asked.
     Asked(InterruptId),
 }
 
-/// Why a call is not made.
-enum Refused {
-    /// A person is asked.
-    Asked(InterruptId),
-    /// A person said no, to these arguments.
-    Denied(Value, ToolError),
+/// An answer, and how it came about.
+struct Answered {
+    answer: ToolAnswer,
+    took_ms: u64,
+    /// What a person changed the arguments to.
+    edited: Option<Value>,
+}
+
+impl Made {
+    fn answer(answer: ToolAnswer, took_ms: u64, edited: Option<Value>) -> Self {
+        Self::Answer(Box::new(Answered { answer, took_ms, edited }))
+    }
+}
+
+/// What a person made of a call.
+struct Approved {
+    /// The arguments, if they changed them.
+    edited: Option<Value>,
+    /// Why it is not made, if so: they said no, or the tool does not take what they wrote.
+    verdict: Result<(), ToolError>,
 }

@@ -286,11 +286,9 @@ fn abandoned(instance: &GraphInstance) -> Writes {
 /// nobody knows.
 fn answer(root: &GraphInstance, call: &ToolCall, new_id: &dyn Fn() -> MessageId) -> Message {
     let mut recorded = None;
-    let mut open = false;
+    let mut open = None;
     root.walk(&mut |_, task| {
-        open |= task.open.values().any(
-            |i| matches!(&i.to, Callee::Tool { id: Some(id), effect, .. } if *id == call.id && *effect != Effect::Pure),
-        );
+        open = open.take().or_else(|| task.open.values().find_map(|i| called_with(i, call)));
         let answers = |m: &&Arc<Message>| m.tool_call_id.as_deref() == Some(&call.id);
         let mut messages = task.replies.values().filter_map(|r| r.message.as_ref());
         if let Some(message) = messages.find(answers) {
@@ -298,7 +296,7 @@ fn answer(root: &GraphInstance, call: &ToolCall, new_id: &dyn Fn() -> MessageId)
         }
     });
     recorded.unwrap_or_else(|| {
-        let error = if open {
+        let error = if open.is_some() {
             ToolError::new(
                 ToolErrorKind::OutcomeUnknown,
                 "the run ended during this call; it may have happened",
@@ -306,6 +304,21 @@ fn answer(root: &GraphInstance, call: &ToolCall, new_id: &dyn Fn() -> MessageId)
         } else {
             ToolError::new(ToolErrorKind::NotRun, "the run ended before this call was made")
         };
-        Message::tool(new_id(), call, ToolAnswer::Failed(error).to_text())
+        let wrote = serde_json::from_str::<Value>(&call.arguments).ok();
+        let edited_arguments = open.filter(|args| wrote.is_some_and(|wrote| wrote != *args));
+        let message = Message::tool(new_id(), call, ToolAnswer::Failed(error).to_text());
+        Message { edited_arguments, ..message }
     })
+}
+
+/// The arguments that a call was begun with, if it may have had an effect.
+fn called_with(intent: &Intent, call: &ToolCall) -> Option<Value> {
+    match &intent.to {
+        Callee::Tool { id: Some(id), effect, args, .. }
+            if *id == call.id && *effect != Effect::Pure =>
+        {
+            Some(args.clone())
+        }
+        Callee::Tool { .. } | Callee::Model(_) => None,
+    }
 }

@@ -96,7 +96,18 @@ pub const KINDS: &[Kind] = &[
     kind(
         "tool.result",
         "a tool answered",
-        &["node", "task", "ms", "tool", "call_id", "message_id", "content", "asked", "error"],
+        &[
+            "node",
+            "task",
+            "ms",
+            "tool",
+            "call_id",
+            "message_id",
+            "content",
+            "edited_arguments",
+            "asked",
+            "error",
+        ],
     ),
     kind(
         "node.retried",
@@ -335,6 +346,9 @@ fn project_called(called: &Called, messages: &MessageMap, emit: Emit<'_>) {
             Reply::Message { id, failed } => {
                 data["message_id"] = id.as_str().into();
                 data["content"] = messages.get(id).map(|m| m.content.as_str()).into();
+                if let Some(args) = messages.get(id).and_then(|m| m.edited_arguments.as_ref()) {
+                    data["edited_arguments"] = args.clone();
+                }
                 data["error"] = json!(failed);
             }
             Reply::Value(value) => data["content"] = value.clone(),

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::journal::{JournalError, Refusal, Resolution, ResolveRun, Verdict};
 use crate::message::{Message, ToolCall};
+use crate::run::approval;
 use crate::run::end;
 use crate::run::inbox::shown_at;
 use crate::run::marks::Marks;
@@ -82,6 +83,14 @@ fn resolve_call(
     writer.called(called)
 }
 
+/// The arguments of a call that is open, if a person changed them before it was made.
+fn edited(writer: &Writer, intent: &Intent, args: &Value) -> Option<Value> {
+    let root = writer.log.run.as_ref()?.root.as_ref()?;
+    let question = root.task(&intent.task)?.asks.get(approval::call(&intent.call).as_str())?;
+    let asked = question.asked.question.args.as_ref()?;
+    (asked != args).then(|| args.clone())
+}
+
 /// The end of a call that was not brought about by the call itself: its record, and the message
 /// that answers a model.
 pub(crate) fn settled(
@@ -105,6 +114,8 @@ pub(crate) fn settled(
             };
             let id = crate::id::MessageId::new(&*shared.services.env);
             let message = Message::tool(id.clone(), &call, answer.to_text());
+            let edited_arguments = edited(writer, intent, args);
+            let message = Message { edited_arguments, ..message };
             let shown = shown_at(writer, &intent.task);
             writer.message(message, shown);
             (Some(name), Reply::Message { id, failed: error })

@@ -51,7 +51,9 @@ pub(super) fn tokens(messages: &[Message]) -> usize {
     let calls = |m: &Message| -> usize {
         m.tool_calls.iter().map(|call| text(&call.name) + text(&call.arguments)).sum()
     };
-    messages.iter().map(|m| PER_MESSAGE + text(&m.content) + calls(m)).sum()
+    let edited =
+        |m: &Message| m.edited_arguments.as_ref().map_or(0, |args| text(&args.to_string()));
+    messages.iter().map(|m| PER_MESSAGE + text(&m.content) + calls(m) + edited(m)).sum()
 }
 
 /// How many of the first messages can be left out so that at least `keep` stay and no tool call
@@ -84,6 +86,9 @@ pub(super) fn transcript(messages: &[Message]) -> String {
                 text.push_str(part);
             }
         };
+        if let Some(args) = &message.edited_arguments {
+            say(&format!("[a person changed the arguments of this call to {args}]"));
+        }
         if !message.content.is_empty() {
             say(&message.content);
         }

@@ -68,14 +68,22 @@ pub(crate) struct Called<'m> {
     pub name: Cow<'m, str>,
     /// The tool's answer, or what stands for one that nobody gave.
     pub answer: Cow<'m, str>,
+    /// What a person changed its arguments to.
+    edited: Option<&'m Value>,
 }
 
 impl Called<'_> {
-    /// The arguments as JSON text of an object. Servers that fill a chat template parse them and
-    /// fail on anything else; what was wrong with them stands in the answer.
-    pub(crate) fn arguments(&self) -> &str {
-        let text = &self.call.arguments;
-        if serde_json::from_str::<Map<String, Value>>(text).is_ok() { text } else { "{}" }
+    /// The arguments as JSON text of an object: those that the call was made with, whoever wrote
+    /// them. Of a call that is `signed` they are the model's own: its provider may have signed them,
+    /// and what they were changed to stands in the answer. Servers that fill a chat template parse
+    /// them and fail on anything else; what was wrong with them stands in the answer, too.
+    pub(crate) fn arguments(&self, signed: bool) -> Cow<'_, str> {
+        if let Some(edited) = self.edited.filter(|edited| !signed && edited.is_object()) {
+            return Cow::Owned(edited.to_string());
+        }
+        let text = self.call.arguments.as_str();
+        let object = serde_json::from_str::<Map<String, Value>>(text).is_ok();
+        Cow::Borrowed(if object { text } else { "{}" })
     }
 }
 
@@ -93,11 +101,10 @@ impl<'m> Turns<'m> {
                 Role::Assistant
                     if !message.content.is_empty() || !message.tool_calls.is_empty() =>
                 {
-                    let mut called = |(place, call): (usize, &'m ToolCall)| Called {
-                        call,
-                        id: sent_id(ids, &call.id, (at, place), &mut taken),
-                        name: sent_name(&call.name),
-                        answer: answer(messages, at, &call.id, &mut used),
+                    let mut called = |(place, call): (usize, &'m ToolCall)| {
+                        let (answer, edited) = answer(messages, at, &call.id, &mut used);
+                        let id = sent_id(ids, &call.id, (at, place), &mut taken);
+                        Called { call, id, name: sent_name(&call.name), answer, edited }
                     };
                     let calls = message.tool_calls.iter().enumerate().map(&mut called).collect();
                     let author = message.model.as_deref().unwrap_or_default();
@@ -134,21 +141,27 @@ fn said(message: &Message, sees: bool) -> Turn<'_> {
     Turn::Said { role, text: Cow::Owned(text), images: &[] }
 }
 
-/// The content of the first tool message after `from` that answers `id` and no earlier call.
+/// The content of the first tool message after `from` that answers `id` and no earlier call, and
+/// what a person changed the arguments of the call to: the model is told, else it would take the
+/// answer for one to its own.
 fn answer<'m>(
     messages: &'m [Message],
     from: usize,
     id: &str,
     used: &mut HashSet<usize>,
-) -> Cow<'m, str> {
+) -> (Cow<'m, str>, Option<&'m Value>) {
     let answers = |m: &Message| m.role == Role::Tool && m.tool_call_id.as_deref() == Some(id);
     let mut later = messages.iter().enumerate().skip(from + 1);
     if let Some((at, message)) = later.find(|(at, m)| answers(m) && !used.contains(at)) {
         used.insert(at);
-        return Cow::Borrowed(&message.content);
+        let Some(edited) = &message.edited_arguments else {
+            return (Cow::Borrowed(&message.content), None);
+        };
+        let told = format!("[A person changed the arguments of this call to {edited}]");
+        return (Cow::Owned([&told, message.content.as_str()].join("\n")), Some(edited));
     }
     let error = ToolError::new(ToolErrorKind::NotRun, "this call was never made");
-    Cow::Owned(ToolAnswer::Failed(error).to_text())
+    (Cow::Owned(ToolAnswer::Failed(error).to_text()), None)
 }
 
 /// The call's id; one that the provider would refuse is replaced by its place.

@@ -80,6 +80,47 @@ async fn a_refused_call_is_told_to_the_model_and_an_edited_one_is_made() {
 }
 
 #[tokio::test]
+async fn what_a_person_changed_is_in_the_history_that_the_model_reads_and_in_the_events() {
+    for (graph, skills) in
+        [(one!("{ kind: agent, skill: desk }"), &[CAREFUL][..]), (LOOP, &[PLAIN])]
+    {
+        for (answer, edited, called, result) in [
+            (json!({ "edit": { "x": 5 } }), json!({ "x": 5 }), json!({ "x": 5 }), "10.0"),
+            // What the tool does not take is not called, and the model reads whose words those were.
+            (
+                json!({ "edit": { "x": "five" } }),
+                json!({ "x": "five" }),
+                json!({ "x": "five" }),
+                "invalid_args",
+            ),
+            (json!({ "edit": { "x": 2 } }), Value::Null, json!({ "x": 2 }), "4.0"),
+            (json!("approve"), Value::Null, json!({ "x": 2 }), "4.0"),
+            (json!("reject"), Value::Null, json!({ "x": 2 }), "refused"),
+        ] {
+            let mut show = stage(graph, skills).begin().await;
+            let asked = show.waits().await;
+            show.answer(&asked[0], answer.clone()).await;
+            let played = show.end().await;
+            let sent = &played.asked[1].messages;
+            let call = sent.iter().position(|m| !m.tool_calls.is_empty()).unwrap();
+            assert_eq!(sent[call].tool_calls[0].arguments, "{\"x\": 2}", "what the model wrote");
+            let told = &sent[call + 1];
+            assert_eq!(told.edited_arguments.clone().unwrap_or_default(), edited, "{answer}");
+            assert!(told.content.contains(result), "{answer}: {}", told.content);
+            assert_eq!(sent[call + 2].edited_arguments, None, "the other call is as it was");
+            let event = |name: &str| {
+                let of = |e: &&exile_engine::run::event::Event| {
+                    e.name == name && e.data["tool"] == "double"
+                };
+                played.events.iter().find(of).unwrap().data.clone()
+            };
+            assert_eq!(event("tool.call")["arguments"], called, "{answer}");
+            assert_eq!(event("tool.result")["edited_arguments"], edited, "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_tool_node_waits_too() {
     const NODE: &str =
         one!("{ kind: tool, tool: double, args: { x: 4 }, approve: true, into: out }");

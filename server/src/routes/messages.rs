@@ -105,6 +105,9 @@ pub(super) struct MessageView {
     /// The tool that answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_name: Option<String>,
+    /// What a person changed the arguments of the call that it answers to, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edited_arguments: Option<Value>,
     /// `provider/model` that wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
@@ -148,6 +151,7 @@ impl From<MessageRow> for MessageView {
             tool_calls: tool_calls.into_iter().map(Into::into).collect(),
             tool_call_id: row.message.tool_call_id,
             tool_name: row.message.tool_name,
+            edited_arguments: row.message.edited_arguments,
             model: row.message.model,
             set_aside: row.set_aside,
             run: row.run,

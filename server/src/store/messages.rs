@@ -41,9 +41,9 @@ macro_rules! whole {
     () => {
         "m.id, m.role, m.content, m.model, iif(
              coalesce(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers,
-                      m.images) IS NULL, NULL,
+                      m.images, m.edited_arguments) IS NULL, NULL,
              json_array(m.reasoning, m.tool_calls, m.tool_call_id, m.tool_name, m.opaque, m.covers,
-                        m.images))"
+                        m.images, m.edited_arguments))"
     };
 }
 
@@ -173,6 +173,7 @@ async fn shown(
             "SELECT seq, octet_length(content) + coalesce(octet_length(reasoning), 0)
                  + coalesce(octet_length(tool_calls), 0) + coalesce(octet_length(opaque), 0)
                  + coalesce(octet_length(images), 0)
+                 + coalesce(octet_length(edited_arguments), 0)
              FROM exile_llm_message
              WHERE log = ?1 AND number BETWEEN ?2 AND ?3 AND (number > ?4 OR seq > ?5)
                AND shown AND covers IS NULL
@@ -214,8 +215,8 @@ async fn set_aside(
 
 fn whole(row: &SqliteRow) -> Result<Message, StoreError> {
     let rest: Option<&str> = row.try_get(4)?;
-    let rest: [Option<String>; 7] = parsed(rest)?.unwrap_or_default();
-    let [reasoning, tool_calls, tool_call_id, tool_name, opaque, covers, images] = rest;
+    let rest: [Option<String>; 8] = parsed(rest)?.unwrap_or_default();
+    let [reasoning, tool_calls, tool_call_id, tool_name, opaque, covers, images, edited] = rest;
     Ok(Message {
         id: MessageId::from(row.try_get::<&str, _>(0)?),
         role: role(row.try_get(1)?)?,
@@ -226,6 +227,7 @@ fn whole(row: &SqliteRow) -> Result<Message, StoreError> {
         tool_calls: parsed(tool_calls.as_deref())?.unwrap_or_default(),
         tool_call_id,
         tool_name,
+        edited_arguments: parsed(edited.as_deref())?,
         opaque: parsed(opaque.as_deref())?,
         covers: covers.map(MessageId::from),
     })
@@ -250,14 +252,14 @@ pub(super) async fn put(
     sqlx::query(
         "INSERT INTO exile_llm_message
              (id, log, run, number, shown, role, content, reasoning, tool_calls, tool_call_id,
-              tool_name, model, opaque, covers, created_at, images)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+              tool_name, model, opaque, covers, created_at, images, edited_arguments)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
          ON CONFLICT (id, log) DO UPDATE SET
              shown = excluded.shown, role = excluded.role, content = excluded.content,
              reasoning = excluded.reasoning, tool_calls = excluded.tool_calls,
              tool_call_id = excluded.tool_call_id, tool_name = excluded.tool_name,
              model = excluded.model, opaque = excluded.opaque, covers = excluded.covers,
-             images = excluded.images",
+             images = excluded.images, edited_arguments = excluded.edited_arguments",
     )
     .bind(message.id.as_str())
     .bind(key)
@@ -275,6 +277,7 @@ pub(super) async fn put(
     .bind(message.covers.as_ref().map(MessageId::as_str))
     .bind(at_ms)
     .bind(images.transpose()?)
+    .bind(message.edited_arguments.as_ref().map(column::json).transpose()?)
     .execute(connection)
     .await?;
     Ok(())
@@ -313,6 +316,7 @@ pub(super) async fn that_fit(
                         + coalesce(octet_length(m.tool_calls), 0)
                         + coalesce(octet_length(m.images), 0)
                         + coalesce(octet_length(m.opaque), 0)
+                        + coalesce(octet_length(m.edited_arguments), 0)
                  FROM json_each(?1) k CROSS JOIN exile_llm_message m
                  WHERE m.id = i.value AND m.log = k.value ORDER BY k.key LIMIT 1
              ), 0)) OVER (ORDER BY i.key) AS bytes

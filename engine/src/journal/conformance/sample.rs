@@ -152,6 +152,7 @@ pub(super) fn message(id: &str, run: &str, content: &str) -> StoredMessage {
         tool_calls: vec![call],
         model: Some("mock/m".to_owned()),
         opaque: Some(json!([1, null])),
+        edited_arguments: Some(json!({ "expression": "1+2" })),
         covers: Some(MessageId::from("msg_covered")),
         ..text
     };

@@ -165,7 +165,7 @@ impl Wire<'_> {
         }
         let mut blocks = words(&answered.message.content);
         blocks.extend(answered.calls.iter().map(|called| {
-            let input: Value = serde_json::from_str(called.arguments()).unwrap_or(json!({}));
+            let input: Value = serde_json::from_str(&called.arguments(false)).unwrap_or(json!({}));
             json!({ "type": "tool_use", "id": called.id, "name": called.name, "input": input })
         }));
         blocks

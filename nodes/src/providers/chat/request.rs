@@ -196,7 +196,10 @@ impl Wire<'_> {
             returned(message.opaque.as_ref(), &mut wire);
         }
         if !answered.calls.is_empty() {
-            let call = |(place, called)| self.call(returns, place, called);
+            let opaque = message.opaque.as_ref().and_then(Value::as_object);
+            let came = opaque.is_some_and(|o| o.keys().any(|key| key != REASONING_FIELD));
+            let signed = returns && came;
+            let call = |(place, called)| self.call(returns, signed, place, called);
             let calls: Vec<Value> = answered.calls.iter().enumerate().map(call).collect();
             wire.insert("tool_calls".into(), calls.into());
         }
@@ -214,11 +217,13 @@ impl Wire<'_> {
         json!({ "type": "function", "function": function })
     }
 
-    fn call(&self, returns: bool, place: usize, called: &Called<'_>) -> Value {
+    /// `signed`: what came with the message goes back with it.
+    fn call(&self, returns: bool, signed: bool, place: usize, called: &Called<'_>) -> Value {
+        let signed = signed || (returns && called.call.opaque.is_some());
         let mut wire = Map::new();
         wire.insert("id".into(), json!(called.id));
         wire.insert("type".into(), json!("function"));
-        let function = json!({ "name": called.name, "arguments": called.arguments() });
+        let function = json!({ "name": called.name, "arguments": called.arguments(signed) });
         wire.insert("function".into(), function);
         if returns {
             returned(called.call.opaque.as_ref(), &mut wire);

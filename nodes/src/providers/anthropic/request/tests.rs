@@ -143,6 +143,21 @@ fn fact_25_signed_blocks_return_verbatim_to_their_model_alone() {
 }
 
 #[test]
+fn a_call_that_a_person_changed_is_told_as_it_was_made() {
+    for (author, call) in [(MODEL, 1), (OLDER, 0)] {
+        let result = Message { edited_arguments: Some(json!({ "x": 5 })), ..answers("a", "done") };
+        let body = body(&request(MODEL, vec![text(Role::User, "q"), signed(author, "a"), result]));
+        // What this model signed goes back as it signed it.
+        let input = if author == MODEL { 1 } else { 5 };
+        assert_eq!(body["messages"][1]["content"][call]["input"], json!({ "x": input }));
+        assert_eq!(
+            body["messages"][2]["content"][0]["content"],
+            "[A person changed the arguments of this call to {\"x\":5}]\ndone"
+        );
+    }
+}
+
+#[test]
 fn thinking_is_asked_for_where_the_request_may_have_it() {
     let ask = |model: &str, effort, messages: Vec<Message>| ModelRequest {
         reasoning: Some(effort),

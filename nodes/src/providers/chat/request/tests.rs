@@ -155,6 +155,28 @@ fn ids_and_arguments_that_others_refuse_are_replaced() {
 }
 
 #[test]
+fn a_call_that_a_person_changed_is_told_as_it_was_made() {
+    let changed = |author| {
+        let result =
+            Message { edited_arguments: Some(json!({ "x": 5 })), ..answers("a", "it is done") };
+        vec![text(Role::User, "q"), asks(author, None, &["a", "b"]), result, answers("b", "2")]
+    };
+    let told = "[A person changed the arguments of this call to {\"x\":5}]\nit is done";
+    // What this model signed goes back as it signed it.
+    for (author, first) in
+        [("gemini/gemini-3-flash", "{\"x\":1}"), ("gemini/gemini-2.5-pro", "{\"x\":5}")]
+    {
+        let body = body("gemini", &request("gemini-3-flash", changed(author)));
+        let arguments = |call: usize| {
+            body["messages"][1]["tool_calls"][call]["function"]["arguments"].as_str().unwrap()
+        };
+        assert_eq!((arguments(0), arguments(1)), (first, "{\"x\":1}"), "{author}");
+        assert_eq!(body["messages"][2]["content"], told, "{author}");
+        assert_eq!(body["messages"][3]["content"], "2", "{author}");
+    }
+}
+
+#[test]
 fn system_texts_are_one_message() {
     let messages = vec![text(Role::System, "a"), text(Role::System, "b"), text(Role::User, "c")];
     let body = body("openai", &request("g", messages));
