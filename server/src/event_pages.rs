@@ -13,6 +13,7 @@ use futures_util::TryStreamExt as _;
 
 use crate::app::App;
 use crate::problem::Problem;
+use crate::sse;
 
 /// A part of a run's events.
 pub struct Page {
@@ -30,8 +31,9 @@ pub struct Page {
 pub async fn page(app: &App, run: RunId, after: Number, limit: usize) -> Result<Page, Problem> {
     let mut page = Page { events: Vec::new(), next: None };
     let mut left = app.settings.limits.page;
-    let mut history = app.engine.history(run, after);
+    let mut history = app.engine.history(run.clone(), after);
     while let Some(event) = history.try_next().await? {
+        let event = sse::with_output(&app.engine, &run, event).await?;
         let size = size(&event);
         if page.events.len() == limit || (size > left && !page.events.is_empty()) {
             page.next = page.events.last().map(|last| last.number);

@@ -8,6 +8,7 @@
 //! - An event is made when its reader has taken the one before: nothing is kept for who is slow.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -18,6 +19,7 @@ use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::id::RunId;
 use exile_engine::journal::JournalError;
+use exile_engine::run::engine::Engine;
 use exile_engine::run::event::Event;
 use exile_engine::run::record::Number;
 use futures_util::StreamExt as _;
@@ -46,6 +48,8 @@ enum Broken {
 /// A run's events on their way to a reader.
 struct Reading {
     events: BoxStream<'static, Result<Event, JournalError>>,
+    engine: Arc<Engine>,
+    run: RunId,
     /// No run goes on here any more.
     readers: CancellationToken,
     leaving: Leaving,
@@ -61,6 +65,10 @@ impl Reading {
         if event.as_ref().is_ok_and(Event::ends_stream) {
             self.leaving.over();
         }
+        let event = match event {
+            Ok(event) => with_output(&self.engine, &self.run, event).await,
+            Err(error) => Err(error),
+        };
         let event = event.inspect_err(|e| tracing::error!(error = %e, "a stream broke off"));
         Some(event.map(|event| frame(&event)).map_err(Broken::from))
     }
@@ -72,7 +80,8 @@ pub fn stream(app: &App, run: RunId, after: Number, leaving: Leaving) -> Respons
     let location = format!("/api/runs/{run}");
     let name = run.to_string();
     let readers = app.transport.readers.clone();
-    let reading = Reading { events: app.engine.events(run, after), readers, leaving };
+    let (engine, events) = (app.engine.clone(), app.engine.events(run.clone(), after));
+    let reading = Reading { events, engine, run, readers, leaving };
     let events = stream::unfold(reading, |mut reading| async move {
         let frame = reading.next().await?;
         Some((frame, reading))
@@ -90,6 +99,25 @@ pub fn stream(app: &App, run: RunId, after: Number, leaving: Leaving) -> Respons
         }
     }
     response
+}
+
+/// The event, and what its run gave, if it tells that the run ended well. The record of an end names
+/// the channels alone, so that no value is stored twice; they are read where they stand.
+pub async fn with_output(
+    engine: &Engine,
+    run: &RunId,
+    mut event: Event,
+) -> Result<Event, JournalError> {
+    if event.name != "run.finished" {
+        return Ok(event);
+    }
+    match engine.run_at(run, Some(event.number)).await {
+        Ok(Some(at)) => Arc::make_mut(&mut event.data)["output"] = at.told().into(),
+        // Its records were removed between two looks.
+        Ok(None) | Err(JournalError::Purged(_)) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(event)
 }
 
 fn frame(event: &Event) -> Frame {

@@ -122,7 +122,7 @@ pub const KINDS: &[Kind] = &[
         "nothing goes on until somebody answers",
         &["run", "status", "interrupts", "attention", "open_calls"],
     ),
-    last("run.finished", "the run ended", &["run", "status", "usage", "set_aside"]),
+    last("run.finished", "the run ended", &["run", "status", "usage", "output", "set_aside"]),
     last("run.failed", "the run failed", &["run", "status", "usage", "error", "set_aside"]),
     last("run.cancelled", "the run was cancelled", &["run", "status", "usage", "set_aside"]),
 ];

@@ -235,6 +235,16 @@ impl LogState {
         all
     }
 
+    /// Channels that are lists of messages.
+    pub(crate) fn talk(&self) -> BTreeSet<Arc<str>> {
+        let mut talk = self.talk.clone();
+        if let Some(root) = self.run.as_ref().and_then(|run| run.root.as_ref()) {
+            let lists = root.graph.channels.iter().filter(|c| c.reduce == Reducer::Messages);
+            talk.extend(lists.map(|c| c.name.clone()));
+        }
+        talk
+    }
+
     /// The state that a run of `graph` begins with, before its input.
     #[must_use]
     pub fn entry(&self, graph: &Graph) -> State {

@@ -5,9 +5,11 @@
 //!   later, and however deep its subgraphs lie.
 //! - Reading changes nothing and needs no lease.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt as _;
 
-use crate::id::{LogId, RunId};
+use crate::id::{ConversationId, LogId, RunId};
 use crate::journal::{BlobId, History, JournalError, Place};
 use crate::run::checkpoint::{CheckpointKind, Standing, kind, standing};
 use crate::run::engine::{Engine, Stopped};
@@ -158,7 +160,7 @@ impl Engine {
         let programs = self.programs(&facts.bundles).await?;
         let program = facts.bundles.last().and_then(|id| programs.get(id)).cloned();
         let state = fold(log, history, &programs)?;
-        let values = state.values();
+        let (values, talk) = (state.values(), state.talk());
         let (id, steps, options, root) = match (state.run, state.last) {
             (Some(going), _) => {
                 (going.started.run.clone(), going.steps, going.options().clone(), going.root)
@@ -166,7 +168,7 @@ impl Engine {
             (None, Some(last)) => (last.run, facts.steps, RunOptions::default(), None),
             (None, None) => return Ok(None),
         };
-        let Facts { number, kind, status, answered, waiting, .. } = facts;
+        let Facts { number, kind, status, answered, waiting, given, conversation, .. } = facts;
         let at = RunAt {
             number,
             kind,
@@ -176,6 +178,9 @@ impl Engine {
             root,
             options,
             values,
+            given,
+            conversation,
+            talk,
             answered,
             waiting,
         };
@@ -213,6 +218,9 @@ struct Facts {
     bundles: Vec<BlobId>,
     answered: Vec<Answered>,
     waiting: Option<Waiting>,
+    /// The channels that its caller receives, once it has ended.
+    given: Option<Vec<Arc<str>>>,
+    conversation: Option<ConversationId>,
 }
 
 impl Default for Facts {
@@ -226,6 +234,8 @@ impl Default for Facts {
             bundles: Vec::new(),
             answered: Vec::new(),
             waiting: None,
+            given: None,
+            conversation: None,
         }
     }
 }
@@ -248,7 +258,10 @@ impl Facts {
                 self.bundles = vec![started.bundle.clone()];
                 self.steps = 1;
                 self.answered.clear();
+                self.conversation.clone_from(&started.conversation);
+                self.given = None;
             }
+            Fact::Ended(ended) => self.given = Some(ended.output.clone()),
             Fact::Migrated { bundle } => self.bundles.push(bundle.clone()),
             Fact::Step(step) => self.steps = step.step,
             Fact::Answered(answered) => self.answered.push(answered.clone()),

@@ -2,12 +2,14 @@
 //!
 //! Absent on purpose: how it is found out (`replay.rs`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::bundle::Program;
 use crate::graph::Graph;
+use crate::id::ConversationId;
 use crate::run::checkpoint::{CheckpointKind, Standing};
 use crate::run::instance::GraphInstance;
 use crate::run::migrate::{self, Problem};
@@ -33,6 +35,12 @@ pub struct RunAt {
     pub options: RunOptions,
     /// The values of its log's channels.
     pub values: Map<String, Value>,
+    /// Once it has ended: the channels that its caller receives, as its last record names them.
+    pub given: Option<Vec<Arc<str>>>,
+    /// The conversation that it is a turn of.
+    pub conversation: Option<ConversationId>,
+    /// Channels that are lists of messages.
+    pub talk: BTreeSet<Arc<str>>,
     /// Answers so far, of this run.
     pub answered: Vec<Answered>,
     /// What it waited for, if it did.
@@ -115,13 +123,36 @@ impl RunAt {
         all
     }
 
-    /// The values of the channels that a caller receives.
+    /// The values of the channels that a caller receives, and of no others.
     #[must_use]
     pub fn output(&self) -> Map<String, Value> {
-        let Some(own) = self.graphs().into_iter().next() else { return Map::new() };
-        let GraphAt { graph, mut values, .. } = own;
-        values.retain(|name, _| graph.output.iter().any(|output| **output == *name));
-        values
+        let named = |names: &[Arc<str>]| {
+            let value = |name: &Arc<str>| Some((name.to_string(), self.value(name)?));
+            names.iter().filter_map(value).collect()
+        };
+        match (&self.given, &self.root) {
+            (Some(given), _) => named(given),
+            (None, Some(root)) => named(&root.graph.output),
+            (None, None) => Map::new(),
+        }
+    }
+
+    /// What the end of the run tells whoever watches it: its output. Of a turn of a conversation
+    /// without lists of messages, which were told as they came and grow with the conversation.
+    #[must_use]
+    pub fn told(&self) -> Map<String, Value> {
+        let mut output = self.output();
+        if self.conversation.is_some() {
+            output.retain(|name, _| !self.talk.contains(name.as_str()));
+        }
+        output
+    }
+
+    fn value(&self, channel: &str) -> Option<Value> {
+        match &self.root {
+            Some(root) => root.state.get(channel).map(|value| Value::clone(value)),
+            None => self.values.get(channel).cloned(),
+        }
     }
 
     /// What of the run does not fit another version of its graph.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Subcommand;
+use exile_engine::state::short;
 use serde_json::{Value, json};
 
 use super::connection::{Connection, part};
@@ -135,6 +136,9 @@ async fn show(
     }
     for call in run["open_calls"].as_array().into_iter().flatten() {
         rows.push(vec!["open call".to_owned(), call.to_string()]);
+    }
+    for (name, value) in run["output"].as_object().into_iter().flatten() {
+        rows.push(vec![format!("output {name}"), short(value)]);
     }
     let usage = &run["usage"];
     let tokens = format!("{} in, {} out", usage["input_tokens"], usage["output_tokens"]);

@@ -61,7 +61,8 @@ fn row(event: &Value, start: Timestamp) -> Option<Vec<String>> {
             (format!("{} {}", indented(data, "result"), text(&data["tool"])), detail)
         }
         "run.waiting" => (name.to_owned(), waits(data)),
-        "run.finished" | "run.failed" | "run.cancelled" => (name.to_owned(), failure(data)),
+        "run.finished" => (name.to_owned(), output(data)),
+        "run.failed" | "run.cancelled" => (name.to_owned(), failure(data)),
         _ => return None,
     };
     let after = at(event)?.duration_since(start).as_millis();
@@ -111,6 +112,12 @@ fn waits(data: &Value) -> String {
     let open = list("open_calls").iter();
     parts.extend(open.map(|c| format!("{} ({})", text(c, "call"), text(c, "tool"))));
     parts.join("; ")
+}
+
+/// What the run gave, a part of each value.
+fn output(data: &Value) -> String {
+    let given = data["output"].as_object().into_iter().flatten();
+    given.map(|(name, value)| format!("{name}: {}", short(value))).collect::<Vec<_>>().join("; ")
 }
 
 fn failure(data: &Value) -> String {

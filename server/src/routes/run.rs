@@ -74,7 +74,7 @@ async fn read(
     caller: Caller,
     Path(id): Path<RunId>,
 ) -> Result<Json<RunView>, Problem> {
-    Ok(Json(RunView::of(&app, owned(&app, &caller, &id).await?).await?))
+    Ok(Json(RunView::whole(&app, owned(&app, &caller, &id).await?).await?))
 }
 
 /// Which part of what happened.

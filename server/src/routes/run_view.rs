@@ -2,10 +2,12 @@
 
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::id::{ConversationId, RunId, UserId};
+use exile_engine::journal::JournalError;
 use exile_engine::model::Usage;
 use exile_engine::run::record::{Number, RunError, Waiting};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::access::{Caller, reach};
@@ -38,6 +40,11 @@ pub(super) struct RunView {
     interrupts: Vec<InterruptView>,
     /// If it needs attention: calls that may or may not have happened.
     open_calls: Vec<OpenCallView>,
+    /// The graph's output channels, where one run is read that has ended, or as they stand if it
+    /// waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>, required = false)]
+    output: Option<Map<String, Value>>,
     /// Tokens of all its model calls.
     usage: UsageView,
     /// Its place in the log: the first number and the last one so far.
@@ -133,6 +140,14 @@ impl RunView {
         Ok(rows.into_iter().map(view).collect())
     }
 
+    /// One run by itself, with what it gave.
+    pub(super) async fn whole(app: &App, row: RunRow) -> Result<Self, Problem> {
+        let (stands, run) = (row.status.stands(), row.id.clone());
+        let view = Self::of(app, row).await?;
+        let output = if stands { output(app, &run).await? } else { None };
+        Ok(Self { output, ..view })
+    }
+
     /// Its questions.
     pub(super) fn interrupts(&self) -> &[InterruptView] {
         &self.interrupts
@@ -151,6 +166,7 @@ impl RunView {
             error: row.error.or(attention).map(Into::into),
             interrupts: asked.into_iter().map(Into::into).collect(),
             open_calls: open.into_iter().map(Into::into).collect(),
+            output: None,
             usage: row.usage.into(),
             numbers: [row.first, row.last],
             created_at: row.created_at,
@@ -158,6 +174,15 @@ impl RunView {
             ended_at: row.ended_at,
             trace_id: row.trace_id,
         }
+    }
+}
+
+/// The output channels of a run, as they stand; `None` once its records were removed.
+pub(super) async fn output(app: &App, run: &RunId) -> Result<Option<Map<String, Value>>, Problem> {
+    match app.engine.run_at(run, None).await {
+        Ok(at) => Ok(at.map(|at| at.output())),
+        Err(JournalError::Purged(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::conversations::business;
 use super::openapi::{durability, if_active, on_disconnect};
-use super::run_view::{RunView, accepted};
+use super::run_view::{RunView, accepted, output};
 use crate::access::Caller;
 use crate::access::reach::{self, Owners};
 use crate::answers;
@@ -181,8 +181,7 @@ async fn wait(
     leaving.over();
     stopped?;
     let view = RunView::of(&app, reach::run_again(&app, &caller, &run).await?).await?;
-    let at = app.engine.run_at(&run, None).await?;
-    let output = at.map(|at| at.output()).unwrap_or_default();
+    let output = output(&app, &run).await?.unwrap_or_default();
     let interrupts = view.interrupts().to_vec();
     let view = DoneView { run: view, output, interrupts };
     Ok(([(RUN_HEADER, run.to_string())], Json(view)).into_response())

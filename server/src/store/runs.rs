@@ -47,6 +47,12 @@ impl RunStatus {
     /// Those that have not ended.
     pub const OPEN: [Self; 4] = [Self::Queued, Self::Running, Self::Waiting, Self::NeedsAttention];
 
+    /// Whether nothing of the run goes on: it has ended, or waits.
+    #[must_use]
+    pub fn stands(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+
     /// As rows and the API spell it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -76,11 +76,24 @@ fn a_run_prints_its_output_and_its_trace_can_be_read() {
     let run = done["run"]["id"].as_str().unwrap();
     let trace = place.run(&["trace", run]);
     assert_eq!(trace.code, 0, "{trace:?}");
-    for part in ["run agent", "node ", "chat ", "mock/mock", "call ", "calculator", "run.finished"]
-    {
+    for part in [
+        "run agent",
+        "node ",
+        "chat ",
+        "mock/mock",
+        "call ",
+        "calculator",
+        "run.finished",
+        "messages: [",
+    ] {
         assert!(trace.out.contains(part), "no {part:?} in {}", trace.out);
     }
+    let shown = json(&place.run(&["runs", "show", run, "--json"]));
+    assert_eq!(shown["output"], done["output"]);
+    assert!(place.run(&["runs", "show", run]).out.contains("output messages"), "and for people");
     let events = place.run(&["run", "agent", "--input", input, "--events"]);
+    let last: Value = serde_json::from_str(events.out.lines().last().unwrap()).unwrap();
+    assert!(last["data"]["output"]["messages"].is_array(), "{last}");
     let first: Value = serde_json::from_str(events.out.lines().next().unwrap()).unwrap();
     assert_eq!(first["event"], "run.started");
 }

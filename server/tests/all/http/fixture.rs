@@ -259,6 +259,13 @@ impl Exile {
         answer.json()
     }
 
+    /// A run of Alice's by its path, and its output.
+    pub(super) async fn read(&self, path: &str) -> (Value, Value) {
+        let mut run = self.call("GET", path, None).await.json();
+        let output = run.as_object_mut().unwrap().remove("output").unwrap_or_default();
+        (run, output)
+    }
+
     /// Reads a stream of Alice's to its end.
     pub(super) async fn watch(&self, path: &str) -> Vec<Sent> {
         let answer = self.call("GET", path, None).await;

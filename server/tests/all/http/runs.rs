@@ -31,9 +31,79 @@ async fn waits_for_a_run_and_gives_its_output_channels() {
     assert_eq!(view["output"], json!({ "total": 20 }));
     assert_eq!(view["run"]["status"], "finished");
     let path = format!("/api/runs/{}", done.header("x-exile-run"));
-    assert_eq!(exile.call("GET", &path, None).await.json(), view["run"]);
+    assert_eq!(exile.read(&path).await, (view["run"].clone(), view["output"].clone()));
     let state = exile.call("GET", &format!("{path}/state"), None).await.json();
     assert_eq!(state["values"], json!({ "n": 20, "total": 20 }));
+}
+
+/// Gives one channel of three, of which it writes two, and asks in between.
+const GIVES: &str = "
+graph: gives
+input: [n]
+output: [given]
+state:
+  n: { type: number, default: 1, scope: run }
+  given: {}
+  hidden: {}
+nodes:
+  begin: { kind: set, set: { given: n, hidden: '\"secret\"' } }
+  ask: { kind: human, ask: Go on?, into: hidden }
+  end: { kind: set, set: { given: given + 1 } }
+edges: [{ from: START, to: begin }, { from: begin, to: ask }, { from: ask, to: end }, { from: end, to: END }]
+";
+
+#[tokio::test]
+async fn output_is_what_a_caller_receives_wherever_a_run_is_told() {
+    let exile = Exile::serving(&[("gives", GIVES)]).await;
+    let waits = exile.run("gives", json!({ "n": 4 })).await;
+    let path = format!("/api/runs/{}", waits["run"]["id"].as_str().unwrap());
+    assert_eq!(waits["output"], json!({ "given": 4 }), "as it stands");
+    assert_eq!(exile.call("GET", &path, None).await.json()["output"], json!({ "given": 4 }));
+    let events = watch(&exile, &format!("{path}/stream"), None).await.events();
+    assert!(events.last().unwrap().data.get("output").is_none(), "it has not finished");
+
+    let answers = json!({ "answers": { waits["interrupts"][0]["id"].as_str().unwrap(): "yes" } });
+    exile.call("POST", &format!("{path}/resume"), Some(answers)).await;
+    let last = events.last().unwrap().id.to_string();
+    let events = watch(&exile, &format!("{path}/stream"), Some(&last)).await.events();
+    let finished = events.last().unwrap();
+    assert_eq!(finished.data["output"], json!({ "given": 5 }), "{finished:?}");
+    let told = exile.call("GET", &format!("{path}/events"), None).await.json();
+    assert_eq!(told["items"].as_array().unwrap().last().unwrap()["data"], finished.data);
+    assert_eq!(exile.call("GET", &path, None).await.json()["output"], json!({ "given": 5 }));
+    let listed = exile.call("GET", "/api/runs", None).await.json();
+    assert!(listed["items"][0].get("output").is_none(), "lists are short");
+    let state = exile.call("GET", &format!("{path}/state"), None).await.json();
+    assert_eq!(state["values"]["hidden"], "yes", "whoever looks into it sees all");
+}
+
+#[tokio::test]
+async fn a_run_that_failed_tells_what_it_gave_and_a_turn_of_a_conversation_its_messages_once() {
+    const FAILS: &str = "
+graph: fails
+input: [messages]
+output: [given]
+state: { messages: { reduce: messages }, given: {}, hidden: {} }
+nodes:
+  begin: { kind: set, set: { given: 1, hidden: 2 } }
+  ask: { kind: llm, model: mock/any }
+edges: [{ from: START, to: begin }, { from: begin, to: ask }, { from: ask, to: END }]
+";
+    let exile = Exile::serving(&[("fails", FAILS)]).await;
+    let body = json!({ "graph": "fails", "input": { "messages": "no key" } });
+    let run = exile.call("POST", "/api/runs", Some(body)).await.header("location").to_owned();
+    exile.watch(&format!("{run}/stream")).await;
+    let read = exile.call("GET", &run, None).await.json();
+    assert_eq!((&read["status"], &read["output"]), (&json!("failed"), &json!({ "given": 1 })));
+
+    let conversation = exile.conversation("mock/any").await;
+    let body = json!({ "content": "hi", "stream": true });
+    let answer = exile.call("POST", &format!("{conversation}/messages"), Some(body)).await;
+    let finished = answer.events().pop().unwrap();
+    assert_eq!(finished.data["output"], json!({}), "they were told as they came");
+    let run = format!("/api/runs/{}", answer.header("x-exile-run"));
+    let read = exile.call("GET", &run, None).await.json();
+    assert_eq!(read["output"]["messages"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ async fn a_run_that_waits_shows_what_it_asks_and_is_no_error() {
     assert_eq!(which["choices"], json!(["tea", "coffee"]));
     assert_eq!((&which["node"], &which["task"]), (&json!("first"), &json!("first:1")));
     assert_eq!((&which["reason"], &which["expires_at"]), (&json!("human"), &Value::Null));
-    assert_eq!(exile.call("GET", &path(&waits), None).await.json(), *run);
+    assert_eq!(exile.read(&path(&waits)).await, (run.clone(), waits["output"].clone()));
     let listed = exile.call("GET", "/api/runs?status=waiting", None).await.json();
     assert_eq!(listed["items"], json!([run]));
     let events = exile.watch(&format!("{}/stream", path(&waits))).await;
@@ -124,7 +124,7 @@ async fn an_answer_that_does_not_fit_is_refused_and_changes_nothing() {
     assert_eq!((none.status, &none.problem()["field"]), (422, &json!("answers")));
     let one_is_wrong = json!({ &which: "tea", asked(&waits, "Why?"): 1 });
     assert_eq!(resume(&exile, &run, one_is_wrong).await.status, 422);
-    assert_eq!(exile.call("GET", &run, None).await.json(), waits["run"]);
+    assert_eq!(exile.read(&run).await, (waits["run"].clone(), waits["output"].clone()));
 }
 
 #[tokio::test]
