@@ -18,6 +18,8 @@ pub struct Limits {
     pub state: usize,
     /// `map_items`: items of a list that one `map` works on.
     pub map_items: usize,
+    /// `cache`: bytes that the results of nodes with `cache` may take in memory, about.
+    pub cache: usize,
     /// `runs`: logs that one process drives at once; others wait in the store.
     pub runs: usize,
     /// Answers of models.
@@ -116,6 +118,7 @@ impl Default for Limits {
             tool_result: 64 * 1024,
             state: 64 * 1024 * 1024,
             map_items: 20_000,
+            cache: 64 * 1024 * 1024,
             runs: 16_000,
             answer: AnswerLimits::default(),
             expression: ExpressionLimits::default(),

@@ -3,11 +3,11 @@
 //! The key is what the node is (its YAML and its skill), what its run is pinned to and was told
 //! (model, skill, system prompt), what the node reads of the state and besides (its conversation,
 //! the failure that it handles), and whose run it is: a result never serves
-//! another user. Absent on purpose: other processes and restarts, where the
+//! another user. Together they take no more memory than `limits.cache` says. Absent on purpose: other processes and restarts, where the
 //! node simply runs.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,24 +17,38 @@ use crate::env::Env;
 use crate::expr::{NodeFailure, Scope};
 use crate::graph::{self, Graph};
 use crate::id::{ConversationId, MessageId};
+use crate::json;
 use crate::node::Done;
 use crate::run::fold::RunState;
 use crate::run::task::Task;
 use crate::run::writes::holds_messages;
 
-/// Results kept at most; the ones that have passed go first, then any.
+/// Results kept at most.
 const RESULTS_MAX: usize = 10_000;
 /// Largest result that is kept, in bytes of JSON.
 const BYTES_MAX: usize = 256 * 1024;
+/// What a result takes besides its values, about, in bytes.
+const AROUND: usize = 256;
 
 /// The results of one process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cache {
-    results: Mutex<HashMap<Key, Kept>>,
+    results: Mutex<Results>,
+    /// Bytes that they may take in memory, about.
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Results {
+    kept: HashMap<Key, Kept>,
+    /// Which ends when: those that have passed go first, then those with the least time left.
+    ends: BTreeSet<(Duration, Key)>,
+    /// What they take together.
+    bytes: usize,
 }
 
 /// What a result stands for: a SHA-256.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key([u8; 32]);
 
 #[derive(Debug)]
@@ -42,6 +56,7 @@ struct Kept {
     done: Done,
     /// On the monotonic clock.
     until: Duration,
+    bytes: usize,
 }
 
 impl Key {
@@ -72,12 +87,33 @@ impl Key {
     }
 }
 
+impl Results {
+    fn remove(&mut self, key: &Key) {
+        if let Some(kept) = self.kept.remove(key) {
+            self.ends.remove(&(kept.until, *key));
+            self.bytes -= kept.bytes;
+        }
+    }
+
+    fn insert(&mut self, key: Key, kept: Kept) {
+        self.remove(&key);
+        self.bytes += kept.bytes;
+        self.ends.insert((kept.until, key));
+        self.kept.insert(key, kept);
+    }
+}
+
 impl Cache {
+    /// One whose results take at most so many bytes in memory, about.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { results: Mutex::default(), limit }
+    }
+
     /// A result that may still be taken. Its messages get ids of their own: the same id would
     /// replace the message that was written before.
     pub(crate) fn get(&self, key: &Key, graph: &Graph, env: &dyn Env) -> Option<Done> {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = results.get(key).filter(|kept| env.monotonic() < kept.until)?;
+        let kept = results.kept.get(key).filter(|kept| env.monotonic() < kept.until)?;
         let mut done = kept.done.clone();
         for (name, value) in &mut done.writes {
             if holds_messages(graph, name) {
@@ -93,15 +129,18 @@ impl Cache {
         if bytes > BYTES_MAX {
             return;
         }
-        let now = env.monotonic();
+        let name = |(name, value): (&Arc<str>, &Value)| name.len() + json::weigh(value);
+        let bytes = AROUND + done.writes.iter().map(name).sum::<usize>();
+        if bytes > self.limit {
+            return;
+        }
+        let until = env.monotonic().saturating_add(keep);
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
-        if results.len() >= RESULTS_MAX {
-            results.retain(|_, kept| now < kept.until);
+        results.insert(key, Kept { done: done.clone(), until, bytes });
+        while results.bytes > self.limit || results.kept.len() > RESULTS_MAX {
+            let Some((_, first)) = results.ends.first().copied() else { break };
+            results.remove(&first);
         }
-        if results.len() >= RESULTS_MAX {
-            results.clear();
-        }
-        results.insert(key, Kept { done: done.clone(), until: now.saturating_add(keep) });
     }
 }
 
@@ -112,5 +151,73 @@ fn rename(value: &mut Value, env: &dyn Env) {
             message.insert("id".into(), MessageId::new(env).as_str().into());
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::env::StepEnv;
+
+    fn key(n: usize) -> Key {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&n.to_le_bytes());
+        Key(key)
+    }
+
+    fn done(text: &str) -> Done {
+        let writes = std::iter::once(("x".into(), json!(text))).collect();
+        Done { writes, goto: None }
+    }
+
+    fn keys(cache: &Cache) -> Vec<usize> {
+        let results = cache.results.lock().unwrap();
+        let mut kept: Vec<usize> =
+            (0..20_000).filter(|n| results.kept.contains_key(&key(*n))).collect();
+        kept.sort_unstable();
+        assert_eq!(results.kept.len(), results.ends.len());
+        assert_eq!(results.bytes, results.kept.values().map(|kept| kept.bytes).sum::<usize>());
+        kept
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_bytes_and_what_ends_first_goes_first() {
+        let text = "t".repeat(3000);
+        let size = |text: &str| AROUND + "x".len() + json::weigh(&json!(text));
+        let (env, cache) = (StepEnv::new(), Cache::new(3 * size(&text) + size("small")));
+        let minutes = Duration::from_mins;
+        for (n, keep) in [(0, 50), (1, 10), (2, 40)] {
+            cache.put(key(n), &done(&text), minutes(keep), &env);
+        }
+        assert_eq!(keys(&cache), [0, 1, 2]);
+        cache.put(key(3), &done(&text), minutes(30), &env);
+        assert_eq!(keys(&cache), [0, 2, 3], "the one with the least time left made way");
+        cache.put(key(4), &done("small"), minutes(1), &env);
+        assert_eq!(keys(&cache), [0, 2, 3, 4], "there is room for it");
+        env.advance(minutes(5));
+        cache.put(key(5), &done("small"), minutes(60), &env);
+        assert_eq!(keys(&cache), [0, 2, 3, 5], "what has passed goes before all that has not");
+        cache.put(key(6), &done(&"t".repeat(20_000)), minutes(60), &env);
+        assert_eq!(keys(&cache), [0, 2, 3, 5], "nothing makes way for what has no room at all");
+        for _ in 0..10 {
+            cache.put(key(0), &done(&text), minutes(60), &env);
+        }
+        assert_eq!(keys(&cache), [0, 2, 3, 5], "one that is worked out again counts once");
+    }
+
+    #[test]
+    fn small_results_are_bounded_in_number_and_a_cache_without_room_keeps_nothing() {
+        let (env, cache) = (StepEnv::new(), Cache::new(usize::MAX));
+        for n in 0..RESULTS_MAX + 5 {
+            let keep = Duration::from_secs(1000 + n as u64);
+            cache.put(key(n), &done("small"), keep, &env);
+        }
+        let kept = keys(&cache);
+        assert_eq!((kept.len(), kept[0]), (RESULTS_MAX, 5));
+        let none = Cache::new(0);
+        none.put(key(1), &done(""), Duration::from_mins(1), &env);
+        assert_eq!(keys(&none), [0_usize; 0]);
     }
 }

@@ -59,6 +59,7 @@ impl Shared {
         lease: Duration,
     ) -> (Arc<Self>, watch::Receiver<Option<String>>) {
         let (fault, faults) = watch::channel(None);
+        let cache = Cache::new(catalog.limits.cache);
         let shared = Self {
             journal,
             live,
@@ -71,7 +72,7 @@ impl Shared {
             lease,
             trials: Trials::new(),
             leases: Leases::default(),
-            cache: Cache::default(),
+            cache,
         };
         (Arc::new(shared), faults)
     }

@@ -70,6 +70,9 @@ pub struct LimitsFile {
     /// Most items of a list that one `map` works on; 20,000 by default.
     #[schemars(range(min = 1))]
     pub map_items: Option<u32>,
+    /// Most memory that the results of nodes with `cache` take together; those with the least time
+    /// left go first. 64MiB by default.
+    pub cache: Option<Size>,
     /// Most runs that go on at once; others are queued. 16,000 by default: one that waits for a
     /// model or a tool takes some memory and nothing else.
     #[schemars(range(min = 1))]
@@ -203,6 +206,9 @@ impl Limits {
             engine.map_items = usize::try_from(items).unwrap_or(usize::MAX);
         }
         // None at all would begin nothing.
+        if let Some(Size(bytes)) = file.cache {
+            engine.cache = bytes;
+        }
         if let Some(runs) = file.runs {
             engine.runs = usize::try_from(runs).unwrap_or(usize::MAX).max(1);
         }
