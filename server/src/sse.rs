@@ -111,8 +111,8 @@ pub async fn with_output(
     if event.name != "run.finished" {
         return Ok(event);
     }
-    match engine.run_at(run, Some(event.number)).await {
-        Ok(Some(at)) => Arc::make_mut(&mut event.data)["output"] = at.told().into(),
+    match engine.told(run, event.number).await {
+        Ok(Some(told)) => Arc::make_mut(&mut event.data)["output"] = told.into(),
         // Its records were removed between two looks.
         Ok(None) | Err(JournalError::Purged(_)) => {}
         Err(error) => return Err(error),

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use serde_json::{Map, Value};
 
 use crate::id::{ConversationId, LogId, RunId};
 use crate::journal::{BlobId, History, JournalError, Place};
@@ -17,6 +18,7 @@ use crate::run::fold::{LogState, Programs};
 use crate::run::pages::Pages;
 use crate::run::record::{Answered, Fact, Number, Numbered, RunOptions, Waiting};
 use crate::run::standing::RunAt;
+use crate::state::Reducer;
 
 impl Engine {
     /// The run as it stood at a number, or as it stands (`None`). `None` as the answer: there is
@@ -61,6 +63,33 @@ impl Engine {
             }
             found => found,
         }
+    }
+
+    /// What the end of a run, whose record has that number, tells whoever watches it
+    /// ([`RunAt::told`]); `None`: there is no such record. A turn that gives nothing but its
+    /// conversation costs the same however long that is.
+    pub async fn told(
+        &self,
+        run: &RunId,
+        number: Number,
+    ) -> Result<Option<Map<String, Value>>, JournalError> {
+        let Some(place) = self.shared.journal.find(run).await? else { return Ok(None) };
+        let read = async |number| self.shared.journal.read(&place.log, number, 1).await;
+        let (last, first) = (read(number).await?, read(place.first.unwrap_or(number)).await?);
+        let fact = |history: &History| history.records.first().map(|r| r.record.fact.clone());
+        if let (Some(Fact::Ended(ended)), Some(Fact::Started(started))) =
+            (fact(&last), fact(&first))
+            && started.conversation.is_some()
+            && let Ok(program) = self.shared.program(&started.bundle).await?
+        {
+            let talk = |name: &Arc<str>| {
+                program.graph.channels.get(name).is_some_and(|c| c.reduce == Reducer::Messages)
+            };
+            if ended.output.iter().all(talk) {
+                return Ok(Some(Map::new()));
+            }
+        }
+        Ok(self.run_at(run, Some(number)).await?.map(|at| at.told()))
     }
 
     /// The run as it stood at one of its checkpoints; `None` if the number is none.

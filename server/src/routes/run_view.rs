@@ -179,7 +179,7 @@ impl RunView {
 
 /// The output channels of a run, as they stand; `None` once its records were removed.
 pub(super) async fn output(app: &App, run: &RunId) -> Result<Option<Map<String, Value>>, Problem> {
-    match app.engine.run_at(run, None).await {
+    match app.engine.run_as_far(run).await {
         Ok(at) => Ok(at.map(|at| at.output())),
         Err(JournalError::Purged(_)) => Ok(None),
         Err(error) => Err(error.into()),
