@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use crate::graph::OnError;
 use crate::node::NodeError;
 use crate::run::context::Recorded;
 use crate::run::instance::GraphInstance;
@@ -181,6 +182,26 @@ impl GraphInstance {
             task.state = state.clone();
         }
         Ok(())
+    }
+
+    /// Makes the tasks live again that failed for good, however deep they lie.
+    pub(super) fn begin_again(&mut self, at_ms: i64) -> Result<(), String> {
+        let failed = self.tasks.failed().filter(|task| self.is_unhandled(task));
+        let failed: Vec<Arc<str>> = failed.map(|task| task.id.clone()).collect();
+        for id in &failed {
+            self.again(id, 1, at_ms)?;
+        }
+        let inner = self.tasks.iter_mut().filter(|task| !failed.contains(&task.id));
+        let inner = inner.filter(|task| !task.has_ended()).filter_map(|task| task.inner.as_mut());
+        for inner in inner {
+            inner.begin_again(at_ms)?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing handles that a task failed.
+    pub(super) fn is_unhandled(&self, task: &Task) -> bool {
+        self.graph.nodes[task.node].policy.on_error == OnError::Fail
     }
 
     /// Makes a task live again, here and further in, for all that did not succeed.

@@ -46,6 +46,8 @@ pub enum CheckpointKind {
     Fork,
     /// A step ended.
     Step,
+    /// A task failed. A fork begins it again, and keeps what of it had succeeded.
+    Failure,
     /// A question was answered.
     Answer,
     /// A person changed the state.
@@ -66,6 +68,7 @@ impl CheckpointKind {
             Self::Start => "start",
             Self::Fork => "fork",
             Self::Step => "step",
+            Self::Failure => "failure",
             Self::Answer => "answer",
             Self::Edit => "edit",
             Self::Migration => "migration",
@@ -128,6 +131,7 @@ pub fn kind(fact: &Fact) -> Option<CheckpointKind> {
         Fact::Migrated { .. } => CheckpointKind::Migration,
         Fact::Waiting(_) => CheckpointKind::Waiting,
         Fact::Ended(_) => CheckpointKind::End,
+        Fact::Done(done) if done.error.is_some() => CheckpointKind::Failure,
         Fact::Resumed { .. }
         | Fact::Handed {}
         | Fact::Lived {}
@@ -324,6 +328,8 @@ impl Walk {
             }
             Fact::Done(done) => {
                 let (step, status) = before;
+                path = split(&done.task).0.into();
+                ended.push(done.task.clone());
                 let early = Early { task: done.task.clone(), number: *number, step, status };
                 self.early.entry(split(&done.task).0.into()).or_default().push(early);
             }

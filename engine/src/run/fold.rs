@@ -357,6 +357,9 @@ impl LogState {
         (run.active_ms, run.since_ms, run.last_ms) = (0, at_ms, at_ms);
         if let Some(root) = &mut run.root {
             root.fork(id);
+            if forked.again {
+                root.begin_again(at_ms)?;
+            }
         }
         Ok(())
     }

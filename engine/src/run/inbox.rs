@@ -14,6 +14,7 @@ use crate::id::{InputId, LogId, RunId};
 use crate::journal::{
     BlobId, ForkRun, IfActive, Input, JournalError, Refusal, ResumeRun, StartRun, Verdict,
 };
+use crate::run::checkpoint::{CheckpointKind, kind};
 use crate::run::edit::edit;
 use crate::run::end;
 use crate::run::instance::GraphInstance;
@@ -218,7 +219,10 @@ async fn begin_fork(
     let (programs, _) = start::programs(shared, &history).await?;
     let run = start::live(&history.records).map(|_| fork.run.clone());
     let ended = run.is_none();
-    writer.fork(Forked { run, from: fork.from, at: fork.at }, history, programs).await?;
+    let last = history.records.last().and_then(|record| kind(&record.record.fact));
+    let again = last == Some(CheckpointKind::Failure);
+    let forked = Forked { run, from: fork.from, at: fork.at, again };
+    writer.fork(forked, history, programs).await?;
     let verdict = match fork.edit {
         Some(change) => edit(writer, *change)?,
         None => Verdict::Taken,

@@ -264,6 +264,9 @@ pub struct Forked {
     pub from: RunId,
     /// The number, of the log that held it, that is gone on from.
     pub at: Number,
+    /// A task had failed there: it begins again, and keeps what of it had succeeded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// What a conversation or a caller sets for a whole run.

@@ -99,7 +99,7 @@ impl Driver {
         if instance.tasks.is_empty() {
             return Ok(Settled::Finished);
         }
-        let failed = instance.tasks.failed().find(|task| is_unhandled(instance, task));
+        let failed = instance.tasks.failed().find(|task| instance.is_unhandled(task));
         let failed = failed.and_then(|task| task.failure().cloned());
         let all = instance.tasks.have_ended();
         match failed {
@@ -283,8 +283,16 @@ impl Driver {
     /// Stores the results of tasks whose siblings still run, so that a crash costs no re-run.
     pub(super) fn record_early(&mut self) -> Result<(), JournalError> {
         let mut paths = std::mem::take(&mut self.unrecorded);
-        // The outer ones first: what is inside a task that has its result is of no use any more.
-        paths.sort_by_key(|path| levels(path));
+        // The outer ones first: what is inside a task that has its result is of no use any more. Of
+        // those that failed the outer ones last: a fork from there keeps what had succeeded inside.
+        let failed = |path: &Arc<str>| {
+            let task = self.root().and_then(|root| root.task_in(path));
+            task.is_some_and(|(_, task)| task.failure().is_some())
+        };
+        paths.sort_by_cached_key(|path| match (failed(path), levels(path)) {
+            (false, depth) => (false, depth),
+            (true, depth) => (true, usize::MAX - depth),
+        });
         for path in &paths {
             let task = self.root().and_then(|root| root.task_in(path));
             let unrecorded = task.and_then(|(instance, task)| {
@@ -340,11 +348,6 @@ impl Ends {
         }
         ends
     }
-}
-
-/// Whether a task failed, and nothing handles that.
-fn is_unhandled(instance: &GraphInstance, task: &Task) -> bool {
-    instance.graph.nodes[task.node].policy.on_error == OnError::Fail
 }
 
 /// Where a task that ended leads.

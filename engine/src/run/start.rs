@@ -169,7 +169,7 @@ pub(crate) async fn begin(
     rewind: Option<(RunId, Number)>,
 ) -> Result<(), JournalError> {
     if let Some((from, at)) = rewind {
-        fork(shared, writer, Forked { run: None, from, at }).await?;
+        fork(shared, writer, Forked { run: None, from, at, again: false }).await?;
     }
     let mut started = Started {
         run: start.run,

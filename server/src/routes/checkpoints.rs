@@ -36,8 +36,8 @@ struct CheckpointView {
     /// When it became true.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    /// What stands there: `start`, `fork`, `step`, `answer`, `edit`, `migration`, `waiting` or
-    /// `end`.
+    /// What stands there: `start`, `fork`, `step`, `failure`, `answer`, `edit`, `migration`,
+    /// `waiting` or `end`.
     kind: &'static str,
     /// How many steps of the run, of all its graphs, have begun.
     step: u32,

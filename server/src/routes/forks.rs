@@ -44,7 +44,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ForkBody {
-    /// The number of a checkpoint; nothing: the last one before the run's end.
+    /// The number of a checkpoint; nothing: the last one before the run's end. Where a task failed
+    /// is one (`failure`): it begins again, and keeps what of it had succeeded, such as items of a
+    /// `map`. With `values` nothing stands for the last one that is none of these.
     at: Option<Number>,
     /// Channel → value to write first, merged as a node's writes are.
     #[serde(default)]
@@ -79,7 +81,7 @@ async fn fork(
     let row = owned(&app, &caller, &id).await?;
     let from = match body.at {
         Some(number) => at(&app, &id, "at", number).await?,
-        None => latest(&app, &row).await?,
+        None => latest(&app, &row, body.values.is_empty() && body.as_node.is_none()).await?,
     };
     if from.status.has_ended() {
         let what = "at: the run has ended there; name an earlier checkpoint".into();
@@ -120,13 +122,14 @@ fn may_go_on(app: &App, caller: &Caller, from: &RunAt) -> Result<(), Problem> {
 /// Records that are looked through at once for a checkpoint.
 const BACK: u32 = 16;
 
-/// The run at its last checkpoint but its end.
-async fn latest(app: &App, row: &RunRow) -> Result<RunAt, Problem> {
+/// The run at its last checkpoint but its end. `failed`: where a task failed is one, too, as long as
+/// nothing is changed there: what had succeeded inside of it would not read the change.
+async fn latest(app: &App, row: &RunRow, failed: bool) -> Result<RunAt, Problem> {
     let mut last = row.last;
     while row.first > 0 && last >= row.first {
         let records = app.store.records_back(&row.log, (row.first, last), BACK).await?;
         let Some(oldest) = records.last().map(|record| record.number) else { break };
-        for record in records.iter().filter(|record| is_checkpoint(&record.record.fact)) {
+        for record in records.iter().filter(|record| is_checkpoint(&record.record.fact, failed)) {
             // Another run of the log may have been cancelled in between, while it was queued.
             if let Some(at) = app.engine.checkpoint(&row.id, record.number).await? {
                 return Ok(at);
@@ -139,8 +142,12 @@ async fn latest(app: &App, row: &RunRow) -> Result<RunAt, Problem> {
 }
 
 /// Whether a run may be forked where this record stands: at every checkpoint but its end.
-fn is_checkpoint(fact: &Fact) -> bool {
-    checkpoint::kind(fact).is_some_and(|kind| kind != CheckpointKind::End)
+fn is_checkpoint(fact: &Fact, failed: bool) -> bool {
+    checkpoint::kind(fact).is_some_and(|kind| match kind {
+        CheckpointKind::End => false,
+        CheckpointKind::Failure => failed,
+        _ => true,
+    })
 }
 
 /// A change of a run's state.

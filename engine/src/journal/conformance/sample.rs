@@ -122,7 +122,7 @@ pub(super) fn waiting(number: Number, run: &str, expires_ms: Option<i64>) -> Num
 /// The beginning of a fork as the run `run`, or of none.
 pub(super) fn forked(number: Number, run: Option<&str>, from: &str, at: Number) -> Numbered {
     let (run, from) = (run.map(RunId::from), RunId::from(from));
-    record(number, Fact::Forked(Box::new(Forked { run, from, at })))
+    record(number, Fact::Forked(Box::new(Forked { run, from, at, again: false })))
 }
 
 pub(super) fn ended(number: Number, run: &str, status: EndStatus) -> Numbered {

@@ -6,6 +6,7 @@ mod choice;
 mod complaints;
 mod crash;
 mod flows;
+mod forks;
 mod laws;
 mod liveness;
 mod mixtures;

@@ -46,7 +46,12 @@ impl Case<'_> {
         let (what, with) = match (&self.run.begins, displaced.first()) {
             (Begins::Fork { from, at }, _) => {
                 findings.forked += 1;
-                let forked = Forked { run: Some(self.run.id.clone()), from: from.clone(), at: *at };
+                let forked = Forked {
+                    run: Some(self.run.id.clone()),
+                    from: from.clone(),
+                    at: *at,
+                    again: false,
+                };
                 let first = &self.own[0].record.fact;
                 if *first != Fact::Forked(Box::new(forked)) {
                     return vec![format!("it began as {first:?}")];

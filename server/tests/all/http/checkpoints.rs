@@ -416,3 +416,36 @@ async fn a_run_that_waits_is_moved_to_its_graph_as_it_is_now_if_it_fits() {
     let over = post(&good, &format!("{run}/migrate"), json!({ "dry_run": true })).await;
     assert_eq!((over.status, over.code().as_str()), (409, "run_ended"));
 }
+
+#[tokio::test]
+async fn a_fork_of_a_map_that_failed_asks_only_for_the_items_that_had_not_finished() {
+    const EACH: &str = "
+graph: each
+input: [list]
+output: [done]
+state: { list: {}, done: {} }
+nodes:
+  ask: { kind: map, over: list, as: word, into: done, concurrency: 1, node: { kind: llm, model: mock/any, prompt: '{{ word }}' } }
+edges: [{ from: START, to: ask }, { from: ask, to: END }]
+";
+    let exile = Exile::serving(&[("each", EACH)]).await;
+    let input = json!({ "list": ["one", "two", "no key", "four"] });
+    let body = json!({ "graph": "each", "input": input });
+    let run = exile.call("POST", "/api/runs", Some(body)).await.header("location").to_owned();
+    let asked = |events: &[super::fixture::Sent]| {
+        events.iter().filter(|event| event.name == "model.finished").count()
+    };
+    assert_eq!(asked(&exile.watch(&format!("{run}/stream")).await), 4);
+    assert_eq!(get(&exile, &run).await["status"], "failed");
+    let last = checkpoints(&exile, &run).await;
+    let failure = &last[last.len() - 2];
+    assert_eq!((&failure["kind"], &failure["ended"]), (&json!("failure"), &json!(["ask:1"])));
+    for body in [json!({}), json!({ "at": failure["number"] })] {
+        let forked = post(&exile, &format!("{run}/fork"), body).await;
+        assert_eq!(forked.status, 202, "{}", forked.text);
+        let fork = forked.header("location").to_owned();
+        let events = exile.watch(&format!("{fork}/stream")).await;
+        assert_eq!(asked(&events), 1, "the one that failed");
+        assert_eq!(events.last().unwrap().name, "run.failed", "it has no key here either");
+    }
+}

@@ -190,7 +190,7 @@ pub(crate) async fn send_fork(
 }
 
 pub(crate) fn forked(number: Number, run: Option<&str>, from: &str, at: Number) -> Numbered {
-    let forked = Forked { run: run.map(RunId::from), from: RunId::from(from), at };
+    let forked = Forked { run: run.map(RunId::from), from: RunId::from(from), at, again: false };
     record(number, 1_767_225_750_000, Fact::Forked(Box::new(forked)))
 }
 
