@@ -700,7 +700,8 @@ fn run_status(code: &str) -> StatusCode {
         "provider_timeout" => StatusCode::GATEWAY_TIMEOUT,
         "context_too_long" | "model_incapable" => StatusCode::UNPROCESSABLE_ENTITY,
         "tool_failed" | "output_invalid" => StatusCode::BAD_GATEWAY,
-        "open_call" | "poison" | "needs_migration" => StatusCode::CONFLICT,
+        "state_full" => StatusCode::PAYLOAD_TOO_LARGE,
+        "open_call" | "poison" | "needs_migration" | "log_unreadable" => StatusCode::CONFLICT,
         code if code.starts_with("provider_") => StatusCode::BAD_GATEWAY,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

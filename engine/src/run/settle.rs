@@ -26,7 +26,7 @@ use crate::run::instance::GraphInstance;
 use crate::run::record::{Fact, Step, StepDone, TaskDone};
 use crate::run::schedule::{self, EndedNode, LiveNodes, Successors, Transition};
 use crate::run::task::{Failure, Task};
-use crate::run::writes::{dehydrate, messages_in};
+use crate::run::writes::{dehydrate, messages_in, too_heavy};
 use crate::state::{Delta, State};
 
 /// A path, and how deep it lies: deeper ones come first.
@@ -177,8 +177,9 @@ impl Driver {
         let messages = results().flat_map(|r| messages_in(&instance.graph, &r.writes));
         let last: IndexMap<_, _> = messages.map(|m| (m.id.clone(), m)).collect();
         let messages: Vec<Message> = last.into_values().collect();
-        if let Some(error) = self.too_heavy(&instance.state, &delta, &messages) {
-            return Ok(failed(path, error));
+        let limit = self.shared.limits().state;
+        if let Some(why) = too_heavy(limit, &instance.state, &delta, &messages) {
+            return Ok(failed(path, NodeError::Limit(why)));
         }
         let shown = instance.graph.shown;
         for message in messages {
@@ -221,23 +222,6 @@ impl Driver {
         }
         let ended = ending.iter().map(|task| leads_to(instance, task));
         schedule::after(&instance.graph, state, &scope, ended, &instance.joins, &running)
-    }
-
-    /// Why the state may not become what `delta` makes of it.
-    fn too_heavy(&self, state: &State, delta: &Delta, messages: &[Message]) -> Option<NodeError> {
-        let limit = self.shared.limits().state;
-        let said = messages.iter().map(Message::weight).sum::<usize>();
-        let weight = state.weight_after(delta) + said;
-        let heaviest =
-            || State::heaviest(delta).map_or_else(String::new, |name| format!(" `{name}`"));
-        (weight > limit).then(|| {
-            NodeError::Limit(format!(
-                "the state would take {weight} bytes, more than `limits.state: {}`; the largest \
-                 write is to{}",
-                crate::size::Size(limit),
-                heaviest(),
-            ))
-        })
     }
 
     /// Failures that are handled have records of their own.

@@ -17,7 +17,7 @@ use crate::run::shared::Shared;
 use crate::run::task::Failure;
 use crate::run::trials::Arrival;
 use crate::run::writer::Writer;
-use crate::run::writes::{admit, messages_in};
+use crate::run::writes::{admit, messages_in, too_heavy};
 use crate::state::{Delta, Writes};
 
 /// Loads a log as it stands. A run that another process left in the middle is taken over.
@@ -199,7 +199,6 @@ pub(crate) async fn begin(
     writer.push(Fact::Started(Box::new(started)))?;
     match (ready, cancelled) {
         (Err(error), _) => {
-            let error = end::explain(&Failure { error, path: "".into() });
             end::close(shared, writer, EndStatus::Failed, Some(error), None)?;
         }
         (Ok(()), Some(Cancelled { by })) => {
@@ -218,19 +217,24 @@ fn prepare(
     program: &Program,
     started: &mut Started,
     writes: Writes,
-) -> Result<(), NodeError> {
+) -> Result<(), RunError> {
+    let explain = |error: NodeError| end::explain(&Failure { error, path: "".into() });
     let graph = &program.graph;
     let mut state = writer.log.entry(graph);
     started.base = writer.log.base(graph);
-    let writes = admit(writes, &graph.channels, (&started.run, "START"), shared.limits())?;
+    let writes = admit(writes, &graph.channels, (&started.run, "START"), shared.limits());
+    let writes = writes.map_err(explain)?;
     let messages = messages_in(graph, &writes);
-    let delta = state.merge([&writes])?;
+    let delta = state.merge([&writes]).map_err(|error| explain(error.into()))?;
+    if let Some(why) = too_heavy(shared.limits().state, &state, &delta, &messages) {
+        return Err(RunError::new("state_full", why));
+    }
     for message in messages {
         writer.first_message(message, graph.shown, &started.run);
     }
-    state.apply(&delta, &writer.log.messages)?;
+    state.apply(&delta, &writer.log.messages).map_err(|error| explain(error.into()))?;
     let now = shared.services.env.now().as_millisecond();
-    let successors = schedule::start(graph, &state, &scope_of(started, now))?;
+    let successors = schedule::start(graph, &state, &scope_of(started, now)).map_err(explain)?;
     started.delta = delta;
     started.activation = Activation {
         next: successors.next.iter().map(|&n| format!("{}:1", graph.nodes[n].name)).collect(),

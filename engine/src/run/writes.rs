@@ -12,7 +12,7 @@ use crate::json;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::node::NodeError;
-use crate::state::{self, Channels, MessageMap, Op, Reducer, Writes};
+use crate::state::{self, Channels, Delta, MessageMap, Op, Reducer, State, Writes};
 
 /// Completes and checks what a task writes: messages get ids, and no value nests too deep to be
 /// stored. `path`: the task's, from which the ids follow.
@@ -38,6 +38,26 @@ pub(super) fn admit(
         }
     }
     Ok(writes)
+}
+
+/// Why the state may not become what `delta` and the messages in it make of it; `limit` in bytes.
+pub(super) fn too_heavy(
+    limit: usize,
+    state: &State,
+    delta: &Delta,
+    messages: &[Message],
+) -> Option<String> {
+    let said = messages.iter().map(Message::weight).sum::<usize>();
+    let weight = state.weight_after(delta) + said;
+    let heaviest = || State::heaviest(delta).map_or_else(String::new, |name| format!(" `{name}`"));
+    (weight > limit).then(|| {
+        format!(
+            "the state would take {weight} bytes, more than `limits.state: {}`; the largest write \
+             is to{}",
+            crate::size::Size(limit),
+            heaviest(),
+        )
+    })
 }
 
 /// Gives messages without an id one that follows from `place` and from where they stand, so that

@@ -109,6 +109,30 @@ async fn messages_count_as_what_they_hold() {
 }
 
 #[tokio::test]
+async fn what_is_said_to_a_full_conversation_is_refused_and_leaves_nothing() {
+    let hand = talk().node("say", writes(&[])).edge("START", "say");
+    let limits = Limits { state: 100_000, ..Limits::default() };
+    let bench = Bench::limited(hand.graph(), limits).await;
+    let log = LogId::from("conv_1");
+    let say = async |n: usize, bytes: usize| {
+        let run = RunId::from(format!("run_{n}"));
+        let text = "x".repeat(bytes);
+        let said = json!([{ "id": format!("msg_{n}"), "role": "user", "content": text }]);
+        bench.start(&log, &run, [("messages".to_owned(), said)].into_iter().collect()).await;
+        bench.ended(&run).await
+    };
+    assert_eq!(say(1, 60_000).await.status, EndStatus::Finished);
+    for n in 2..5 {
+        let error = say(n, 60_000).await.error.unwrap();
+        assert_eq!(error.code, "state_full");
+        assert!(error.message.contains("`limits.state: 100KB`"), "{error:?}");
+    }
+    assert_eq!(say(5, 10_000).await.status, EndStatus::Finished);
+    let state = bench.engine.state(&log).await.unwrap();
+    assert_eq!(state["messages"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_list_that_is_too_long_for_a_map_is_refused_before_it_begins() {
     let hand = Hand::default()
         .channel("log", Reducer::Append, json!([]))
