@@ -199,7 +199,7 @@ pub(crate) async fn begin(
     writer.push(Fact::Started(Box::new(started)))?;
     match (ready, cancelled) {
         (Err(error), _) => {
-            end::close(shared, writer, EndStatus::Failed, Some(error), None)?;
+            end::close(shared, writer, EndStatus::Failed, Some(*error), None)?;
         }
         (Ok(()), Some(Cancelled { by })) => {
             end::close(shared, writer, EndStatus::Cancelled, None, by)?;
@@ -217,8 +217,8 @@ fn prepare(
     program: &Program,
     started: &mut Started,
     writes: Writes,
-) -> Result<(), RunError> {
-    let explain = |error: NodeError| end::explain(&Failure { error, path: "".into() });
+) -> Result<(), Box<RunError>> {
+    let explain = |error: NodeError| Box::new(end::explain(&Failure { error, path: "".into() }));
     let graph = &program.graph;
     let mut state = writer.log.entry(graph);
     started.base = writer.log.base(graph);
@@ -227,7 +227,7 @@ fn prepare(
     let messages = messages_in(graph, &writes);
     let delta = state.merge([&writes]).map_err(|error| explain(error.into()))?;
     if let Some(why) = too_heavy(shared.limits().state, &state, &delta, &messages) {
-        return Err(RunError::new("state_full", why));
+        return Err(Box::new(RunError::new("state_full", why)));
     }
     for message in messages {
         writer.first_message(message, graph.shown, &started.run);
