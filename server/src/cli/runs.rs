@@ -35,7 +35,7 @@ pub(super) enum Runs {
         /// The run's id
         run: String,
     },
-    /// Stop a run
+    /// Stop a run; one that has ended stays as it is
     Cancel {
         /// The run's id
         run: String,
@@ -70,6 +70,7 @@ impl Runs {
                 }
                 let done = match run["status"].as_str() {
                     Some("cancelled") => "it is cancelled",
+                    Some("finished" | "failed") => "it had ended before, and stays as it is",
                     _ if connection.is_remote() => "it is being cancelled",
                     _ => "it will be cancelled by the next process that drives runs",
                 };

@@ -24,7 +24,6 @@ use crate::leaving::Leaving;
 use crate::page::List;
 use crate::problem::Problem;
 use crate::sse;
-use crate::store::RunStatus;
 use crate::url::{Path, Query};
 use crate::verdict;
 
@@ -150,11 +149,12 @@ async fn watch(
     Ok(sse::stream(&app, row.id, sse::position(&headers, query.after)?, Leaving::free()))
 }
 
-/// Stops a run, whether it has begun or not. A run that has ended otherwise is refused.
+/// Stops a run, whether it has begun or not; a run that has ended stays as it is. Refused if the run
+/// comes to its end by something else in that very moment.
 #[utoipa::path(
     post, path = "/api/runs/{id}/cancel", tag = "runs",
     params(("id" = String, Path)),
-    responses((status = 202, description = "It has stopped", body = RunView)),
+    responses((status = 202, description = "It has stopped, or had ended before", body = RunView)),
 )]
 async fn cancel(
     State(app): State<Arc<App>>,
@@ -162,7 +162,7 @@ async fn cancel(
     Path(id): Path<RunId>,
 ) -> Result<Response, Problem> {
     let row = owned(&app, &caller, &id).await?;
-    if row.status != RunStatus::Cancelled {
+    if row.ended_at.is_none() {
         verdict::cancel(&app, &row).await?;
     }
     accepted(&app, &caller, &row.id).await
