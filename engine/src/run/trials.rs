@@ -2,8 +2,9 @@
 //!
 //! A process takes up what an earlier one left. With whom two processes in a row died before it got
 //! on is a suspect, and so is whoever was driven beside it. Suspects are tried in groups, before
-//! anything else is driven: half of them first, then, if the process dies with those, half of
-//! these, until it dies with one alone. A group that lives for a while, or gets on, is let go.
+//! anything else is driven: half of those that the last process died with first, and if this one
+//! dies with them too, the next tries half of these, until one dies with a single run. A group that
+//! lives for a while, or gets on, is let go; then come the others of those, then everybody else.
 //!
 //! Invariants:
 //! - While a group is on trial, nothing else begins to be driven.
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::id::LogId;
 
 /// How long a group has to live; twice as long with every further death.
-const TRIAL: Duration = Duration::from_secs(10);
+const TRIAL: Duration = Duration::from_secs(5);
 /// Deaths beyond those that make a suspect that a trial is prolonged for.
 const PROLONGED: u32 = 5;
 /// How long the runs of a group have to note that they lived.
@@ -127,10 +128,17 @@ impl Trials {
             self.turn.send_replace(Turn::All);
             return;
         };
+        // Half of these, then the others of them, then everybody else: whoever is tried later in the
+        // same process waits for two groups at most.
         let alike = state.suspects.iter().filter(|(_, s)| class(s) == first).count();
-        let (mut left, mut deaths) = (alike.div_ceil(2), 0);
+        let (mut left, all) = match state.groups {
+            0 => (alike.div_ceil(2), false),
+            1 => (alike, false),
+            _ => (state.suspects.len(), true),
+        };
+        let mut deaths = 0;
         let chosen = |(_, suspicion): &mut (LogId, Suspicion)| {
-            let chosen = left > 0 && class(suspicion) == first;
+            let chosen = left > 0 && (all || class(suspicion) == first);
             if chosen {
                 left -= 1;
                 deaths = deaths.max(suspicion.deaths);
