@@ -46,13 +46,11 @@ impl Case<'_> {
         let (what, with) = match (&self.run.begins, displaced.first()) {
             (Begins::Fork { from, at }, _) => {
                 findings.forked += 1;
-                let forked = Forked {
-                    run: Some(self.run.id.clone()),
-                    from: from.clone(),
-                    at: *at,
-                    again: false,
-                };
                 let first = &self.own[0].record.fact;
+                // From a failure, what failed begins again.
+                let again = matches!(first, Fact::Forked(forked) if forked.again);
+                let run = Some(self.run.id.clone());
+                let forked = Forked { run, from: from.clone(), at: *at, again };
                 if *first != Fact::Forked(Box::new(forked)) {
                     return vec![format!("it began as {first:?}")];
                 }
