@@ -180,8 +180,8 @@ pub trait Journal: Send + Sync {
     /// Takes a log that has unread input, whose run goes on (its last record is no
     /// [`Waiting`](crate::run::record::Fact::Waiting)), or whose wake-up is due, under a lapsed
     /// lease or none. Owners of logs are served in turn, the logs of one in the order of their
-    /// oldest input; those of `but`, who holds
-    /// enough, are left alone unless a lease of theirs lapsed or a wake-up came. `None`: there is nothing to do.
+    /// oldest input. Those of `but`, who holds enough, are left alone unless a lease of theirs lapsed
+    /// or a wake-up came. `None`: there is nothing to do.
     async fn claim(
         &self,
         worker: &WorkerId,
@@ -228,11 +228,10 @@ pub trait Journal: Send + Sync {
 
     /// A page of the log's own records, whatever was gone back over included, and the messages they
     /// name: from the record on that `from` is a number of, which is the last one that begins with
-    /// it or before it. At most `limit` records, and fewer where they are large, or where one of
-    /// them cannot be read.
+    /// it or before it. At most `limit` records, and fewer where they are large.
     ///
     /// # Errors
-    /// [`JournalError::Corrupt`]: the first one cannot be read.
+    /// [`JournalError::Corrupt`]: one of them, or a message that they name, cannot be read.
     async fn read(&self, log: &LogId, from: Number, limit: usize) -> Result<History, JournalError>;
 
     /// Stores bytes under their own hash; storing them again changes nothing.

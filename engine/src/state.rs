@@ -155,6 +155,19 @@ pub enum Op {
     Messages(Vec<MessageId>),
 }
 
+impl Op {
+    /// How much what it adds takes in memory, about, in bytes; without the messages it names.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Set(value) => json::weigh(value),
+            Self::Append(items) => items.iter().map(json::weigh).sum(),
+            Self::Put(entries) => entries.values().map(json::weigh).sum(),
+            Self::Messages(ids) => ids.len(),
+        }
+    }
+}
+
 /// What a step changed: channel → op.
 pub type Delta = BTreeMap<Arc<str>, Op>;
 
@@ -294,13 +307,7 @@ impl State {
     /// The channel that a delta adds most to.
     #[must_use]
     pub fn heaviest(delta: &Delta) -> Option<&Arc<str>> {
-        let weight = |op: &Op| match op {
-            Op::Set(value) => json::weigh(value),
-            Op::Append(items) => items.iter().map(json::weigh).sum(),
-            Op::Put(entries) => entries.values().map(json::weigh).sum(),
-            Op::Messages(ids) => ids.len(),
-        };
-        delta.iter().max_by_key(|(_, op)| weight(op)).map(|(name, _)| name)
+        delta.iter().max_by_key(|(_, op)| op.weight()).map(|(name, _)| name)
     }
 
     /// Applies what a record says. Names that are not declared are passed over: a graph may have

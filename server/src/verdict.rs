@@ -75,7 +75,7 @@ pub async fn conflict(app: &App, row: &RunRow, why: Refusal) -> Result<Problem, 
         Refusal::GoesOn => RunConflict::GoesOn { run, status },
         Refusal::Answered { interrupt } => RunConflict::Answered { interrupt },
         Refusal::Unreadable { why } => {
-            let why = Box::new(RunError::new("log_unreadable", why));
+            let why = Box::new(RunError::new(RunError::UNREADABLE, why));
             RunConflict::NeedsAttention { run, why }
         }
         Refusal::NoAttention => RunConflict::NotInAttention { run, status },

@@ -79,17 +79,11 @@ pub struct OpenCallView {
 
 impl From<Intent> for OpenCallView {
     fn from(intent: Intent) -> Self {
-        let call = call_name(&intent);
+        let call = intent.name();
         let (tool, arguments) = match intent.to {
             Callee::Tool { name, args, .. } => (Some(name), Some(args)),
             Callee::Model(_) => (None, None),
         };
         Self { call, tool, arguments }
     }
-}
-
-/// What resolving an open call names.
-#[must_use]
-pub fn call_name(intent: &Intent) -> String {
-    format!("{}#{}", intent.task, intent.call)
 }

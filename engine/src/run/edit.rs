@@ -12,17 +12,17 @@ use crate::run::record::{Activation, Edited, Fact};
 use crate::run::schedule::{self, EndedNode, LiveNodes, Transition};
 use crate::run::standing::RunAt;
 use crate::run::writer::Writer;
-use crate::run::writes::messages_in;
-use crate::state::{Delta, MessageMap, State, Writes};
+use crate::run::writes::{beyond, messages_in, too_heavy};
+use crate::state::{Delta, State, Writes};
 
 /// Changes the state of the run that goes on or waits, or of what the last one left. What a run
 /// waits for it goes on waiting for, unless the change is made in a node's name.
 pub(crate) fn edit(writer: &mut Writer, change: EditRun) -> Result<Verdict, JournalError> {
+    let limit = writer.limits().state;
     let Some(RunState { root: Some(root), .. }) = writer.log.run.as_ref() else {
         return edit_values(writer, change);
     };
-    let known = writer.log.messages.clone();
-    let Planned { instance, delta, messages, activation } = match plan(root, known, &change) {
+    let Planned { instance, delta, messages, activation } = match plan(root, &change, limit) {
         Ok(planned) => planned,
         Err(why) => return Ok(Verdict::Refused(Refusal::Edit { why })),
     };
@@ -50,11 +50,11 @@ struct Planned<'r> {
     activation: Option<Activation>,
 }
 
-/// Works a change out before anything of it is kept. `known`: the log's messages.
+/// Works a change out before anything of it is kept. `limit`: bytes that the state may take.
 fn plan<'r>(
     root: &'r GraphInstance,
-    mut known: MessageMap,
     change: &EditRun,
+    limit: usize,
 ) -> Result<Planned<'r>, String> {
     let instance = root
         .instance(&change.path)
@@ -64,8 +64,11 @@ fn plan<'r>(
     let writes = writes_of(change);
     let delta = state.merge([&writes]).map_err(|error| error.to_string())?;
     let messages = messages_in(graph, &writes);
-    known.extend(messages.iter().map(|m| (m.id.clone(), Arc::new(m.clone()))));
-    state.apply(&delta, &known).map_err(|error| error.to_string())?;
+    if let Some(why) = too_heavy(limit, &state, &delta, &messages) {
+        return Err(why);
+    }
+    let said = messages.iter().map(|m| (m.id.clone(), Arc::new(m.clone()))).collect();
+    state.apply(&delta, &said).map_err(|error| error.to_string())?;
     let follows = |name: &String| {
         let unknown = || format!("the graph has no node `{name}`");
         let node = graph.position(name).ok_or_else(unknown)?;
@@ -92,6 +95,11 @@ fn edit_values(writer: &mut Writer, change: EditRun) -> Result<Verdict, JournalE
         return Ok(Verdict::Refused(Refusal::Ended));
     }
     let (delta, messages) = writer.log.edit(&writes_of(&change));
+    let said = messages.iter().map(Message::weight).sum::<usize>();
+    if let Some(why) = beyond(writer.limits().state, writer.log.weight_after(&delta) + said, &delta)
+    {
+        return Ok(Verdict::Refused(Refusal::Edit { why }));
+    }
     let run: RunId = last.unwrap_or(change.run);
     for message in messages {
         writer.first_message(message, true, &run);
@@ -107,13 +115,15 @@ fn writes_of(change: &EditRun) -> Writes {
 }
 
 impl RunAt {
-    /// Whether a run that goes on from here can be changed like that.
+    /// Whether a run that goes on from here can be changed like that. `limit`: bytes that its state
+    /// may take.
     ///
     /// # Errors
-    /// Why not: a reducer does not take a value, or what follows the node cannot be worked out.
-    pub fn admits(&self, change: &EditRun) -> Result<(), String> {
+    /// Why not: a reducer does not take a value, the state gets too large, or what follows the node
+    /// cannot be worked out.
+    pub fn admits(&self, change: &EditRun, limit: usize) -> Result<(), String> {
         match &self.root {
-            Some(root) => plan(root, MessageMap::default(), change).map(|_| ()),
+            Some(root) => plan(root, change, limit).map(|_| ()),
             None => Ok(()),
         }
     }

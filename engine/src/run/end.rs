@@ -142,7 +142,7 @@ pub(crate) fn unreadable(log: &LogId, why: &str) -> RunError {
          and messages. `resolve` with `retry` has it tried again, a backup from before has it \
          whole, and its conversation can be deleted"
     );
-    attention("log_unreadable", text)
+    attention(RunError::UNREADABLE, text)
 }
 
 fn attention(code: &str, message: String) -> RunError {

@@ -271,7 +271,7 @@ pub fn waits(waiting: &Waiting) -> Value {
     };
     let open = |intent: &Intent| {
         let mut data = place(&intent.task);
-        data["call"] = format!("{}#{}", intent.task, intent.call).into();
+        data["call"] = intent.name().into();
         if let Callee::Tool { name, args, .. } = &intent.to {
             data["tool"] = name.as_str().into();
             data["arguments"] = args.clone();

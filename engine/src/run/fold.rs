@@ -19,6 +19,7 @@ use crate::expr::Scope;
 use crate::graph::Graph;
 use crate::id::{MessageId, RunId};
 use crate::journal::BlobId;
+use crate::json;
 use crate::message::{Message, Role};
 use crate::model::Usage;
 use crate::run::aside;
@@ -275,6 +276,16 @@ impl LogState {
         let kept = |c: &Channel| self.values.get(&c.name).is_some_and(|v| c.kind.admits(v));
         let fresh = |c: &&Channel| c.scope == state::Scope::Run || !kept(c);
         graph.channels.iter().filter(fresh).map(|c| (c.name.clone(), c.initial.clone())).collect()
+    }
+
+    /// How much the channels that the last run left take in memory, about, in bytes, once `delta` is
+    /// applied; without the messages that it adds.
+    #[must_use]
+    pub fn weight_after(&self, delta: &Delta) -> usize {
+        let set = |name: &Arc<str>| matches!(delta.get(name), Some(Op::Set(_)));
+        let kept = self.values.iter().filter(|(name, _)| !set(name));
+        let new = delta.values().map(Op::weight);
+        kept.map(|(_, value)| json::weigh(value)).sum::<usize>() + new.sum::<usize>()
     }
 
     /// What these writes change between two runs, and the messages among them: each channel is

@@ -49,12 +49,16 @@ impl Pages {
         journal: &Arc<dyn Journal>,
     ) -> Result<Option<History>, JournalError> {
         let Some(from) = self.next else { return Ok(None) };
-        let page = match journal.read(&self.log, from, self.length).await {
-            Err(JournalError::Corrupt(why)) => {
-                (self.next, self.broken) = (None, Some(why));
-                return Ok(None);
+        let page = loop {
+            match journal.read(&self.log, from, self.length).await {
+                // One of them cannot be read: those before it are read one after the other.
+                Err(JournalError::Corrupt(_)) if self.length > 1 => self.length = 1,
+                Err(JournalError::Corrupt(why)) => {
+                    (self.next, self.broken) = (None, Some(why));
+                    return Ok(None);
+                }
+                page => break page?,
             }
-            page => page?,
         };
         self.length = MOST.min(2 * self.length);
         self.next = page.next;

@@ -29,7 +29,7 @@ impl Places {
         self.drives.len() >= self.most
     }
 
-    /// Who is to get no further place for now.
+    /// The owner who gets no further place while so few are free; `None`: everybody may.
     pub(super) fn holds_enough(&self) -> Option<&UserId> {
         let few = self.most / KEPT;
         if few == 0 || self.drives.len() + few < self.most {

@@ -459,6 +459,9 @@ pub struct RunError {
 }
 
 impl RunError {
+    /// The code of a run whose log cannot be read.
+    pub const UNREADABLE: &str = "log_unreadable";
+
     /// A failure that no node brought about.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), ..Self::default() }

@@ -52,14 +52,14 @@ impl Engine {
     }
 
     /// The run as it stands; of a log that cannot be read, as it stood at the last number up to
-    /// which it can.
+    /// which it can, if there is one.
     pub async fn run_as_far(&self, run: &RunId) -> Result<Option<RunAt>, JournalError> {
         match self.run_at(run, None).await {
-            Err(error @ JournalError::Corrupt(_)) => {
+            Err(JournalError::Corrupt(_)) => {
                 let place = self.shared.journal.find(run).await?;
                 let place = place.and_then(|place| Some((place.log, place.first?)));
                 let Some((log, first)) = place else { return Ok(None) };
-                self.readable(&log, run, first).await?.ok_or(error).map(Some)
+                self.readable(&log, run, first).await
             }
             found => found,
         }

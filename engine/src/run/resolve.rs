@@ -28,9 +28,7 @@ pub(crate) fn resolve(
     let Some(waiting) = waiting else {
         return Ok(Verdict::Refused(Refusal::NoAttention));
     };
-    let named = |intent: &&Intent| {
-        resolve.call.as_ref().is_none_or(|call| *call == format!("{}#{}", intent.task, intent.call))
-    };
+    let named = |intent: &&Intent| resolve.call.as_ref().is_none_or(|call| *call == intent.name());
     let calls: Vec<Intent> = waiting.open.iter().filter(named).cloned().collect();
     match resolve.call {
         Some(call) if calls.is_empty() => {

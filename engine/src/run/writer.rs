@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::bundle::Program;
 use crate::id::{InputId, RunId};
 use crate::journal::{Batch, Consumed, History, JournalError, Lease, StoredMessage, Verdict};
+use crate::limits::Limits;
 use crate::message::Message;
 use crate::model::{Delta, Retry};
 use crate::run::event::{self, call_key};
@@ -120,6 +121,11 @@ impl Writer {
     /// Which log, and under which epoch.
     pub(crate) fn lease(&self) -> &Lease {
         &self.held.lease
+    }
+
+    /// How much is admitted.
+    pub(crate) fn limits(&self) -> &Limits {
+        self.shared.limits()
     }
 
     /// The program of the run that goes on.

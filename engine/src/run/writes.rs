@@ -48,7 +48,11 @@ pub(super) fn too_heavy(
     messages: &[Message],
 ) -> Option<String> {
     let said = messages.iter().map(Message::weight).sum::<usize>();
-    let weight = state.weight_after(delta) + said;
+    beyond(limit, state.weight_after(delta) + said, delta)
+}
+
+/// Why a state may not take `weight` bytes; `delta` is what makes it so.
+pub(super) fn beyond(limit: usize, weight: usize, delta: &Delta) -> Option<String> {
     let heaviest = || State::heaviest(delta).map_or_else(String::new, |name| format!(" `{name}`"));
     (weight > limit).then(|| {
         format!(

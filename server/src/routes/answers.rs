@@ -26,7 +26,6 @@ use crate::sse::{self, Accepts};
 use crate::store::{RunRow, RunStatus};
 use crate::url::Path;
 use crate::verdict;
-use crate::waiting::call_name;
 
 /// This file's routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -190,8 +189,8 @@ async fn try_again(
 /// The call that is named, if it is open.
 fn named(open: &[Intent], call: Option<String>) -> Result<Option<String>, Problem> {
     match call {
-        Some(name) if !open.iter().any(|intent| call_name(intent) == name) => {
-            let known = open.iter().map(call_name).collect();
+        Some(name) if !open.iter().any(|intent| intent.name() == name) => {
+            let known = open.iter().map(Intent::name).collect();
             Err(Problem::UnknownName { what: "call", name, known })
         }
         call => Ok(call),

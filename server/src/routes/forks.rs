@@ -247,7 +247,7 @@ impl EditBody {
         let writes = input::check_edit(&target.graph, self.values, &*app.env)?;
         let (run, by) = (run.clone(), caller.id().clone());
         let edit = EditRun { run, path: self.path, as_node: self.as_node, writes, by };
-        at.admits(&edit).map_err(|why| {
+        at.admits(&edit, app.catalog.limits.state).map_err(|why| {
             let field = "values".to_owned();
             Problem::Field { what: format!("{field}: {why}"), field }
         })?;

@@ -1,6 +1,7 @@
 //! Conversations: what a user sees as one thread of talk.
 
 use exile_engine::id::{ConversationId, LogId, UserId};
+use exile_engine::run::record::RunError;
 use jiff::Timestamp;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -187,11 +188,12 @@ impl Store {
         let active: Option<bool> = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM exile_run r WHERE r.conversation = c.id
                             AND r.status IN ('queued', 'running', 'waiting', 'needs_attention')
-                            AND r.error ->> '$.code' IS NOT 'log_unreadable')
+                            AND r.error ->> '$.code' IS NOT ?3)
              FROM exile_llm_conversation c WHERE c.id = ?1 AND c.owner = ?2",
         )
         .bind(id.as_str())
         .bind(owner.as_str())
+        .bind(RunError::UNREADABLE)
         .fetch_optional(write.connection())
         .await?;
         let refused = match active {

@@ -218,13 +218,7 @@ impl Lineage {
             if records.len() == limit || bytes > PAGE_BYTES {
                 return Ok((records, Some(column::number(row, "number")?)));
             }
-            let (record, size) = match to_record(connection, row).await {
-                // What stands before one that cannot be read is read all the same.
-                Err(StoreError::Corrupt(_)) if !records.is_empty() => {
-                    return Ok((records, Some(column::number(row, "number")?)));
-                }
-                record => record?,
-            };
+            let (record, size) = to_record(connection, row).await?;
             records.push(record);
             bytes += size;
         }

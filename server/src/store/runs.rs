@@ -113,7 +113,7 @@ impl RunRow {
     /// Why nothing of its log can be done, if that cannot be read.
     #[must_use]
     pub fn unreadable(&self) -> Option<&RunError> {
-        let unreadable = |error: &&RunError| error.code == "log_unreadable";
+        let unreadable = |error: &&RunError| error.code == RunError::UNREADABLE;
         self.error.as_ref().filter(unreadable)
     }
 }

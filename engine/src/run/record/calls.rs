@@ -29,6 +29,14 @@ pub struct Intent {
     pub again: bool,
 }
 
+impl Intent {
+    /// What resolving it names: `task#call`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}#{}", self.task, self.call)
+    }
+}
+
 /// Whom a call is made to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use exile_engine::graph::Graph;
-use exile_engine::id::{LogId, RunId};
+use exile_engine::id::{InputId, LogId, RunId, UserId};
+use exile_engine::journal::{EditRun, Input, Refusal, ResumeRun, Verdict};
 use exile_engine::json::Bounds;
 use exile_engine::limits::Limits;
 use exile_engine::node::{Node, NodeError, Outcome, Work};
 use exile_engine::run::context::Cx;
+use exile_engine::run::engine::Stopped;
 use exile_engine::run::record::{EndStatus, RunError};
 use exile_engine::state::{Reducer, State};
 use serde_json::{Map, Value, json};
 
+use super::questions::Asking;
 use super::talk;
 use crate::hand::{Bench, Does, Each, Hand, Inner, leaf, writes};
 
@@ -130,6 +133,48 @@ async fn what_is_said_to_a_full_conversation_is_refused_and_leaves_nothing() {
     assert_eq!(say(5, 10_000).await.status, EndStatus::Finished);
     let state = bench.engine.state(&log).await.unwrap();
     assert_eq!(state["messages"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_person_makes_of_a_state_is_counted_while_it_waits_and_between_runs() {
+    let hand = talk().channel("answer", Reducer::Replace, json!(null));
+    let asking = Asking { expires: None };
+    let hand = hand.node("ask", leaf(asking)).edge("START", "ask").edge("ask", "END");
+    let limits = Limits { state: 100_000, ..Limits::default() };
+    let bench = Bench::limited(hand.graph(), limits).await;
+    let (log, run) = (LogId::from("conv_1"), RunId::from("run_1"));
+    bench.start(&log, &run, Map::new()).await;
+    let Stopped::Waiting(waiting) = bench.engine.wait(&run).await.unwrap() else {
+        panic!("nobody was asked");
+    };
+    let submit = async |id: &str, input| {
+        bench.engine.submit(&log, &InputId::from(id), &input).await.unwrap().unwrap()
+    };
+    let edit = async |n: usize, channel: &str, bytes: usize| {
+        let text = "x".repeat(bytes);
+        let value = match channel {
+            "messages" => json!([{ "id": format!("msg_{n}"), "role": "user", "content": text }]),
+            _ => json!(text),
+        };
+        let writes = [(channel.to_owned(), value)].into_iter().collect();
+        let (run, by) = (run.clone(), UserId::from("user_1"));
+        let change = EditRun { run, path: String::new(), as_node: None, writes, by };
+        submit(&format!("edit_{n}"), Input::Edit(change)).await
+    };
+    let refused = |verdict: &Verdict| matches!(verdict, Verdict::Refused(Refusal::Edit { why }) if why.contains("`limits.state"));
+    assert_eq!(edit(1, "messages", 60_000).await, Verdict::Taken);
+    assert!(refused(&edit(2, "messages", 60_000).await));
+    assert!(refused(&edit(3, "answer", 60_000).await));
+    let answers = [(waiting.asked[0].id.clone(), json!("yes"))].into();
+    let (by, message) = (UserId::from("user_1"), None);
+    let resume = ResumeRun { run: run.clone(), answers, by, message };
+    assert_eq!(submit("answer", Input::Resume(Box::new(resume))).await, Verdict::Taken);
+    assert_eq!(bench.ended(&run).await.status, EndStatus::Finished);
+    assert!(refused(&edit(4, "messages", 60_000).await));
+    assert!(refused(&edit(5, "answer", 60_000).await));
+    assert_eq!(edit(6, "answer", 10_000).await, Verdict::Taken);
+    let state = bench.engine.state(&log).await.unwrap();
+    assert_eq!(state["messages"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

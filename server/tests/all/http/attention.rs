@@ -95,6 +95,29 @@ async fn an_open_call_that_happened_is_done_with_what_it_gave() {
 }
 
 #[tokio::test]
+async fn of_two_who_say_what_became_of_a_call_one_is_believed() {
+    for order in [["done", "retry"], ["retry", "failed"], ["failed", "done"]] {
+        let (exile, run) = died_while_it_paid(false).await;
+        exile.gate.add_permits(1);
+        let say = async |action: &str| {
+            let mut body = json!({ "action": action });
+            if action == "done" {
+                body["output"] = json!(70);
+            }
+            exile.call("POST", &format!("{run}/resolve"), Some(body)).await
+        };
+        let (one, other) = tokio::join!(say(order[0]), say(order[1]));
+        let mut statuses = [one.status, other.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [202, 409], "{order:?}: {} {}", one.text, other.text);
+        let believed = if one.status == 202 { order[0] } else { order[1] };
+        exile.watch(&format!("{run}/stream")).await;
+        let paid = if believed == "retry" { 2 } else { 1 };
+        assert_eq!(exile.paid.reach(paid).await.len(), paid, "{believed}");
+    }
+}
+
+#[tokio::test]
 async fn an_open_call_that_did_not_happen_is_made_again_under_its_key() {
     let (exile, run) = died_while_it_paid(false).await;
     exile.gate.add_permits(1);

@@ -100,6 +100,38 @@ async fn a_log_that_cannot_be_read_is_left_to_a_person_once_and_shown_as_far_as_
 }
 
 #[tokio::test]
+async fn whatever_of_a_log_cannot_be_read_it_is_left_to_a_person_and_can_be_deleted() {
+    let exile = Exile::serving(&[("asks_me", ASKS)]).await;
+    let log = "(SELECT log FROM exile_run WHERE id = 'RUN')";
+    let last = "(SELECT max(number) FROM exile_record WHERE log = LOG)";
+    for damage in [
+        "UPDATE exile_record SET version = 99 WHERE log = LOG AND number = LAST",
+        "UPDATE exile_record SET body = '{\"ms\":1,\"unheard_of\":{}}' WHERE log = LOG AND number = LAST",
+        "DELETE FROM exile_record WHERE log = LOG AND number = (SELECT min(number) FROM exile_record WHERE log = LOG)",
+        "UPDATE exile_llm_message SET tool_calls = 'garbled' WHERE log = LOG",
+        "INSERT INTO exile_input (log, id, body) VALUES (LOG, 'in_bad', 'garbled')",
+    ] {
+        let (conversation, run) = waits(&exile).await;
+        let statement = damage.replace("LAST", last).replace("LOG", log);
+        exile.change(&statement.replace("RUN", run["id"].as_str().unwrap())).await;
+        let refused = answer(&exile, &run).await;
+        assert_eq!(refused.code(), "run_needs_attention", "{damage}: {}", refused.text);
+        let view = exile.call("GET", &path(&run), None).await;
+        assert_eq!(view.status, 200, "{damage}: {}", view.text);
+        assert_eq!(view.json()["error"]["code"], "log_unreadable", "{damage}");
+        for part in ["events", "state", "checkpoints"] {
+            let shown = exile.call("GET", &format!("{}/{part}", path(&run)), None).await;
+            assert_eq!(shown.status, 200, "{damage}: {part}: {}", shown.text);
+        }
+        let idle =
+            "SELECT count(*) FROM exile_log WHERE due IS NOT NULL OR lease_until IS NOT NULL";
+        assert_eq!(exile.rows(idle).await, 0, "{damage}: nobody tries it again by itself");
+        let gone = exile.call("DELETE", &conversation, None).await;
+        assert_eq!(gone.status, 204, "{damage}: {}", gone.text);
+    }
+}
+
+#[tokio::test]
 async fn a_run_whose_log_cannot_be_read_can_be_cancelled_and_goes_on_once_it_can() {
     let exile = Exile::serving(&[("asks_me", ASKS)]).await;
     let (_, run) = waits(&exile).await;
