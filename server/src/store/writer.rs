@@ -6,6 +6,8 @@
 //! - A transaction that is dropped before its end (an error, a caller that went away) leaves no
 //!   trace: its connection is closed, which rolls back, and the next writer opens another. SQLite
 //!   itself ends some transactions when the disk is full; a connection in doubt is never reused.
+//! - A connection that cannot write is never kept: SQLite opens a file that may not be written for
+//!   reading, and would refuse with that connection also once the file may be written again.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -88,7 +90,9 @@ impl Writer {
             0 => options,
             pages => options.pragma("max_page_count", pages.to_string()),
         };
-        Ok(options.connect().await?)
+        let mut connection = options.connect().await?;
+        sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut connection).await?;
+        Ok(connection)
     }
 }
 

@@ -190,7 +190,8 @@ fn a_full_disk_refuses_what_it_cannot_keep_and_mends_by_itself() {
     assert_eq!(stored(), before, "reading goes on, and nothing was stored");
 
     disk.make_room();
-    assert_eq!(say(&long).status, 200, "without a restart");
+    let mended = say(&long);
+    assert_eq!(mended.status, 200, "without a restart: {mended:?}");
     await_ready(&server);
     let said = server.ask("GET", &messages, "").json();
     assert_eq!(said["items"].as_array().unwrap().len(), 4, "the refused message left nothing");
@@ -293,9 +294,12 @@ fn a_file_that_becomes_read_only_under_its_server_refuses_what_it_cannot_keep_an
     assert_eq!((ready.status, &ready.json()["code"]), (503, &json!("not_ready")), "{ready:?}");
     assert_eq!(server.ask("GET", "/healthz", "").status, 200);
     assert_eq!(stored(), before, "reading goes on, and nothing was stored");
+    // One statement without a transaction: the connection that it opened is not the next one's.
+    assert_eq!(server.ask("POST", "/api/conversations", "{}").status, 503);
 
     drop(frozen);
-    assert_eq!(say("after").status, 200, "without a restart");
+    let mended = say("after");
+    assert_eq!(mended.status, 200, "without a restart: {mended:?}");
     await_ready(&server);
     let said = server.ask("GET", &messages, "").json();
     assert_eq!(said["items"].as_array().unwrap().len(), 4, "the refused message left nothing");
