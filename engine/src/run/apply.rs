@@ -146,11 +146,7 @@ impl GraphInstance {
             let ended: Vec<Task> = ids.filter_map(|id| self.tasks.remove(id)).collect();
             self.handled(ended.iter())
         } else {
-            let listed: HashSet<&str> = step.done.iter().map(|done| &*done.task).collect();
-            let unended = self.tasks.iter().find(|task| {
-                !listed.contains(&*task.id) && !task.result().is_some_and(|r| r.recorded)
-            });
-            if let Some(task) = unended {
+            if let Some(task) = self.unended(step) {
                 return Err(format!("task `{}` has not ended", task.path));
             }
             let handled = self.handled(self.tasks.failed());
@@ -159,6 +155,16 @@ impl GraphInstance {
         };
         Arc::make_mut(&mut self.state).apply(&step.delta, messages).map_err(|e| e.to_string())?;
         self.begin(&step.activation, at_ms, &handled)
+    }
+
+    /// A task whose end neither `step` nor a record of its own says.
+    fn unended(&self, step: &Step) -> Option<&Task> {
+        let mut unrecorded = self.tasks.iter().filter(|t| !t.result().is_some_and(|r| r.recorded));
+        if let [done] = &step.done[..] {
+            return unrecorded.find(|task| *task.id != *done.task);
+        }
+        let listed: HashSet<&str> = step.done.iter().map(|done| &*done.task).collect();
+        unrecorded.find(|task| !listed.contains(&*task.id))
     }
 
     fn resolved(&mut self, resolved: &Resolved) -> Result<(), String> {

@@ -5,9 +5,9 @@
 //! - A failed task lets its siblings finish; then its graph has failed.
 //! - Tasks run inside the driver's own future: while it writes, none of them moves, and dropping
 //!   one closes its connections.
-//! - Cancels, answers, limits and the end of the process are looked at before any task is polled,
-//!   and no turn of the loop takes longer than [`SLICE`] but by one poll of one task: tasks that
-//!   never wait keep nobody waiting, in this run or another.
+//! - Cancels, answers, limits and the end of the process are looked at after at most [`STRIDE`]
+//!   steps that need no waiting, and no turn of the loop takes longer than [`SLICE`] but by one
+//!   poll of one task: tasks that never wait keep nobody waiting, in this run or another.
 //! - A run whose live tasks all wait for people is let go of until somebody answers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -45,6 +45,10 @@ use crate::span;
 
 /// How long a driver goes on before it lets others have its thread.
 const SLICE: Duration = Duration::from_millis(1);
+
+/// How often it goes on with what needs no waiting before it looks at what reaches it from outside,
+/// which costs as much as a short step.
+const STRIDE: usize = 64;
 
 /// What reaches a driver from its process.
 #[derive(Clone)]
@@ -200,6 +204,24 @@ impl Driver {
                 () = std::future::ready(()), if self.is_unstored() || self.is_idle() => {
                     self.rest().await?;
                 }
+            }
+            self.stride().await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on for as long as nothing has to be waited for, within the driver's turn.
+    async fn stride(&mut self) -> Result<(), JournalError> {
+        for _ in 0..STRIDE {
+            if !self.goes_on() || self.turn_is_over() {
+                break;
+            }
+            if self.is_unsettled() {
+                self.advance().await?;
+            } else if let Some(Some(finished)) = self.tasks.next().now_or_never() {
+                self.finished(finished).await?;
+            } else {
+                break;
             }
         }
         Ok(())

@@ -246,6 +246,10 @@ fn resolve(
     running: &LiveNodes,
     successors: &mut Successors,
 ) -> Result<(), NodeError> {
+    if graph.joins.is_empty() {
+        successors.next.sort_unstable();
+        return Ok(());
+    }
     while !successors.joins.is_idle() {
         let waiting = successors.joins.waiting(graph);
         let live = Live { graph, running, successors, waiting: &waiting };

@@ -315,10 +315,16 @@ impl Tasks {
         Some(*task)
     }
 
-    /// Takes all out.
+    /// Takes all out, at the price of those that are there: what was allocated stays for the next.
     pub(super) fn clear(&mut self) {
-        *self = Self { slots: std::mem::take(&mut self.slots), ..Self::default() };
-        self.slots.clear();
+        for task in self.slots.drain(..).flatten() {
+            self.nodes.remove(task.node);
+        }
+        if !self.places.is_empty() {
+            self.places = HashMap::new();
+        }
+        self.ended.clear();
+        (self.len, self.failed, self.of_items) = (0, 0, false);
     }
 
     /// Gives every task the place of its node in another graph.
