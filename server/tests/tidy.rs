@@ -34,6 +34,7 @@ const RULES: &[Rule] = &[
     sources::lengths,
     sources::names,
     sources::finished,
+    sources::checked,
     sources::documented,
     promises::tested,
     promises::limits_listed,
@@ -106,7 +107,7 @@ fn a_workspace_that_lets_items_go_undocumented_is_seen() {
     check(
         manifests::lints,
         "Cargo.toml",
-        "[workspace.lints.rust]\nunsafe_code = \"forbid\"\n",
+        "[workspace.lints.rust]\nunsafe_code = \"deny\"\n",
         "[workspace.lints.rust]\nmissing_docs = \"warn\"\n",
         "Cargo.toml: `missing_docs` is off",
     );
@@ -239,6 +240,28 @@ fn a_module_that_says_nothing_is_seen() {
         concat!("mod ", "helpers", " {}\n"),
         "mod reducers {}\n",
         concat!("engine/src/lib.rs: `", "helpers", "` says nothing"),
+    );
+}
+
+#[test]
+fn code_that_the_compiler_cannot_check_is_seen() {
+    let block = concat!("fn run() { un", "safe { halt() } }\n");
+    check(
+        sources::checked,
+        "engine/src/lib.rs",
+        block,
+        "fn run() {}\n",
+        &format!("engine/src/lib.rs: `{}` is not allowed here", block.trim_end()),
+    );
+    check(
+        sources::checked,
+        "server/src/cli/allocator.rs",
+        block,
+        &format!("// SAFETY: it halts.\n{block}"),
+        &format!(
+            "server/src/cli/allocator.rs: `{}` has no `// SAFETY:` above it",
+            block.trim_end()
+        ),
     );
 }
 

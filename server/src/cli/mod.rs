@@ -15,6 +15,7 @@
 //! - Exit codes: 0 done, 1 failed, 2 usage. With `--json` standard output is JSON alone.
 //! - Standard output is for results, standard error for what went wrong and for logs.
 
+mod allocator;
 mod backup;
 mod chat;
 mod checkpoints;
@@ -149,6 +150,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let mut terminal = Terminal::new(cli.globals.json);
+    allocator::give_back();
     // Whatever is written from here on is for its owner alone, the database's own files too.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match dispatch(cli, &mut terminal) {

@@ -24,6 +24,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper_util", &["server/src/serve/"]),
     ("socket2", &["server/src/serve/"]),
     ("ipnet", &["server/src/access/proxies.rs"]),
+    ("libc", &["server/src/cli/allocator.rs"]),
     ("notify", &["server/src/library/"]),
     ("opentelemetry", &["server/src/telemetry.rs"]),
     ("opentelemetry_sdk", &["server/src/telemetry.rs"]),
@@ -33,6 +34,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("StatusCode", &["server/src/problem.rs", "nodes/src/http.rs"]),
 ];
 
+/// Files that may hold `unsafe` code.
+const UNSAFE: &[&str] = &["server/src/cli/allocator.rs"];
+
 /// Names that never refuse a new member.
 const EMPTY_NAMES: &[&str] = &[
     concat!("ut", "ils"),
@@ -41,6 +45,9 @@ const EMPTY_NAMES: &[&str] = &[
     concat!("mana", "ger"),
     concat!("mi", "sc"),
 ];
+
+/// What such code begins with.
+const KEYWORD: &str = concat!("un", "safe");
 
 /// What unfinished work is marked with.
 const MARKS: &[&str] = &[
@@ -148,6 +155,27 @@ pub(crate) fn finished(tree: &Tree) -> Vec<String> {
     for file in tree.shipped() {
         for mark in MARKS.iter().filter(|mark| file.text.contains(**mark)) {
             complaints.push(format!("{}: `{mark}` is unfinished work", file.path));
+        }
+    }
+    complaints
+}
+
+/// What the compiler cannot check stands in few files, and says why it is right.
+pub(crate) fn checked(tree: &Tree) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for file in tree.rust() {
+        let lines: Vec<&str> = file.text.lines().map(str::trim_start).collect();
+        let opens = |line: &str| {
+            let words = ["{", "fn ", "impl ", "extern "].map(|next| format!("{KEYWORD} {next}"));
+            !line.starts_with("//") && words.iter().any(|word| line.contains(word))
+        };
+        for (number, line) in lines.iter().enumerate().filter(|(_, line)| opens(line)) {
+            let above = lines[..number].iter().rev().take_while(|line| line.starts_with("//"));
+            if !UNSAFE.contains(&&*file.path) {
+                complaints.push(format!("{}: `{line}` is not allowed here", file.path));
+            } else if !above.into_iter().any(|line| line.starts_with("// SAFETY: ")) {
+                complaints.push(format!("{}: `{line}` has no `// SAFETY:` above it", file.path));
+            }
         }
     }
     complaints

@@ -14,6 +14,7 @@ mod hostile;
 mod installation;
 mod kills;
 mod logs;
+mod memory;
 mod money;
 mod openai;
 mod otlp;
