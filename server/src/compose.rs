@@ -294,7 +294,11 @@ pub async fn assemble(
     (trace, env): (Arc<dyn TraceLink>, Arc<dyn Env>),
     url: String,
 ) -> Result<App, ComposeError> {
-    let store = Store::open(&home.database(), env.clone()).await?;
+    // Side by side: one waits for the disk where the other one works.
+    let database = home.database();
+    let (store, library) =
+        tokio::join!(Store::open(&database, env.clone()), first_library(config, &catalog));
+    let store = store?;
     let metrics = Arc::new(Metrics::new()?);
     let aliased = catalog.models.aliases().values();
     let aliased =
@@ -310,7 +314,7 @@ pub async fn assemble(
     let ledger = Ledger::open(store.clone(), env.clone(), metrics.clone(), rules).await?;
     let models = Models::clone(&catalog.models).with_meter(Arc::new(Shared(ledger.clone())));
     catalog.models = Arc::new(models);
-    let library = Current::new(first_library(config, &catalog).await);
+    let library = Current::new(library);
     let services = Services {
         env: env.clone(),
         models: catalog.models.clone(),

@@ -266,7 +266,18 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     if let Some(table) = foreign {
         return Err(StoreError::Foreign { table });
     }
-    Ok(migrations().run(connection).await?)
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+        .fetch_one(&mut *connection)
+        .await?;
+    if tables > 0 {
+        return Ok(migrations().run(connection).await?);
+    }
+    // Nothing is in a new file that could be lost: what a power failure takes of it is made again,
+    // and the first commit afterwards syncs all of it.
+    sqlx::query("PRAGMA synchronous = OFF").execute(&mut *connection).await?;
+    let migrated = migrations().run(&mut *connection).await;
+    sqlx::query("PRAGMA synchronous = FULL").execute(connection).await?;
+    Ok(migrated?)
 }
 
 fn migrations() -> Migrator {
