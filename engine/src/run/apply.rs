@@ -123,7 +123,7 @@ impl GraphInstance {
         instance.open_item(id);
         let writes = hydrate(&instance.graph, &done.writes, messages)?;
         let gone = || format!("no task `{}` is live", done.task);
-        let task = instance.tasks.get_mut(id).ok_or_else(gone)?;
+        let task = instance.tasks.get(id).ok_or_else(gone)?;
         if task.result().is_some_and(|result| result.recorded) {
             return Err(format!("task `{}` has ended", done.task));
         }
@@ -132,12 +132,8 @@ impl GraphInstance {
             let path = done.failed_at.as_ref().unwrap_or(&done.task).clone();
             Arc::new(Failure { error: error.clone(), path })
         });
-        if failure.is_none() {
-            // What a graph that failed inside leaves behind is decided when the run ends.
-            task.inner = None;
-        }
         let result = TaskResult { took_ms, writes, goto, failure, cached, recorded: true };
-        instance.tasks.end(id, result).ok_or_else(gone)
+        instance.end_task(id, result).ok_or_else(gone)
     }
 
     fn step(&mut self, step: &Step, at_ms: i64, messages: &MessageMap) -> Result<(), String> {

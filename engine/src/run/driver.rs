@@ -457,7 +457,7 @@ impl Driver {
         if let Some(root) = self.root_mut()
             && let Ok(instance) = root.instance_mut(outer)
         {
-            instance.tasks.end(id, result);
+            instance.end_task(id, result);
         }
         let outer: Arc<str> = outer.into();
         if let Some(handed_out) = self.items.get_mut(&outer) {

@@ -18,7 +18,7 @@ use crate::node::{ForEach, NodeError, Subgraph, Work};
 use crate::run::joins::JoinState;
 use crate::run::record::{Activation, Asked};
 use crate::run::schedule::Successors;
-use crate::run::task::{Failure, Task, Tasks, item_of, split};
+use crate::run::task::{Failure, Task, TaskResult, Tasks, item_of, split};
 use crate::state::{State, Writes};
 
 /// A graph that is running: the run's own, one inside a task, or the items of a list.
@@ -328,6 +328,23 @@ impl GraphInstance {
         }
         let task = self.make(0, format!("item:{}", place + 1).into(), Arc::new(state));
         self.tasks.push(task);
+    }
+
+    /// Ends a task; `None`: there is none of that id.
+    pub(super) fn end_task(&mut self, id: &str, result: TaskResult) -> Option<()> {
+        let failed = result.failure.is_some();
+        self.tasks.end(id, result)?;
+        if failed {
+            // What a graph that failed inside leaves behind is decided when the run ends.
+            return Some(());
+        }
+        let task = self.tasks.get_mut(id)?;
+        task.inner = None;
+        if self.items.is_some() {
+            // Nobody reads what an item began with once it has its result, and there may be many.
+            task.state = self.state.clone();
+        }
+        Some(())
     }
 
     /// What stands here belongs to another run from now on: calls that were open were never made.
