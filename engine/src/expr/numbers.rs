@@ -137,8 +137,8 @@ fn fraction<'s>(operator: Operator, a: f64, b: f64) -> Outcome<Datum<'s>> {
         Operator::Rem => {
             let rest = a % b;
             float(match (rest < 0.0) != (b < 0.0) {
-                // A remainder of nothing has no sign.
-                _ if rest == 0.0 => 0.0,
+                // A remainder has the divisor's sign, one of nothing too.
+                _ if rest == 0.0 => 0.0_f64.copysign(b),
                 true => rest + b,
                 false => rest,
             })
