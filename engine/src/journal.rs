@@ -180,13 +180,13 @@ pub trait Journal: Send + Sync {
     /// Takes a log that has unread input, whose run goes on (its last record is no
     /// [`Waiting`](crate::run::record::Fact::Waiting)), or whose wake-up is due, under a lapsed
     /// lease or none. Owners of logs are served in turn, the logs of one in the order of their
-    /// oldest input. Those of `but`, who holds enough, are left alone unless a lease of theirs lapsed
+    /// oldest input. Those of `but`, who hold enough, are left alone unless a lease of theirs lapsed
     /// or a wake-up came. `None`: there is nothing to do.
     async fn claim(
         &self,
         worker: &WorkerId,
         lease: Duration,
-        but: Option<&UserId>,
+        but: &[UserId],
     ) -> Result<Option<Lease>, JournalError>;
 
     /// Prolongs leases, each from now on; gives the logs of those that are void, because somebody

@@ -124,7 +124,7 @@ impl Seen {
 
 /// Claims the log that is due.
 async fn claimed(journal: &dyn Journal, lease: std::time::Duration) -> Result<super::Lease, Fault> {
-    let claimed = journal.claim(&worker(), lease, None).await?;
+    let claimed = journal.claim(&worker(), lease, &[]).await?;
     claimed.ok_or_else(|| Fault::Broken("a log is due, and none was claimed".to_owned()))
 }
 

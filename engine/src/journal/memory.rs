@@ -112,7 +112,7 @@ impl Journal for MemoryJournal {
         &self,
         _: &WorkerId,
         lease: Duration,
-        but: Option<&UserId>,
+        but: &[UserId],
     ) -> Result<Option<Lease>, JournalError> {
         let now = self.env.monotonic();
         let wall_ms = self.env.now().as_millisecond();
@@ -256,19 +256,23 @@ impl Logs {
         Ok(())
     }
 
-    /// The first in the queue whose owner comes after `served`, and is not `but`. Owners are served
-    /// in turn.
-    fn next_owner(&self, served: Option<&UserId>, but: Option<&UserId>) -> Option<&PlaceInQueue> {
-        let after = |owner: Option<&UserId>| {
-            let last = (owner.cloned(), u64::MAX, LogId::from(""));
+    /// The first in the queue whose owner comes after `served`, and is none of `but`. Owners are
+    /// served in turn.
+    fn next_owner(&self, served: Option<&UserId>, but: &[UserId]) -> Option<&PlaceInQueue> {
+        let after = |owner: &Option<UserId>| {
+            let last = (owner.clone(), u64::MAX, LogId::from(""));
             self.due.range((Bound::Excluded(last), Bound::Unbounded)).next()
         };
-        let next = match served {
+        let mut next = match served {
             None => self.due.first(),
-            served => after(served),
+            Some(served) => after(&Some(served.clone())),
         };
-        let passed = |(owner, ..): &&PlaceInQueue| but.is_none() || owner.as_ref() != but;
-        next.filter(passed).or_else(|| after(but).filter(|_| next.is_some() && but.is_some()))
+        while let Some((owner, ..)) = next
+            && owner.as_ref().is_some_and(|owner| but.contains(owner))
+        {
+            next = after(owner);
+        }
+        next
     }
 
     fn claim(
@@ -276,7 +280,7 @@ impl Logs {
         now: Duration,
         until: Duration,
         wall_ms: i64,
-        but: Option<&UserId>,
+        but: &[UserId],
     ) -> Option<Lease> {
         while self.leases.first().is_some_and(|(lapses, _)| *lapses <= now) {
             let Some((_, id)) = self.leases.pop_first() else { break };

@@ -299,8 +299,8 @@ impl Engine {
         worker: &WorkerId,
         places: &Places,
     ) -> Result<Option<Lease>, JournalError> {
-        let but = places.holds_enough();
-        self.shared.journal.claim(worker, self.shared.lease, but).await
+        let but = places.hold_enough();
+        self.shared.journal.claim(worker, self.shared.lease, &but).await
     }
 
     async fn drive(

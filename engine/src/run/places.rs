@@ -1,7 +1,10 @@
 //! The places in which logs are driven, and who holds how many of them.
 //!
-//! Invariant: of the places, an eighth is kept from an owner who holds more than half, so that no
-//! owner's runs, however many wait for their providers, keep another's from beginning.
+//! Invariant: who holds three times as many as are free gets none of these, so that no owner's
+//! runs, however many wait for their providers, keep another's from beginning. One owner leaves a
+//! quarter free, and each further one who takes what there is a quarter of that. These are dynamic
+//! thresholds as buffers of switches have them (Choudhury and Hahne, IEEE/ACM Transactions on
+//! Networking 6(2), 1998).
 
 use std::collections::HashMap;
 
@@ -9,8 +12,8 @@ use tokio::task::{Id, JoinSet};
 
 use crate::id::UserId;
 
-/// Of so many places, one is kept for those who hold few.
-const KEPT: usize = 8;
+/// How many times the free places an owner may hold.
+const SHARE: usize = 3;
 
 /// Drives that go on.
 pub(super) struct Places {
@@ -29,13 +32,14 @@ impl Places {
         self.drives.len() >= self.most
     }
 
-    /// The owner who gets no further place while so few are free; `None`: everybody may.
-    pub(super) fn holds_enough(&self) -> Option<&UserId> {
-        let few = self.most / KEPT;
-        if few == 0 || self.drives.len() + few < self.most {
-            return None;
+    /// Owners who get no further place while so few are free.
+    pub(super) fn hold_enough(&self) -> Vec<UserId> {
+        let enough = SHARE * self.most.saturating_sub(self.drives.len());
+        if self.drives.len() < enough {
+            return Vec::new();
         }
-        self.held.iter().find(|(_, held)| **held * 2 > self.most).map(|(owner, _)| owner)
+        let held = self.held.iter().filter(|(_, held)| **held >= enough);
+        held.map(|(owner, _)| owner.clone()).collect()
     }
 
     /// Gives a place to a drive.
@@ -72,18 +76,38 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_holds_more_than_half_gets_none_of_the_last_places() {
+    async fn who_holds_most_gets_none_of_the_last_places() {
         let mut places = Places::new(16);
         let [ann, bob] = ["ann", "bob"].map(UserId::from);
-        for n in 0..14 {
-            assert_eq!(places.holds_enough(), None, "{n}");
+        for n in 0..12 {
+            assert_eq!(places.hold_enough(), [], "{n}");
             places.take(Some(ann.clone()), std::future::pending());
         }
-        assert_eq!((places.holds_enough(), places.is_full()), (Some(&ann), false));
-        places.take(Some(bob), std::future::ready(()));
-        places.take(None, std::future::ready(()));
+        assert_eq!((places.hold_enough(), places.is_full()), (vec![ann.clone()], false));
+        for owner in [Some(bob.clone()), Some(bob), None, None] {
+            places.take(owner, std::future::ready(()));
+        }
         assert!(places.is_full());
-        assert!(places.left().await && places.left().await);
-        assert_eq!((places.holds_enough(), places.is_full()), (Some(&ann), false));
+        for _ in 0..4 {
+            assert!(places.left().await);
+        }
+        assert_eq!((places.hold_enough(), places.is_full()), (vec![ann], false));
+    }
+
+    #[tokio::test]
+    async fn however_many_take_what_they_get_somebody_else_gets_a_place() {
+        for greedy in 1..=5 {
+            let mut places = Places::new(1_600);
+            let owners: Vec<_> = (0..greedy).map(|n| UserId::from(format!("user_{n}"))).collect();
+            let next = |places: &Places| {
+                let enough = places.hold_enough();
+                let hungry = owners.iter().find(|owner| !enough.contains(owner));
+                hungry.filter(|_| !places.is_full()).cloned()
+            };
+            while let Some(owner) = next(&places) {
+                places.take(Some(owner), std::future::pending());
+            }
+            assert!(!places.is_full(), "{greedy} took all");
+        }
     }
 }

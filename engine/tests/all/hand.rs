@@ -505,7 +505,7 @@ macro_rules! journal_over {
                     &self,
                     worker: &WorkerId,
                     lease: Duration,
-                    but: Option<&UserId>,
+                    but: &[UserId],
                 ) -> Result<Option<Lease>, JournalError> {
                     self.$store.claim(worker, lease, but).await
                 }

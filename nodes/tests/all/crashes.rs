@@ -41,7 +41,7 @@ impl Journal for Dies {
         &self,
         by: &WorkerId,
         lease: Duration,
-        but: Option<&UserId>,
+        but: &[UserId],
     ) -> Result<Option<Lease>, JournalError> {
         self.store.claim(by, lease, but).await
     }

@@ -5,6 +5,7 @@
 //! | `append.rs` | appends, many logs to a transaction |
 //! | `project.rs` | run rows and log rows made from inputs and records |
 //! | `history.rs` | reading records and the messages they name |
+//! | `park.rs` | setting a log aside that cannot be read |
 //! | `large.rs` | large values of records, kept apart |
 //! | `points.rs` | places at which a test may end the process |
 //!
@@ -53,7 +54,7 @@ impl Journal for Store {
         &self,
         worker: &WorkerId,
         lease: Duration,
-        but: Option<&UserId>,
+        but: &[UserId],
     ) -> Result<Option<Lease>, JournalError> {
         let claimed = self.claim_due(worker, lease, but).await?;
         points::hit(Point::ClaimAfter);
@@ -191,11 +192,29 @@ impl Store {
         &self,
         worker: &WorkerId,
         lease: Duration,
-        but: Option<&UserId>,
+        but: &[UserId],
     ) -> Result<Option<Lease>, StoreError> {
         let mut turn = self.shared.turn.lock().await;
         let row = sqlx::query(
-            "WITH clock (now) AS (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER))
+            "WITH RECURSIVE clock (now) AS (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)),
+             enough (owner) AS (SELECT value FROM json_each(?4)),
+             -- Owners with something to do, up to the first one who does not hold enough.
+             later (owner) AS (
+                 SELECT min(owner) FROM exile_log
+                 WHERE due IS NOT NULL AND lease_until IS NULL AND owner > ?3
+                 UNION ALL
+                 SELECT (SELECT min(l.owner) FROM exile_log l
+                         WHERE l.due IS NOT NULL AND l.lease_until IS NULL
+                           AND l.owner > later.owner)
+                 FROM later WHERE owner IN enough),
+             first (owner) AS (
+                 SELECT min(owner) FROM exile_log
+                 WHERE due IS NOT NULL AND lease_until IS NULL AND owner >= ''
+                 UNION ALL
+                 SELECT (SELECT min(l.owner) FROM exile_log l
+                         WHERE l.due IS NOT NULL AND l.lease_until IS NULL
+                           AND l.owner > first.owner)
+                 FROM first WHERE owner IN enough)
              UPDATE exile_log SET epoch = epoch + 1, worker = ?1,
                  lease_until = (SELECT now FROM clock) + ?2
              WHERE key = coalesce(
@@ -203,17 +222,13 @@ impl Store {
                   WHERE due IS NOT NULL AND lease_until <= (SELECT now FROM clock)
                   ORDER BY lease_until LIMIT 1),
                  (SELECT key FROM exile_log
-                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner > ?3 AND owner < ?4
-                  ORDER BY owner, due LIMIT 1),
+                  WHERE due IS NOT NULL AND lease_until IS NULL
+                    AND owner = (SELECT owner FROM later WHERE owner NOT IN enough)
+                  ORDER BY due LIMIT 1),
                  (SELECT key FROM exile_log
-                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner > max(?3, ?4)
-                  ORDER BY owner, due LIMIT 1),
-                 (SELECT key FROM exile_log
-                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner >= '' AND owner < ?4
-                  ORDER BY owner, due LIMIT 1),
-                 (SELECT key FROM exile_log
-                  WHERE due IS NOT NULL AND lease_until IS NULL AND owner > ?4
-                  ORDER BY owner, due LIMIT 1),
+                  WHERE due IS NOT NULL AND lease_until IS NULL
+                    AND owner = (SELECT owner FROM first WHERE owner NOT IN enough)
+                  ORDER BY due LIMIT 1),
                  (SELECT key FROM exile_log
                   WHERE wake <= (SELECT now FROM clock)
                     AND (lease_until IS NULL OR lease_until <= (SELECT now FROM clock))
@@ -223,7 +238,7 @@ impl Store {
         .bind(worker.as_str())
         .bind(millis(lease))
         .bind(turn.as_str())
-        .bind(but.map_or(NOBODY, UserId::as_str))
+        .bind(column::json(&but)?)
         .fetch_optional(self.write().await?.connection())
         .await?;
         let claimed = |row: SqliteRow| {
@@ -312,9 +327,6 @@ impl Store {
         Ok(query.fetch_optional(self.readers()).await?)
     }
 }
-
-/// Stands behind every owner.
-const NOBODY: &str = "\u{10ffff}";
 
 /// What decides whether an input is taken.
 struct Found {

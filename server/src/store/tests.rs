@@ -54,7 +54,7 @@ async fn held(store: &Store, run: &str) -> Lease {
     let start = Input::Start(Box::new(start));
     store.send(&LogId::from(run), &InputId::from("in_1"), &start).await.unwrap();
     let worker = WorkerId::from("worker");
-    store.claim(&worker, Duration::from_hours(1), None).await.unwrap().unwrap()
+    store.claim(&worker, Duration::from_hours(1), &[]).await.unwrap().unwrap()
 }
 
 /// One step of a small state.

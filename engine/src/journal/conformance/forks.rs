@@ -120,7 +120,7 @@ async fn run_gone_over(journal: &dyn Journal) -> Held {
     journal.append(&lease, &batch(6, vec![forked(7, None, "run_2", 5)])).await?;
     same(&find("run_2").await?, &place(Some(6), Some(7)))?;
     journal.release(&lease, &ReleaseInfo::default()).await?;
-    same(&journal.claim(&super::worker(), LONG, None).await?, &None)
+    same(&journal.claim(&super::worker(), LONG, &[]).await?, &None)
 }
 
 /// The log `run_2`, sent as a fork of `run_1` at 3, and claimed.

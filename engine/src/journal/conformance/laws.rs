@@ -58,7 +58,7 @@ async fn unknown_is_empty(journal: &dyn Journal) -> Held {
     same(&journal.read(&log("nobody"), 0, 10).await?, &History::default())?;
     same(&journal.inbox(&log("nobody")).await?, &Vec::new())?;
     same(&journal.find(&RunId::from("nobody")).await?, &None)?;
-    same(&journal.claim(&worker(), LONG, None).await?, &None)?;
+    same(&journal.claim(&worker(), LONG, &[]).await?, &None)?;
     let lease = Lease { log: log("nobody"), epoch: 0, owner: None };
     fenced(&journal.append(&lease, &batch(0, vec![started(1, "nobody")])).await)?;
     void(journal, &lease).await
@@ -68,7 +68,7 @@ async fn begun_by_start(journal: &dyn Journal) -> Held {
     let sent = journal.send(&log("nobody"), &input("in_1"), &cancel("run_1")).await;
     ensure(matches!(sent, Err(JournalError::Gone(_))), || format!("got {sent:?}"))?;
     same(&journal.inbox(&log("nobody")).await?, &Vec::new())?;
-    same(&journal.claim(&worker(), LONG, None).await?, &None)
+    same(&journal.claim(&worker(), LONG, &[]).await?, &None)
 }
 
 async fn sent_once(journal: &dyn Journal) -> Held {
@@ -122,7 +122,7 @@ async fn claim_order(journal: &dyn Journal) -> Held {
     for run in ["run_2", "run_1", "run_3"] {
         same(&claimed(journal, LONG).await?.log, &log(run))?;
     }
-    same(&journal.claim(&worker(), LONG, None).await?, &None)
+    same(&journal.claim(&worker(), LONG, &[]).await?, &None)
 }
 
 async fn turns(journal: &dyn Journal) -> Held {
@@ -146,21 +146,31 @@ async fn turns(journal: &dyn Journal) -> Held {
 }
 
 async fn passed_over(journal: &dyn Journal) -> Held {
-    for (owner, run) in [("ann", "run_1"), ("bob", "run_2"), ("bob", "run_3"), ("cid", "run_4")] {
-        journal.send(&log(run), &input(run), &start_of(owner, run)).await?;
+    let owners = ["ann", "bob", "bob", "cid", "dan", "eve"].map(UserId::from);
+    for (n, owner) in owners.iter().enumerate() {
+        let run = format!("run_{n}");
+        journal.send(&log(&run), &input(&run), &start_of(owner.as_str(), &run)).await?;
     }
-    let bob = UserId::from("bob");
-    let mut owners = Vec::new();
-    while let Some(lease) = journal.claim(&worker(), LONG, Some(&bob)).await? {
-        owners.extend(lease.owner);
+    // The last one of all, the first one of all, and two that follow each other.
+    for enough in [["bob", "cid", "eve"], ["ann", "bob", "eve"]] {
+        let enough = enough.map(UserId::from);
+        let mut served = Vec::new();
+        while let Some(lease) = journal.claim(&worker(), LONG, &enough).await? {
+            served.extend(lease.owner.clone());
+            journal.release(&lease, &ReleaseInfo::default()).await?;
+            if served.len() > owners.len() {
+                break;
+            }
+        }
+        ensure(served.iter().all(|owner| !enough.contains(owner)), || format!("{served:?}"))?;
+        ensure(served.iter().collect::<BTreeSet<_>>().len() == 2, || format!("{served:?}"))?;
     }
-    owners.sort_unstable();
-    same(&owners, &vec![UserId::from("ann"), UserId::from("cid")])?;
-    for run in ["run_2", "run_3"] {
-        let lease = claimed(journal, LONG).await?;
-        same(&(lease.log, lease.owner), &(log(run), Some(bob.clone())))?;
+    let mut left = Vec::new();
+    while let Some(lease) = journal.claim(&worker(), LONG, &[]).await? {
+        left.extend(lease.owner);
     }
-    Ok(())
+    left.sort_unstable();
+    same(&left.as_slice(), &owners.as_slice())
 }
 
 async fn exclusive(journal: &dyn Journal) -> Held {
@@ -168,7 +178,7 @@ async fn exclusive(journal: &dyn Journal) -> Held {
     let first = claimed(journal, LAPSED).await?;
     let second = claimed(journal, LONG).await?;
     ensure(second.epoch > first.epoch, || format!("{second:?} follows {first:?}"))?;
-    same(&journal.claim(&worker(), LONG, None).await?, &None)
+    same(&journal.claim(&worker(), LONG, &[]).await?, &None)
 }
 
 async fn stale_changes_nothing(journal: &dyn Journal) -> Held {
@@ -182,7 +192,7 @@ async fn stale_changes_nothing(journal: &dyn Journal) -> Held {
     fenced(&journal.append(&old, &whole).await)?;
     void(journal, &old).await?;
     journal.release(&old, &ReleaseInfo::default()).await?;
-    same(&journal.claim(&worker(), LONG, None).await?, &None)?;
+    same(&journal.claim(&worker(), LONG, &[]).await?, &None)?;
     same(&journal.load(&log("run_1"), None).await?, &History::default())?;
     same(&journal.inbox(&log("run_1")).await?.len(), &1)?;
     journal.append(&new, &whole).await?;
@@ -204,7 +214,7 @@ async fn renewed(journal: &dyn Journal) -> Held {
     send_start(journal, "run_1").await?;
     let lease = claimed(journal, LAPSED).await?;
     same(&journal.renew(std::slice::from_ref(&lease), LONG).await?, &Vec::new())?;
-    same(&journal.claim(&worker(), LONG, None).await?, &None)?;
+    same(&journal.claim(&worker(), LONG, &[]).await?, &None)?;
     begin(journal, &lease, "run_1").await?;
     Ok(())
 }
@@ -356,14 +366,14 @@ async fn idle(journal: &dyn Journal) -> Held {
     let end = batch(1, vec![ended(2, "run_1", EndStatus::Finished)]);
     journal.append(&lease, &end).await?;
     journal.release(&lease, &ReleaseInfo::default()).await?;
-    same(&journal.claim(&worker(), LONG, None).await?, &None)?;
+    same(&journal.claim(&worker(), LONG, &[]).await?, &None)?;
     journal.send(&log("run_1"), &input("in_2"), &start("run_2")).await?;
     let again = claimed(journal, LONG).await?;
     same(&again.log, &log("run_1"))?;
     let both = batch(2, vec![started(3, "run_2"), ended(4, "run_2", EndStatus::Failed)]);
     journal.append(&again, &Batch { consumed: taken(&["in_2"]), ..both }).await?;
     journal.release(&again, &ReleaseInfo::default()).await?;
-    same(&journal.claim(&worker(), LONG, None).await?, &None)
+    same(&journal.claim(&worker(), LONG, &[]).await?, &None)
 }
 
 async fn queued_end(journal: &dyn Journal) -> Held {

@@ -45,7 +45,7 @@ fn wakes(at_ms: i64) -> ReleaseInfo {
 }
 
 async fn none_due(journal: &dyn Journal) -> Held {
-    same(&journal.claim(&worker(), LONG, None).await?, &None)
+    same(&journal.claim(&worker(), LONG, &[]).await?, &None)
 }
 
 async fn parked(journal: &dyn Journal) -> Held {

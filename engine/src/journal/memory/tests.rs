@@ -36,9 +36,9 @@ async fn a_lease_lapses_when_its_time_has_passed() {
     };
     let start = Input::Start(Box::new(start));
     journal.send(&log, &InputId::from("in_1"), &start).await.unwrap();
-    journal.claim(&worker, Duration::from_secs(15), None).await.unwrap().unwrap();
+    journal.claim(&worker, Duration::from_secs(15), &[]).await.unwrap().unwrap();
     env.advance(Duration::from_secs(14));
-    assert_eq!(journal.claim(&worker, Duration::from_secs(15), None).await.unwrap(), None);
+    assert_eq!(journal.claim(&worker, Duration::from_secs(15), &[]).await.unwrap(), None);
     env.advance(Duration::from_secs(1));
-    assert!(journal.claim(&worker, Duration::from_secs(15), None).await.unwrap().is_some());
+    assert!(journal.claim(&worker, Duration::from_secs(15), &[]).await.unwrap().is_some());
 }

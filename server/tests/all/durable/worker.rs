@@ -283,7 +283,7 @@ impl Journal for Telling {
         &self,
         worker: &WorkerId,
         lease: Duration,
-        but: Option<&UserId>,
+        but: &[UserId],
     ) -> Result<Option<Lease>, JournalError> {
         self.0.claim(worker, lease, but).await
     }

@@ -46,11 +46,11 @@ async fn a_restart_frees_the_leases_of_the_process_that_died() {
     let old = claim(&home.store).await;
     let worker = WorkerId::from("worker_2");
     let hour = Duration::from_hours(1);
-    assert_eq!(home.store.claim(&worker, hour, None).await.unwrap(), None);
+    assert_eq!(home.store.claim(&worker, hour, &[]).await.unwrap(), None);
     let home = home.reopen().await;
     let lost = home.store.renew(std::slice::from_ref(&old), hour).await.unwrap();
     assert_eq!(lost, [old.log]);
-    let new = home.store.claim(&worker, hour, None).await.unwrap().unwrap();
+    let new = home.store.claim(&worker, hour, &[]).await.unwrap().unwrap();
     assert!(new.epoch > old.epoch);
 }
 

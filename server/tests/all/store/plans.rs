@@ -67,7 +67,7 @@ const HOT: &[(&str, &str, &str)] = &[
     ("journal.rs", "SELECT l.id, r.first, r.last", "exile_run_1 (id=?)"),
     ("journal.rs", "SELECT l.key, l.head", "exile_run_open (log=?)"),
     ("journal.rs", "SELECT id, body FROM exile_input", "exile_input_unread (log=?)"),
-    ("journal.rs", "ORDER BY owner, due LIMIT 1", "exile_log_free (owner>?)"),
+    ("journal.rs", "enough (owner)", "exile_log_free (owner>?)"),
     ("journal.rs", "ORDER BY lease_until LIMIT 1", "exile_log_lapsed (lease_until<?)"),
     ("keys.rs", "WHERE digest = ?1", "(digest=?)"),
     ("messages.rs", "octet_length(content)", "_shown (log=? AND number>? AND number<?)"),

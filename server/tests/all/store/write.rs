@@ -66,7 +66,7 @@ pub(crate) async fn send(
 
 pub(crate) async fn claim(store: &Store) -> Lease {
     let worker = WorkerId::from("worker");
-    store.claim(&worker, Duration::from_hours(1), None).await.unwrap().unwrap()
+    store.claim(&worker, Duration::from_hours(1), &[]).await.unwrap().unwrap()
 }
 
 pub(crate) fn record(number: Number, at_ms: i64, fact: Fact) -> Numbered {
