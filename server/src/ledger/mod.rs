@@ -380,9 +380,12 @@ impl Ledger {
     /// `requested`: counters that the call was counted on as one request, whichever its line.
     fn closed(&self, line: UsageRow, held: &[Settled], requested: &[Counter]) {
         let mut untaken = self.untaken(&line);
-        untaken.retain(|untaken| {
-            let taken = held.iter().any(|held| held.counter == untaken.counter);
-            !taken && !requested.contains(&untaken.counter)
+        untaken.retain_mut(|untaken| {
+            // Attempts of before a quota took nothing from it, and those that came later did.
+            let taken = held.iter().filter(|held| held.counter == untaken.counter);
+            untaken.spent =
+                taken.fold(untaken.spent, |spent, held| spent.saturating_sub(held.spent));
+            untaken.spent > 0 && !requested.contains(&untaken.counter)
         });
         let mut going = lock(&self.going);
         going.remove(&line.id);

@@ -163,6 +163,23 @@ impl Books {
     }
 }
 
+/// What counters and what rows tell once `events` have happened.
+async fn told(events: Vec<Event>) -> (Vec<u64>, Vec<u64>) {
+    let books = Books::new().await;
+    books.live(events).await;
+    let counted = left(&books.ledger).await;
+    books.ledger.flush().await.unwrap();
+    (counted, left(&*ledger(&books.store).await).await)
+}
+
+#[tokio::test]
+async fn what_a_call_spent_before_its_quota_was_set_counts_with_what_it_spends_later() {
+    let begins = [Event::Begin, Event::Ask(0, 1), Event::Answer(0, Some(10))];
+    let goes_on = [Event::Quota(Some(1000)), Event::Ask(0, 1), Event::Answer(0, Some(20))];
+    let (counted, written) = told(begins.into_iter().chain(goes_on).collect()).await;
+    assert_eq!(counted, written);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -171,13 +188,7 @@ proptest! {
         events in prop::collection::vec(event(), 1..60),
     ) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let (counted, written) = runtime.block_on(async {
-            let books = Books::new().await;
-            books.live(events).await;
-            let counted = left(&books.ledger).await;
-            books.ledger.flush().await.unwrap();
-            (counted, left(&*ledger(&books.store).await).await)
-        });
+        let (counted, written) = runtime.block_on(told(events));
         prop_assert_eq!(counted, written);
     }
 }
