@@ -50,7 +50,7 @@ const HOT: &[(&str, &str, &str)] = &[
     ("append.rs", "WITH good", "exile_log_1 (id=?)"),
     ("conversations.rs", "SELECT * FROM exile_llm_conversation WHERE owner", "owner=? AND rowid<?"),
     ("everybody.rs", "WHERE r.seq < ?1", "r USING INTEGER PRIMARY KEY (rowid<?)"),
-    ("everybody.rs", "SELECT (SELECT count(*)", "exile_run_by_status (status=?)"),
+    ("everybody.rs", "SELECT s.value AS status", "exile_run_by_status (status=?)"),
     ("everybody.rs", "WHERE r.status = ?3 AND r.seq", "exile_run_by_status (status=? AND rowid<?)"),
     ("everybody.rs", "WHERE r.graph = ?4", "exile_run_by_graph (graph=? AND status=? AND rowid<?)"),
     ("everybody.rs", "WITH status (name)", "exile_run_by_graph (graph=? AND status=? AND rowid<?)"),
