@@ -207,18 +207,23 @@ async fn who_waits_for_a_run_behind_one_that_comes_to_wait_is_told_so() {
 #[tokio::test]
 async fn a_run_that_is_cancelled_while_it_is_queued_ends_at_once_and_leaves_nothing() {
     let exile = exile().await;
-    let graph = json!({ "graph": "pays" });
-    let made = post(&exile, "/api/conversations", graph).await.json();
-    let conversation = made["id"].as_str().unwrap();
-    let begin = async |text: &str, if_active: &str| {
-        let input = json!({ "messages": text });
-        let body =
-            json!({ "conversation_id": conversation, "input": input, "if_active": if_active });
-        post(&exile, "/api/runs", body).await.header("location").to_owned()
+    // The first one may come to wait before the others are sent, which are refused then: once more.
+    let (conversation, [going, behind, last]) = loop {
+        let graph = json!({ "graph": "pays" });
+        let made = post(&exile, "/api/conversations", graph).await.json();
+        let conversation = made["id"].as_str().unwrap().to_owned();
+        let mut runs = Vec::new();
+        for text in ["first", "second", "third"] {
+            let input = json!({ "messages": text });
+            let body =
+                json!({ "conversation_id": conversation, "input": input, "if_active": "enqueue" });
+            let begun = post(&exile, "/api/runs", body).await;
+            runs.push(begun.header("location").to_owned());
+        }
+        if runs.iter().all(|run| !run.is_empty()) {
+            break (conversation, <[String; 3]>::try_from(runs).unwrap());
+        }
     };
-    let going = begin("first", "enqueue").await;
-    let behind = begin("second", "enqueue").await;
-    let last = begin("third", "enqueue").await;
     exile.watch(&format!("{going}/stream")).await;
     assert_eq!(read(&exile, &going).await["status"], "waiting");
     let before = read(&exile, &going).await["interrupts"].clone();
