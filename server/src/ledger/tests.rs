@@ -33,7 +33,7 @@ enum Event {
     /// Rows are written, so that those of calls that go on are, too.
     Flush,
     /// Somebody sets the quota of the user, or takes it away.
-    Quota(Option<u64>),
+    Quota(Option<(Unit, u64)>),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -45,7 +45,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (call.clone(), any::<bool>()).prop_map(|(call, worked)| Event::Fail(call, worked)),
         2 => call.prop_map(Event::End),
         1 => Just(Event::Flush),
-        1 => prop::option::of(1..3000_u64).prop_map(Event::Quota),
+        1 => prop::option::of((prop::sample::select(&Unit::ALL[..]), 1..3000_u64))
+            .prop_map(Event::Quota),
     ]
 }
 
@@ -153,8 +154,9 @@ impl Books {
                     }
                 }
                 Event::Flush => self.ledger.flush().await.unwrap(),
-                Event::Quota(tokens) => {
-                    let allowance = tokens.map(|n| json!({ "tokens": format!("{n}/day") }));
+                Event::Quota(most) => {
+                    let allowance =
+                        most.map(|(unit, n)| json!({ unit.as_str(): format!("{n}/day") }));
                     let allowance: Option<Allowance> = allowance.map(value);
                     self.ledger.set_quota(Kind::User, "ann", allowance.as_ref()).await.unwrap();
                 }
@@ -174,10 +176,13 @@ async fn told(events: Vec<Event>) -> (Vec<u64>, Vec<u64>) {
 
 #[tokio::test]
 async fn what_a_call_spent_before_its_quota_was_set_counts_with_what_it_spends_later() {
-    let begins = [Event::Begin, Event::Ask(0, 1), Event::Answer(0, Some(10))];
-    let goes_on = [Event::Quota(Some(1000)), Event::Ask(0, 1), Event::Answer(0, Some(20))];
-    let (counted, written) = told(begins.into_iter().chain(goes_on).collect()).await;
-    assert_eq!(counted, written);
+    for unit in Unit::ALL {
+        let begins = [Event::Begin, Event::Ask(0, 1), Event::Answer(0, Some(10))];
+        let quota = Event::Quota(Some((unit, 1000)));
+        let goes_on = [quota, Event::Ask(0, 1), Event::Answer(0, Some(20))];
+        let (counted, written) = told(begins.into_iter().chain(goes_on).collect()).await;
+        assert_eq!(counted, written, "{}", unit.as_str());
+    }
 }
 
 proptest! {
