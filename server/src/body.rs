@@ -187,6 +187,19 @@ async fn drain(limits: &TransportLimits, mut stream: BodyDataStream) {
     let _ = tokio::time::timeout(limits.body_timeout, draining).await;
 }
 
+/// What a value is instead of what it should be, without the names that types have in here.
+#[must_use]
+pub fn mistake(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    match said.rsplit_once("expected struct ") {
+        Some((before, name)) => {
+            let after = name.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+            format!("{before}expected an object{after}")
+        }
+        None => said,
+    }
+}
+
 /// Reads one JSON object of a type.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.trim_ascii_start().first() == Some(&b'[') {
@@ -199,10 +212,13 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let field = error.path().to_string();
         let error = error.into_inner();
         match error.classify() {
-            Category::Data => Problem::Field {
-                what: if field == "." { error.to_string() } else { format!("{field}: {error}") },
-                field: if field == "." { String::new() } else { field },
-            },
+            Category::Data => {
+                let (field, what) = match &*field {
+                    "." => (String::new(), mistake(&error)),
+                    _ => (field.clone(), format!("{field}: {}", mistake(&error))),
+                };
+                Problem::Field { field, what }
+            }
             Category::Io | Category::Syntax | Category::Eof => {
                 Problem::Malformed(error.to_string())
             }

@@ -16,6 +16,7 @@ use exile_engine::state::{Channel, Reducer, State, Writes};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::body;
 use crate::problem::Problem;
 
 /// Checks an input against the graph and completes its messages.
@@ -100,7 +101,7 @@ fn message(field: String, item: Value, env: &dyn Env) -> Result<Value, Problem> 
         Value::Array(_) => return Err(wrong("expected a message, got a list".into())),
         item => match serde_json::from_value(item) {
             Ok(given) => given,
-            Err(error) => return Err(wrong(error.to_string())),
+            Err(error) => return Err(wrong(body::mistake(&error))),
         },
     };
     if given.id.as_ref().is_some_and(|id| !(1..=128).contains(&id.as_str().len())) {

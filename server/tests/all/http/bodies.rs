@@ -89,6 +89,28 @@ async fn a_field_at_fault_is_named() {
 }
 
 #[tokio::test]
+async fn no_refusal_speaks_of_types_in_here() {
+    let exile = Exile::start().await;
+    let nested =
+        r#"{"graph": "chat", "input": {"messages": [{"role": "user", "tool_calls": [5]}]}}"#;
+    for (path, body) in [
+        ("/api/conversations", "5"),
+        ("/api/conversations", "\"expected struct Mine\""),
+        ("/api/runs", "null"),
+        ("/api/runs", r#"{"graph": "chat", "input": {"messages": 5}}"#),
+        ("/api/runs", nested),
+        ("/v1/chat/completions", "5"),
+        ("/v1/chat/completions", r#"{"model": "mock/any", "messages": [5]}"#),
+        ("/v1/chat/completions", r#"{"model": "mock/any", "messages": 5, "tools": 7}"#),
+    ] {
+        let answer = post(&exile, path, JSON, body).await;
+        assert!((400..500).contains(&answer.status), "{body}: {}", answer.text);
+        let said = answer.text.replace("expected struct Mine", "");
+        assert!(!said.contains("struct"), "{body}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_is_read_only_as_what_it_is_declared_to_be() {
     let exile = Exile::start().await;
     let body = r#"{"title": "x"}"#;
