@@ -1,12 +1,13 @@
 //! What a request costs that comes after 300,000 others: the same requests of an owner with that
 //! many runs, and of one with none or, where a page is asked for, with as many as fill it; each on a
-//! server of its own, in turns. One JSON line for each figure; the bench fails if one of them grew
+//! server of its own, in turns. Likewise what it costs to remove the records of fifty runs. One JSON line for each figure; the bench fails if one of them grew
 //! beyond three times the promise.
 //!
 //! `cargo bench -p exile-server --bench history`.
 #![allow(missing_docs, unreachable_pub, reason = "a benchmark")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a benchmark")]
 
+mod retention;
 mod seed;
 mod server;
 
@@ -52,6 +53,17 @@ fn main() -> ExitCode {
         Server::start(&home)
     });
     let mut worst = 0.0_f64;
+    let mut tell = |name: &str, few: u32, times: [Vec<Duration>; 2]| {
+        let [beside, full] = times.map(median);
+        let ratio = full.as_secs_f64() / beside.as_secs_f64();
+        worst = worst.max(ratio);
+        let [beside_ms, ms] = [beside, full].map(|time| time.as_secs_f64() * 1000.0);
+        let figure = format!("{name}_after_{RUNS}_runs");
+        println!(
+            "{}",
+            json!({ "figure": figure, "value": ms, format!("after_{few}"): beside_ms, "ratio": ratio })
+        );
+    };
     for (name, few, ask) in ASKS {
         let beside = if few == 0 { &mut empty } else { &mut page };
         let mut times = [Vec::new(), Vec::new()];
@@ -62,16 +74,11 @@ fn main() -> ExitCode {
                 times.push(env.monotonic().saturating_sub(began));
             }
         }
-        let [beside, full] = times.map(median);
-        let ratio = full.as_secs_f64() / beside.as_secs_f64();
-        worst = worst.max(ratio);
-        let [beside_ms, ms] = [beside, full].map(|time| time.as_secs_f64() * 1000.0);
-        let figure = format!("{name}_after_{RUNS}_runs");
-        println!(
-            "{}",
-            json!({ "figure": figure, "value": ms, format!("after_{few}"): beside_ms, "ratio": ratio })
-        );
+        tell(name, few, times);
     }
+    drop((empty, page, full));
+    let homes = [A_PAGE, RUNS].map(|runs| folder.path().join(runs.to_string()));
+    tell("purge_of_50_runs", A_PAGE, retention::passes(&env, homes));
     if worst > FAILS {
         eprintln!("{worst:.2} × as dear as without them, where {PROMISED} × is promised");
         return ExitCode::FAILURE;

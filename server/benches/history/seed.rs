@@ -8,7 +8,8 @@ use tokio::runtime::Runtime;
 
 /// Every run has a log and the two records of its beginning and end, and cost a call of a model.
 /// Each tenth failed, each thousandth conversation's last run is one of them.
-const ROWS: [&str; 4] = [
+const ROWS: [&str; 5] = [
+    "INSERT INTO exile_bundle (id) SELECT 'sha256:' || n FROM n WHERE n = 1",
     "INSERT INTO exile_log (key, id, head, reserved)
      SELECT 1000000 + n, 'seed_' || n, 2, 9 FROM n",
     "INSERT INTO exile_record (log, number, version, body)
@@ -16,7 +17,7 @@ const ROWS: [&str; 4] = [
     "INSERT INTO exile_run (id, owner, log, graph, bundle, status, input, created_at, started_at,
                             ended_at, first, last)
      SELECT 'seed_' || n, (SELECT id FROM exile_user LIMIT 1), 1000000 + n,
-            iif(n % 3, 'chat', 'agent'), 'sha256:0', iif(n % 10, 'finished', 'failed'), '{}',
+            iif(n % 3, 'chat', 'agent'), (SELECT key FROM exile_bundle WHERE id = 'sha256:1'), iif(n % 10, 'finished', 'failed'), '{}',
             1767225600000 + n, 1767225600000 + n, 1767225600000 + n, 1, 2 FROM n",
     "INSERT INTO exile_llm_conversation (id, owner, title, graph, created_at, updated_at)
      SELECT 'seed_' || n, (SELECT id FROM exile_user LIMIT 1), 'Title ' || n, 'chat',

@@ -330,7 +330,7 @@ async fn put(
     append: &Append,
 ) -> Result<(), StoreError> {
     for (number, id, bytes) in &append.blobs {
-        put_blob(connection, id, bytes, append.at_ms).await?;
+        put_blob(connection, id, bytes).await?;
         use_blob(connection, log.key, *number, id).await?;
     }
     let mut turned = false;
@@ -341,7 +341,9 @@ async fn put(
         messages::put(&mut *connection, log.key, *number, append.at_ms, message).await?;
     }
     if turned || !append.consumed.is_empty() {
-        log.requeue(connection, &append.consumed, append.head).await?;
+        // What ends in it has ended at the time of its record.
+        let at_ms = append.records.first().map_or(append.at_ms, |first| first.record.at_ms);
+        log.requeue(connection, &append.consumed, append.head, at_ms).await?;
     }
     Ok(())
 }
@@ -365,23 +367,17 @@ async fn use_blob(
     Ok(())
 }
 
-/// Stores a blob; of one that is there already, at most the time is new.
+/// Stores a blob, unless it is there already.
 pub(super) async fn put_blob(
     connection: &mut SqliteConnection,
     id: &BlobId,
     bytes: &[u8],
-    now_ms: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO exile_blob (id, body, put_at) VALUES (?1, ?2, ?3)
-         ON CONFLICT DO UPDATE SET put_at = excluded.put_at
-         WHERE put_at <= excluded.put_at - 3600000",
-    )
-    .bind(&*id.0)
-    .bind(bytes)
-    .bind(now_ms)
-    .execute(connection)
-    .await?;
+    sqlx::query("INSERT INTO exile_blob (id, body) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+        .bind(&*id.0)
+        .bind(bytes)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -47,7 +47,7 @@ fn to_number(integer: i64, column: &str) -> Result<Number, StoreError> {
     Number::try_from(integer).map_err(|e| StoreError::unreadable(column, e))
 }
 
-pub(super) fn json(value: &impl Serialize) -> Result<String, StoreError> {
+pub(super) fn json(value: &(impl Serialize + ?Sized)) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|e| StoreError::unreadable("JSON", e))
 }
 

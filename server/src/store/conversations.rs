@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::page::{Listed, Page};
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, column, retention};
 
 /// A conversation and what its runs use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,10 +207,18 @@ impl Store {
         }
         // Records, inputs, messages and runs go with their log, which stays (and belongs to nobody)
         // as long as a fork outside the conversation reads it.
+        let gone: Vec<i64> = sqlx::query_scalar(
+            "SELECT key FROM exile_log WHERE id = ?1
+             UNION SELECT log FROM exile_run WHERE conversation = ?2",
+        )
+        .bind(LogId::from(id).as_str())
+        .bind(id.as_str())
+        .fetch_all(write.connection())
+        .await?;
+        retention::given_up(write.connection(), &gone).await?;
         sqlx::query(
             "WITH RECURSIVE gone (key) AS (
-                 SELECT key FROM exile_log WHERE id = ?1
-                 UNION SELECT log FROM exile_run WHERE conversation = ?2
+                 SELECT value FROM json_each(?1)
              ), needed (key) AS (
                  SELECT c.parent FROM gone CROSS JOIN exile_log c ON c.parent = gone.key
                  WHERE c.key NOT IN gone
@@ -219,8 +227,7 @@ impl Store {
              )
              DELETE FROM exile_log WHERE key IN gone AND key NOT IN needed",
         )
-        .bind(LogId::from(id).as_str())
-        .bind(id.as_str())
+        .bind(column::json(&gone)?)
         .execute(write.connection())
         .await?;
         sqlx::query("DELETE FROM exile_llm_conversation WHERE id = ?1")

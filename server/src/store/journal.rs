@@ -34,7 +34,7 @@ use sqlx::{Row as _, SqliteConnection};
 use super::history::Lineage;
 use super::points::{self, Point};
 use super::project::Queued;
-use super::{Store, StoreError, append, column};
+use super::{Store, StoreError, append, column, retention};
 
 #[async_trait]
 impl Journal for Store {
@@ -97,7 +97,10 @@ impl Journal for Store {
     async fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError> {
         let id = BlobId::of(bytes);
         let now_ms = self.now().as_millisecond();
-        append::put_blob(self.write().await?.connection(), &id, bytes, now_ms).await?;
+        // Mostly both are there. Doubt without a blob does no harm, so that no transaction is needed.
+        let mut write = self.write().await?;
+        retention::doubted(write.connection(), &id, now_ms).await?;
+        append::put_blob(write.connection(), &id, bytes).await?;
         points::hit(Point::BlobAfter);
         Ok(id)
     }

@@ -5,7 +5,7 @@
 //! | `writer.rs` | the one connection that writes, and transactions on it |
 //! | `error.rs` | what can go wrong, and what it means |
 //! | `journal.rs` | the engine's journal, and a table of the files that it is made of |
-//! | `retention.rs` | removing what is old |
+//! | `retention.rs`, `retention/` | removing what is old |
 //! | `column.rs` | how values stand in columns |
 //! | `page.rs` | lists in pages, behind opaque cursors |
 //! | `secret.rs` | tokens of which only a digest is stored |

@@ -14,11 +14,12 @@ impl Store {
         let mut write = self.begin().await?;
         let key: Option<i64> = sqlx::query_scalar(
             "UPDATE exile_log SET lease_until = NULL, worker = NULL, parked = 1, due = NULL,
-                 wake = NULL
+                 wake = NULL, changed = coalesce(changed, ?3)
              WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL RETURNING key",
         )
         .bind(lease.log.as_str())
         .bind(column::integer(lease.epoch)?)
+        .bind(self.now().as_millisecond())
         .fetch_optional(write.connection())
         .await?;
         let Some(key) = key else {

@@ -66,9 +66,10 @@ impl<'i> Queued<'i> {
             touch(connection, conversation, at_ms).await?;
         }
         sqlx::query(
-            "INSERT INTO exile_run
+            "INSERT INTO exile_bundle (id) VALUES (?5) ON CONFLICT DO NOTHING;
+             INSERT INTO exile_run
                  (id, owner, log, graph, bundle, conversation, status, input, created_at, trace_id)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
+             VALUES (?1, ?2, ?3, ?4, (SELECT key FROM exile_bundle WHERE id = ?5), ?6, ?7,
                      coalesce(?8, (SELECT input FROM exile_run WHERE id = ?11), '{}'), ?9, ?10)",
         )
         .bind(self.run.as_str())
@@ -146,6 +147,7 @@ impl LogRow {
         connection: &mut SqliteConnection,
         consumed: &[Consumed],
         head: Number,
+        at_ms: i64,
     ) -> Result<(), StoreError> {
         let decided: Vec<(&InputId, Option<&Refusal>)> =
             consumed.iter().map(|c| (&c.input, c.verdict.refusal())).collect();
@@ -155,7 +157,7 @@ impl LogRow {
              UPDATE exile_log SET active = ?2, parked = ?3, wake = ?4, due = CASE
                  WHEN ?2 IS NOT NULL AND NOT ?3 THEN coalesce(due, 0)
                  ELSE (SELECT min(seq) FROM exile_input WHERE log = ?1 AND body IS NOT NULL)
-             END WHERE key = ?1",
+             END, changed = coalesce(changed, ?7) WHERE key = ?1",
         )
         .bind(self.key)
         .bind(self.active.as_deref())
@@ -163,6 +165,7 @@ impl LogRow {
         .bind(self.wake)
         .bind(column::json(&decided)?)
         .bind(column::integer(head)?)
+        .bind(at_ms)
         .execute(connection)
         .await?;
         Ok(())
@@ -328,13 +331,15 @@ async fn migrated(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO exile_blob_use (log, number, blob)
-         SELECT ?1, ?2, bundle FROM exile_run WHERE id = ?3;
-         UPDATE exile_run SET bundle = ?4 WHERE id = ?3",
+         SELECT ?3, ?4, b.id FROM exile_run r JOIN exile_bundle b ON b.key = r.bundle
+         WHERE r.id = ?2;
+         INSERT INTO exile_bundle (id) VALUES (?1) ON CONFLICT DO NOTHING;
+         UPDATE exile_run SET bundle = (SELECT key FROM exile_bundle WHERE id = ?1) WHERE id = ?2",
     )
+    .bind(&*bundle.0)
+    .bind(log.active.as_deref())
     .bind(log.key)
     .bind(column::integer(number)?)
-    .bind(log.active.as_deref())
-    .bind(&*bundle.0)
     .execute(connection)
     .await?;
     Ok(())

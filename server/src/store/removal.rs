@@ -10,7 +10,7 @@ use exile_engine::id::UserId;
 use super::conversations::Deletion;
 use super::page::Page;
 use super::users::{self, Changed, UserChange};
-use super::{Store, StoreError};
+use super::{Store, StoreError, column, retention};
 
 /// Logs that one transaction removes at most.
 const BATCH: u32 = 100;
@@ -64,20 +64,26 @@ impl Store {
     /// are forks of.
     async fn remove_runs(&self, owner: &UserId) -> Result<(), StoreError> {
         loop {
-            let done = sqlx::query(
-                "DELETE FROM exile_log WHERE key IN (
-                     SELECT r.log FROM exile_run r
-                     WHERE r.owner = ?1 AND r.conversation IS NULL AND r.ended_at IS NOT NULL
-                       AND NOT EXISTS (SELECT 1 FROM exile_log l WHERE l.parent = r.log)
-                     LIMIT ?2)",
+            let mut write = self.begin().await?;
+            let logs: Vec<i64> = sqlx::query_scalar(
+                "SELECT r.log FROM exile_run r
+                 WHERE r.owner = ?1 AND r.conversation IS NULL AND r.ended_at IS NOT NULL
+                   AND NOT EXISTS (SELECT 1 FROM exile_log l WHERE l.parent = r.log)
+                 LIMIT ?2",
             )
             .bind(owner.as_str())
             .bind(BATCH)
-            .execute(self.write().await?.connection())
+            .fetch_all(write.connection())
             .await?;
-            if done.rows_affected() == 0 {
-                return Ok(());
+            if logs.is_empty() {
+                return write.rollback().await;
             }
+            retention::given_up(write.connection(), &logs).await?;
+            sqlx::query("DELETE FROM exile_log WHERE key IN (SELECT value FROM json_each(?1))")
+                .bind(column::json(&logs)?)
+                .execute(write.connection())
+                .await?;
+            write.commit().await?;
         }
     }
 

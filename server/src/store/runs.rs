@@ -132,7 +132,8 @@ pub struct RunFilter {
 /// The columns of a run `r` and its log `l` as [`from_row`] reads them.
 macro_rules! row {
     () => {
-        "r.seq, r.id, r.owner, r.graph, r.bundle, r.conversation, r.status, r.error,
+        "r.seq, r.id, r.owner, r.graph, (SELECT id FROM exile_bundle WHERE key = r.bundle) AS bundle,
+         r.conversation, r.status, r.error,
          r.input_tokens, r.cached_tokens, r.written_tokens, r.output_tokens, r.reasoning_tokens,
          r.created_at, r.started_at, r.ended_at, r.first, r.last, r.trace_id, l.id AS log_id,
          max(l.head, coalesce((SELECT max(number) FROM exile_record WHERE log = l.key), 0)) AS head"

@@ -6,7 +6,7 @@
 //! page stands on is named in [`HOT`] with the index that it must use.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use exile_server::store;
 use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
@@ -27,7 +27,7 @@ const MEANT: &[(&str, &str, &str)] = &[
     ("runs.rs", "WITH status (name)", "a page of each status, of which there are seven"),
     ("everybody.rs", "WITH status (name)", "a page of each status, of which there are seven"),
     ("backup.rs", "FROM sqlite_schema", "the tables of the file, before a backup"),
-    ("conversations.rs", "WITH RECURSIVE gone (key)", "what is deleted, which is one conversation"),
+    ("conversations.rs", "UNION SELECT log FROM exile_run", "what is deleted: one conversation"),
     ("history.rs", "WITH RECURSIVE line", "where one log went back, which its history is made of"),
     ("messages.rs", "WHERE m.id = ?1 AND r.owner = ?2", "the places of one message"),
     ("messages.rs", "ORDER BY k.key", "the messages that are named, which is the answer"),
@@ -36,8 +36,9 @@ const MEANT: &[(&str, &str, &str)] = &[
     ("sign_in.rs", "DELETE FROM exile_session WHERE seen_at", "sessions, a few for each person"),
     ("users.rs", "WHERE role = 'admin'", "users, looked through when one of them is changed"),
     ("users.rs", "DELETE FROM exile_sign_in", "links of ten minutes"),
-    ("retention.rs", "SELECT id FROM exile_blob WHERE put_at", "once a day, by a reader"),
-    ("retention.rs", "UNION SELECT first - 1 FROM exile_run", "places in one log, each once"),
+    ("retention/blobs.rs", "FROM exile_blob_doubt WHERE since", "what came into doubt lately"),
+    ("retention/blobs.rs", "$.migrate.bundle", "inputs that nobody has read yet"),
+    ("retention/log.rs", "UNION SELECT first - 1 FROM exile_run", "places in one log, each once"),
     ("usage_report.rs", "GROUP BY k0", "a report over a stretch of time"),
     ("usage_report.rs", "SELECT u.at FROM", "a stretch of time, up to the first row of a report"),
     ("spent.rs", "u.outcome = 'open'", "calls that were open when the process ended"),
@@ -73,6 +74,16 @@ const HOT: &[(&str, &str, &str)] = &[
     ("messages.rs", "octet_length(content)", "_shown (log=? AND number>? AND number<?)"),
     ("messages.rs", "m.number BETWEEN ?3", "_shown (log=? AND number>? AND number<?)"),
     ("messages.rs", "m.log = ?1 ORDER BY m.seq", "exile_llm_message_log (log=?)"),
+    ("retention.rs", "WHERE changed < ?1", "exile_log_changed (changed<?)"),
+    ("retention.rs", "SELECT blob, 0 FROM", "exile_run_kept (log=?)"),
+    ("retention/blobs.rs", "EXISTS (SELECT 1 FROM exile_bundle", "exile_run_bundle (bundle=?)"),
+    ("retention/blobs.rs", "$.migrate.bundle", "exile_input_unread"),
+    ("retention/log.rs", "AS used", "exile_run_kept (log=?)"),
+    ("retention/log.rs", "SELECT first - 1 FROM exile_run", "exile_run_kept (log=?)"),
+    ("retention/log.rs", "SELECT min(ended_at)", "exile_run_kept (log=?)"),
+    ("retention/log.rs", "SET kept = NULL", "exile_run_kept (log=?)"),
+    ("retention/log.rs", "SELECT blob, 0 FROM", "exile_run_kept (log=?)"),
+    ("retention/log.rs", "SELECT id FROM exile_llm_message", "_hidden (log=? AND number<?)"),
     ("runs.rs", "WHERE r.id = ?1", "exile_run_1 (id=?)"),
     ("runs.rs", "WHERE c.id = ?1", "exile_run_conversation (conversation=? AND status=?)"),
     ("runs.rs", "WHERE r.owner = ?1 AND r.seq", "exile_run_owner (owner=? AND rowid<?)"),
@@ -100,10 +111,25 @@ const HOT: &[(&str, &str, &str)] = &[
     ("usage_report.rs", "u.owner = ?10", "exile_usage_owner (owner=? AND at>? AND at<?)"),
 ];
 
-/// A statement and where it stands.
+/// A statement, or several that are sent together, and where they stand.
 struct Statement {
     file: String,
     text: String,
+}
+
+impl Statement {
+    /// Each of them alone.
+    fn parts(&self) -> impl Iterator<Item = Statement> {
+        let parts = self.text.split(';').map(str::trim).filter(|text| !text.is_empty());
+        parts.map(|text| Statement { file: self.file.clone(), text: text.to_owned() })
+    }
+
+    /// The numbers of its parameters.
+    fn parameters(&self) -> BTreeSet<usize> {
+        let numbers = self.text.split('?').skip(1);
+        let digits = |rest: &str| rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        numbers.filter_map(|rest| rest[..digits(rest)].parse().ok()).collect()
+    }
 }
 
 /// The string literals of a source, those of `concat!` put together, as far as they are SQL.
@@ -123,8 +149,7 @@ fn statements(file: &str, source: &str, shared: &[(String, String)]) -> Vec<Stat
         let comment = before.rsplit('\n').next().is_some_and(|line| line.contains("//"));
         let sql = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "BEGIN"];
         if !comment && sql.iter().any(|word| text.trim_start().starts_with(word)) {
-            let several = text.split(';').map(str::trim).filter(|text| !text.is_empty());
-            found.extend(several.map(|text| Statement { file: file.into(), text: text.into() }));
+            found.push(Statement { file: file.into(), text });
         }
     }
     found
@@ -181,16 +206,24 @@ fn macros(source: &str) -> Vec<(String, String)> {
     parts
 }
 
+/// The sources of a folder and of those in it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut here: Vec<_> = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
+    here.sort();
+    let (folders, mut found): (Vec<_>, Vec<_>) = here.into_iter().partition(|path| path.is_dir());
+    found.retain(|path| path.extension().is_some_and(|e| e == "rs"));
+    found.extend(folders.iter().flat_map(|folder| files(folder)));
+    found
+}
+
 /// Every statement of the store.
 fn all() -> Vec<Statement> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
-    files.sort();
     let mut sources = Vec::new();
-    for path in files.iter().filter(|path| path.extension().is_some_and(|e| e == "rs")) {
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    for path in files(&folder) {
+        let name = path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned();
         if name != "tests.rs" {
-            let source = std::fs::read_to_string(path).unwrap();
+            let source = std::fs::read_to_string(&path).unwrap();
             sources.push((name, without_tests(&source).to_owned()));
         }
     }
@@ -254,7 +287,7 @@ fn tables(text: &str) -> BTreeSet<&str> {
 async fn no_statement_costs_more_than_it_gives() {
     let home = Home::new().await;
     let mut connection = store::options(&home.database()).connect().await.unwrap();
-    let statements = all();
+    let statements: Vec<_> = all().iter().flat_map(Statement::parts).collect();
     assert!(statements.len() > 90, "{}: the sources are read wrongly", statements.len());
     let mut found = Vec::new();
     let mut unused: BTreeSet<_> = (0..MEANT.len()).collect();
@@ -285,4 +318,26 @@ async fn no_statement_costs_more_than_it_gives() {
     assert!(unused.is_empty(), "nothing of the kind is there any more: {unused:?}");
     let unmet: Vec<_> = unmet.into_iter().map(|n| HOT[n]).collect();
     assert!(unmet.is_empty(), "no such statement is there any more: {unmet:?}");
+}
+
+/// Of statements that are sent together sqlx takes a number that one of them leaves out for a
+/// parameter without a number, and leaves the rest of a statement without values (NULL) once it has
+/// counted more of these than there are values (`SqliteArguments::bind`).
+#[test]
+fn every_parameter_of_statements_that_are_sent_together_has_a_value() {
+    for together in all() {
+        let values = together.parameters().last().copied().unwrap_or(0);
+        let mut unnumbered = 0;
+        for statement in together.parts() {
+            let numbers = statement.parameters();
+            for number in 1..=numbers.last().copied().unwrap_or(0) {
+                if !numbers.contains(&number) {
+                    unnumbered += 1;
+                }
+                let (file, text) = (&statement.file, &statement.text);
+                let found = numbers.contains(&number) || unnumbered <= values;
+                assert!(found, "{file}: the parameters after ?{number} stay NULL in\n{text}");
+            }
+        }
+    }
 }
