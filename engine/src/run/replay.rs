@@ -51,10 +51,14 @@ impl Engine {
         Ok(Some(found))
     }
 
-    /// The run as it stands; of a log that cannot be read, as it stood at the last number up to
-    /// which it can, if there is one.
-    pub async fn run_as_far(&self, run: &RunId) -> Result<Option<RunAt>, JournalError> {
-        match self.run_at(run, None).await {
+    /// The run as it stood at a number, or as it stands (`None`); of a log that cannot be read, as it
+    /// stood at the last number up to which it can, if there is one.
+    pub async fn run_as_far(
+        &self,
+        run: &RunId,
+        at: Option<Number>,
+    ) -> Result<Option<RunAt>, JournalError> {
+        match self.run_at(run, at).await {
             Err(JournalError::Corrupt(_)) => {
                 let place = self.shared.journal.find(run).await?;
                 let place = place.and_then(|place| Some((place.log, place.first?)));

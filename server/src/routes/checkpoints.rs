@@ -212,7 +212,7 @@ async fn state(
     Path(id): Path<RunId>,
 ) -> Result<Json<StateView>, Problem> {
     let row = owned(&app, &caller, &id).await?;
-    let view = match app.engine.run_as_far(&row.id).await? {
+    let view = match app.engine.run_as_far(&row.id, None).await? {
         Some(at) => at.into(),
         None => StateView {
             number: 0,

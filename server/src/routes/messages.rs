@@ -114,6 +114,9 @@ pub(super) struct MessageView {
     /// A provider refused it: it stays here, and later turns go on without it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     set_aside: bool,
+    /// Why only its role and its text are here: what else is stored of it cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
     /// The run that made it.
     #[schema(value_type = String)]
     run: RunId,
@@ -154,6 +157,7 @@ impl From<MessageRow> for MessageView {
             edited_arguments: row.message.edited_arguments,
             model: row.message.model,
             set_aside: row.set_aside,
+            unreadable: row.unreadable,
             run: row.run,
             created_at: row.created_at,
         }

@@ -142,10 +142,8 @@ impl RunView {
 
     /// One run by itself, with what it gave.
     pub(super) async fn whole(app: &App, row: RunRow) -> Result<Self, Problem> {
-        let (stands, run) = (row.status.stands(), row.id.clone());
-        let view = Self::of(app, row).await?;
-        let output = if stands { output(app, &run).await? } else { None };
-        Ok(Self { output, ..view })
+        let output = if row.status.stands() { output(app, &row).await? } else { None };
+        Ok(Self { output, ..Self::of(app, row).await? })
     }
 
     /// Its questions.
@@ -177,9 +175,12 @@ impl RunView {
     }
 }
 
-/// The output channels of a run, as they stand; `None` once its records were removed.
-pub(super) async fn output(app: &App, run: &RunId) -> Result<Option<Map<String, Value>>, Problem> {
-    match app.engine.run_as_far(run).await {
+/// The output channels of a run: where its row says that it waits, or, once it has ended, as they
+/// stand; `None` once its records were removed.
+pub(super) async fn output(app: &App, row: &RunRow) -> Result<Option<Map<String, Value>>, Problem> {
+    // It may have gone on since the row was read.
+    let at = waits(row).then_some(row.last);
+    match app.engine.run_as_far(&row.id, at).await {
         Ok(at) => Ok(at.map(|at| at.output())),
         Err(JournalError::Purged(_)) => Ok(None),
         Err(error) => Err(error.into()),

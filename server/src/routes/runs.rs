@@ -180,8 +180,9 @@ async fn wait(
     let stopped = start::stopped(&app, &run, 0).await;
     leaving.over();
     stopped?;
-    let view = RunView::of(&app, reach::run_again(&app, &caller, &run).await?).await?;
-    let output = output(&app, &run).await?.unwrap_or_default();
+    let row = reach::run_again(&app, &caller, &run).await?;
+    let output = output(&app, &row).await?.unwrap_or_default();
+    let view = RunView::of(&app, row).await?;
     let interrupts = view.interrupts().to_vec();
     let view = DoneView { run: view, output, interrupts };
     Ok(([(RUN_HEADER, run.to_string())], Json(view)).into_response())

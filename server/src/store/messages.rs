@@ -33,6 +33,8 @@ pub struct MessageRow {
     pub number: Number,
     /// A provider refused it, and later turns of its conversation go on without it.
     pub set_aside: bool,
+    /// Why only its role and its text are here: what else is stored of it cannot be read.
+    pub unreadable: Option<String>,
 }
 
 /// The columns of a message `m` as [`whole`] reads them: few, since a history has many rows, and
@@ -56,8 +58,8 @@ macro_rules! row {
 
 impl Store {
     /// The messages of the owner's conversation that its user sees, oldest first, without those
-    /// that it went back over, at most so many bytes of them; `None` if the owner has no such
-    /// conversation.
+    /// that it went back over, at most so many bytes of them, each as far as it can be read; `None`
+    /// if the owner has no such conversation.
     pub async fn list_messages(
         &self,
         owner: &UserId,
@@ -89,7 +91,9 @@ impl Store {
         read.rollback().await?;
         let item = |row: &SqliteRow| {
             let seq = row.try_get("seq")?;
-            Ok((seq, MessageRow { set_aside: aside.contains(&seq), ..from_row(row)? }))
+            let (message, unreadable) = as_far(row)?;
+            let set_aside = aside.contains(&seq);
+            Ok((seq, MessageRow { set_aside, unreadable, ..with(row, message)? }))
         };
         let mut rows = rows.iter().map(item).collect::<Result<Vec<(i64, _)>, StoreError>>()?;
         rows.sort_by_key(|(seq, _)| seqs.iter().position(|found| found == seq));
@@ -233,6 +237,19 @@ fn whole(row: &SqliteRow) -> Result<Message, StoreError> {
     })
 }
 
+/// The message, or its role and its text and why the rest of it cannot be read.
+fn as_far(row: &SqliteRow) -> Result<(Message, Option<String>), StoreError> {
+    match whole(row) {
+        Ok(message) => Ok((message, None)),
+        Err(why) => {
+            let id = MessageId::from(row.try_get::<&str, _>(0)?);
+            let content: String = row.try_get(2)?;
+            let message = Message::text(id, role(row.try_get(1)?)?, content);
+            Ok((message, Some(why.to_string())))
+        }
+    }
+}
+
 fn parsed<T: DeserializeOwned>(text: Option<&str>) -> Result<Option<T>, StoreError> {
     let parsed = text.map(serde_json::from_str).transpose();
     parsed.map_err(|error| StoreError::unreadable("a message", error))
@@ -366,14 +383,19 @@ pub(super) async fn named(
 }
 
 fn from_row(row: &SqliteRow) -> Result<MessageRow, StoreError> {
+    with(row, whole(row)?)
+}
+
+fn with(row: &SqliteRow, message: Message) -> Result<MessageRow, StoreError> {
     let conversation: Option<&str> = row.try_get("conversation")?;
     Ok(MessageRow {
-        message: whole(row)?,
+        message,
         run: RunId::from(row.try_get::<&str, _>("run")?),
         conversation: conversation.map(ConversationId::from),
         created_at: column::time(row, "created_at")?,
         number: column::number(row, "number")?,
         set_aside: false,
+        unreadable: None,
     })
 }
 

@@ -123,6 +123,12 @@ async fn whatever_of_a_log_cannot_be_read_it_is_left_to_a_person_and_can_be_dele
             let shown = exile.call("GET", &format!("{}/{part}", path(&run)), None).await;
             assert_eq!(shown.status, 200, "{damage}: {part}: {}", shown.text);
         }
+        let said = exile.call("GET", &format!("{conversation}/messages"), None).await;
+        assert_eq!(said.status, 200, "{damage}: {}", said.text);
+        let said = said.json()["items"].as_array().unwrap().clone();
+        assert!(said.iter().all(|message| message["content"] != ""), "{damage}: {said:?}");
+        let garbled = damage.contains("tool_calls");
+        assert_eq!(said.iter().any(|message| message["unreadable"] != Value::Null), garbled);
         let idle =
             "SELECT count(*) FROM exile_log WHERE due IS NOT NULL OR lease_until IS NOT NULL";
         assert_eq!(exile.rows(idle).await, 0, "{damage}: nobody tries it again by itself");
