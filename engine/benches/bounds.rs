@@ -27,8 +27,10 @@ use hand::{Bench, Each, Hand, leaf, writes};
 
 /// How much of a figure is put down to the machine.
 const SLACK: f64 = 3.0;
-/// Runs of each kind; the median counts.
+/// Runs of each kind in a row; the median of all counts.
 const TIMES: usize = 7;
+/// How often sizes take turns.
+const ROUNDS: usize = 5;
 
 fn main() -> ExitCode {
     let bounds = Bounds { runtime: tokio::runtime::Runtime::new().unwrap() };
@@ -96,9 +98,9 @@ impl Bounds {
     }
 
     /// How long a run of the graph takes.
-    fn run(&self, graph: impl Fn() -> Graph) -> Duration {
-        self.median(async || {
-            let (bench, env) = Self::bench(graph()).await;
+    fn run(&self, graph: Graph) -> Duration {
+        self.runtime.block_on(async {
+            let (bench, env) = Self::bench(graph).await;
             let began = env.monotonic();
             bench.start(&LogId::from("log"), &RunId::from("run"), Map::new()).await;
             bench.ended(&RunId::from("run")).await;
@@ -106,7 +108,7 @@ impl Bounds {
         })
     }
 
-    /// How much longer a large run takes than a small one. Whether that is within bounds.
+    /// How much longer a large run takes than a small one, in turns. Whether that is within bounds.
     fn growth(
         &self,
         name: &str,
@@ -114,7 +116,15 @@ impl Bounds {
         graph: impl Fn(usize) -> Graph,
         promised: f64,
     ) -> bool {
-        let [small, large] = [small, large].map(|n| self.run(|| graph(n)));
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for (size, times) in [small, large].into_iter().zip(&mut times) {
+                // The first one after the other size finds the processor's caches empty.
+                self.run(graph(size));
+                times.extend((0..TIMES).map(|_| self.run(graph(size))));
+            }
+        }
+        let [small, large] = times.map(median);
         let ratio = large.as_secs_f64() / small.as_secs_f64();
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
         let (small_ms, value) = (ms(small), ms(large));
@@ -156,8 +166,11 @@ impl Bounds {
             }
             times
         };
-        let mut times = self.runtime.block_on(measured);
-        times.sort_unstable();
-        times[times.len() / 2]
+        median(self.runtime.block_on(measured))
     }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
 }

@@ -84,32 +84,38 @@ impl Bounds {
 }
 
 /// Runs one attempt, after a pause. A panic in it is a failure of the task, not of the process.
-pub(super) async fn run(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` holds each argument twice, and there are as many of these as tasks"
+)]
+pub(super) fn run(
     node: Arc<dyn Node>,
     cx: Cx,
     state: Arc<State>,
     time: Time,
     (pause, pulse): (Duration, Arc<Notify>),
-) -> Finished {
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
-    }
-    let env = cx.services.env.clone();
-    let path = cx.task.clone();
-    let began = env.monotonic();
-    let work = std::panic::AssertUnwindSafe(async { node.run(&cx, &state).await }).catch_unwind();
-    let work =
-        async { work.await.unwrap_or_else(|panic| Err(NodeError::Internal(words(&*panic)))) };
-    let outcome = if time.limited() {
-        tokio::select! {
-            biased;
-            outcome = work => outcome,
-            error = time.over(pulse) => Err(error),
+) -> impl Future<Output = Finished> {
+    async move {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
-    } else {
-        work.await
-    };
-    Finished { path, took: env.monotonic().saturating_sub(began), outcome }
+        let env = &cx.services.env;
+        let began = env.monotonic();
+        let work = std::panic::AssertUnwindSafe(async { node.run(&cx, &state).await });
+        let work = work
+            .catch_unwind()
+            .map(|ended| ended.unwrap_or_else(|panic| Err(NodeError::Internal(words(&*panic)))));
+        let outcome = if time.limited() {
+            tokio::select! {
+                biased;
+                outcome = work => outcome,
+                error = Box::pin(time.over(pulse)) => Err(error),
+            }
+        } else {
+            work.await
+        };
+        Finished { path: cx.task.clone(), took: env.monotonic().saturating_sub(began), outcome }
+    }
 }
 
 /// Ends with a failure once the time of a task with a graph inside is over, which begins after a

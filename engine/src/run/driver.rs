@@ -329,7 +329,8 @@ impl Driver {
         let (work, abort) = abortable(work.instrument(running.span.clone()));
         (running.abort, running.pulse) = (Some(abort), Some(pulse));
         self.working += usize::from(running.leaf);
-        self.tasks.push(Box::pin(async { work.await.ok() }));
+        // As it is, not inside another `async`, which would hold it twice.
+        self.tasks.push(Box::pin(work.map(Result::ok)));
     }
 
     /// Until `limits.timeout`.
