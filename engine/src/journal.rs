@@ -234,7 +234,8 @@ pub trait Journal: Send + Sync {
     /// [`JournalError::Corrupt`]: one of them, or a message that they name, cannot be read.
     async fn read(&self, log: &LogId, from: Number, limit: usize) -> Result<History, JournalError>;
 
-    /// Stores bytes under their own hash; storing them again changes nothing.
+    /// Stores bytes under their own hash; storing them again changes nothing. What nothing names may
+    /// be removed, a day after it was last put at the earliest.
     async fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError>;
 
     /// The bytes of a blob; `None` if there is no such one.

@@ -87,19 +87,17 @@ impl Engine {
     /// Takes in a compiled bundle, so that its first run need not compile it again, and stores
     /// its bytes.
     pub async fn pin(&self, program: Arc<Program>, bytes: &[u8]) -> Result<BlobId, JournalError> {
-        if self.shared.compiled(&program.id) {
-            return Ok(program.id.clone());
-        }
-        let id = self.shared.journal.put_blob(bytes).await?;
+        let id = program.id.clone();
+        self.shared.put_bundle(&id, bytes).await?;
         self.shared.keep(program);
         Ok(id)
     }
 
-    /// Stores the bytes of a bundle that is compiled when it is first run; writes nothing if it
-    /// has been.
+    /// Stores the bytes of a bundle that is compiled when it is first run.
     pub async fn pin_bytes(&self, bytes: &[u8]) -> Result<BlobId, JournalError> {
         let id = BlobId::of(bytes);
-        if self.shared.compiled(&id) { Ok(id) } else { self.shared.journal.put_blob(bytes).await }
+        self.shared.put_bundle(&id, bytes).await?;
+        Ok(id)
     }
 
     /// Queues a run on a log; idempotent by `id`.

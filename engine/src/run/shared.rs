@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use crate::bundle::{Bundle, Catalog, Program};
@@ -24,6 +25,9 @@ use crate::state::MessageMap;
 
 /// How long a claim holds without being renewed, where the engine is told nothing else.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// How long a bundle that this process has put is taken for a young one: far less than the day for
+/// which a journal keeps what nothing names.
+const PUT_AGAIN: SignedDuration = SignedDuration::from_hours(1);
 /// Compiled bundles kept.
 const PROGRAMS_MAX: usize = 256;
 
@@ -34,6 +38,8 @@ pub(crate) struct Shared {
     pub services: Arc<Services>,
     catalog: Catalog,
     programs: Mutex<HashMap<BlobId, Arc<Program>>>,
+    /// When bundles were last put by this process.
+    puts: Mutex<HashMap<BlobId, Timestamp>>,
     fault: watch::Sender<Option<String>>,
     /// Who waits for a run to end or to wait.
     pub stops: Waiters<RunId>,
@@ -66,6 +72,7 @@ impl Shared {
             services,
             catalog,
             programs: Mutex::default(),
+            puts: Mutex::default(),
             fault,
             stops: Waiters::default(),
             verdicts: Waiters::default(),
@@ -82,9 +89,27 @@ impl Shared {
         &self.catalog.limits
     }
 
-    /// Whether the bundle at that address is compiled and stored.
-    pub(crate) fn compiled(&self, id: &BlobId) -> bool {
-        self.cached().contains_key(id)
+    /// Stores a bundle that a run is about to name. That it is compiled here says nothing about the
+    /// store, which removes what nothing names a day after it was put; who put it lately need not
+    /// do so again.
+    pub(crate) async fn put_bundle(&self, id: &BlobId, bytes: &[u8]) -> Result<(), JournalError> {
+        let now = self.services.env.now();
+        // A clock that was set, in either direction, makes it an old one.
+        let lately = |put: &Timestamp| now.duration_since(*put).abs() < PUT_AGAIN;
+        if self.puts().get(id).is_some_and(lately) {
+            return Ok(());
+        }
+        self.journal.put_blob(bytes).await?;
+        let mut puts = self.puts();
+        if puts.len() >= PROGRAMS_MAX {
+            puts.clear();
+        }
+        puts.insert(id.clone(), now);
+        Ok(())
+    }
+
+    fn puts(&self) -> std::sync::MutexGuard<'_, HashMap<BlobId, Timestamp>> {
+        self.puts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The compiled bundle at that address; the inner error says why it cannot be used.
@@ -120,7 +145,7 @@ impl Shared {
 
     pub(crate) fn keep(&self, program: Arc<Program>) {
         let mut programs = self.cached();
-        if programs.len() >= PROGRAMS_MAX {
+        if programs.len() >= PROGRAMS_MAX && !programs.contains_key(&program.id) {
             programs.clear();
         }
         programs.insert(program.id.clone(), program);

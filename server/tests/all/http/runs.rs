@@ -6,6 +6,7 @@ use axum::http::{Request, header};
 use exile_engine::id::RunId;
 use exile_server::store::Role;
 use futures_util::StreamExt as _;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -424,4 +425,39 @@ async fn a_defect_is_a_problem_that_shows_nothing_of_the_inside() {
     assert_eq!((answer.status, answer.code().as_str()), (500, "internal"));
     assert!(!answer.text.contains("a tool with a defect"));
     assert_eq!(exile.call("GET", "/healthz", None).await.status, 200);
+}
+
+/// Asks, and ends with what was answered.
+const ASKS: &str = "
+graph: asks
+state: { said: {} }
+output: [said]
+nodes:
+  ask: { kind: human, ask: Which?, into: said }
+edges:
+  - { from: START, to: ask }
+  - { from: ask, to: END }
+";
+
+/// The process has compiled the graph; the store has lost its bundle with the last run that named
+/// it, and has it again when another one begins.
+#[tokio::test]
+async fn a_run_outlives_its_process_although_all_earlier_ones_of_its_graph_were_removed() {
+    let mut exile = Exile::serving(&[("asks", ASKS)]).await;
+    for _ in 0..3 {
+        let waits = exile.run("asks", json!({})).await;
+        let path = format!("/api/runs/{}", waits["run"]["id"].as_str().unwrap());
+        assert_eq!(waits["run"]["status"], "waiting", "{waits}");
+        exile = exile.after_death().await;
+        let question = waits["interrupts"][0]["id"].as_str().unwrap();
+        let answer = json!({ "answers": { question: "this" } });
+        let resumed = exile.call("POST", &format!("{path}/resume"), Some(answer)).await;
+        assert_eq!(resumed.status, 202, "{}", resumed.text);
+        exile.watch(&format!("{path}/stream")).await;
+        assert_eq!(exile.read(&path).await.0["status"], "finished");
+        exile.clock.shift(SignedDuration::from_hours(48));
+        let before = exile.app.env.now() - SignedDuration::from_hours(25);
+        let purged = exile.app.store.purge(before).await.unwrap();
+        assert_eq!((purged.logs, purged.blobs), (1, 1));
+    }
 }
