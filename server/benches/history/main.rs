@@ -1,7 +1,7 @@
 //! What a request costs that comes after 300,000 others: the same requests of an owner with that
 //! many runs, and of one with none or, where a page is asked for, with as many as fill it; each on a
-//! server of its own, in turns. Likewise what it costs to remove the records of fifty runs. One JSON line for each figure; the bench fails if one of them grew
-//! beyond three times the promise.
+//! server of its own, in turns. Likewise what it costs to remove the records of fifty runs. One JSON
+//! line for each figure; the bench fails if one of them grew beyond three times the promise.
 //!
 //! `cargo bench -p exile-server --bench history`.
 #![allow(missing_docs, unreachable_pub, reason = "a benchmark")]

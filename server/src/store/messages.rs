@@ -243,7 +243,8 @@ fn as_far(row: &SqliteRow) -> Result<(Message, Option<String>), StoreError> {
         Ok(message) => Ok((message, None)),
         Err(why) => {
             let id = MessageId::from(row.try_get::<&str, _>(0)?);
-            let content: String = row.try_get(2)?;
+            // A text that is none cannot be told either.
+            let content: String = row.try_get(2).unwrap_or_default();
             let message = Message::text(id, role(row.try_get(1)?)?, content);
             Ok((message, Some(why.to_string())))
         }

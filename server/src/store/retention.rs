@@ -133,25 +133,27 @@ pub(super) async fn given_up(
     connection: &mut SqliteConnection,
     keys: &[i64],
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO exile_blob_doubt (blob, since)
-             SELECT blob, 0 FROM (
-                 SELECT (SELECT id FROM exile_bundle WHERE key = bundle) AS blob FROM exile_run
-                 WHERE log IN (SELECT value FROM json_each(?1)) AND kept = 1
-                 UNION ALL SELECT blob FROM exile_blob_use
-                 WHERE log IN (SELECT value FROM json_each(?1)))
-             WHERE true ON CONFLICT DO NOTHING;
-         UPDATE exile_log SET changed = 0 WHERE key IN (
-             WITH RECURSIVE line (key) AS (
-                 SELECT value FROM json_each(?1)
-                 UNION ALL
-                 SELECT l.parent FROM line CROSS JOIN exile_log l ON l.key = line.key
-                 WHERE l.parent IS NOT NULL
-             )
-             SELECT key FROM line)",
+    blobs::unnamed(&mut *connection, keys, i64::MAX).await?;
+    let line: Vec<i64> = sqlx::query_scalar(
+        "WITH RECURSIVE line (key) AS (
+             SELECT value FROM json_each(?1)
+             UNION ALL
+             SELECT l.parent FROM line CROSS JOIN exile_log l ON l.key = line.key
+             WHERE l.parent IS NOT NULL
+         )
+         SELECT key FROM line",
     )
-    .bind(column::json(&keys)?)
-    .execute(connection)
+    .bind(column::json(keys)?)
+    .fetch_all(&mut *connection)
     .await?;
+    look_again(connection, &line).await
+}
+
+/// Lets the next look of a pass, or of this one, find logs.
+async fn look_again(connection: &mut SqliteConnection, keys: &[i64]) -> Result<(), StoreError> {
+    sqlx::query("UPDATE exile_log SET changed = 0 WHERE key IN (SELECT value FROM json_each(?1))")
+        .bind(column::json(keys)?)
+        .execute(connection)
+        .await?;
     Ok(())
 }

@@ -96,3 +96,28 @@ pub(in crate::store) async fn doubted(
     .await?;
     Ok(())
 }
+
+/// Notes that logs are about to name nothing before a number any more.
+pub(super) async fn unnamed(
+    connection: &mut SqliteConnection,
+    keys: &[i64],
+    before: i64,
+) -> Result<(), StoreError> {
+    // A run without a last number has not ended: its bundle stays but with its log.
+    sqlx::query(
+        "INSERT INTO exile_blob_doubt (blob, since)
+             SELECT blob, 0 FROM (
+                 SELECT (SELECT id FROM exile_bundle WHERE key = bundle) AS blob FROM exile_run
+                 WHERE log IN (SELECT value FROM json_each(?1)) AND kept = 1
+                     AND (last < ?2 OR ?2 = ?3)
+                 UNION ALL SELECT blob FROM exile_blob_use
+                 WHERE log IN (SELECT value FROM json_each(?1)) AND number < ?2)
+             WHERE true ON CONFLICT DO NOTHING",
+    )
+    .bind(column::json(keys)?)
+    .bind(before)
+    .bind(i64::MAX)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -6,7 +6,8 @@ use exile_engine::id::LogId;
 use exile_engine::run::record::Number;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::{BATCH, Purged, given_up};
+use super::blobs::unnamed;
+use super::{BATCH, Purged, given_up, look_again};
 use crate::store::history::{Lineage, to_records};
 use crate::store::{Store, StoreError, column};
 
@@ -209,14 +210,9 @@ async fn remove_records(
     keep: Number,
 ) -> Result<u64, StoreError> {
     let key = lineage.keys[0];
+    unnamed(connection, &[key], column::integer(keep)?).await?;
     sqlx::query(
-        "INSERT INTO exile_blob_doubt (blob, since)
-             SELECT blob, 0 FROM (
-                 SELECT (SELECT id FROM exile_bundle WHERE key = bundle) AS blob FROM exile_run
-                 WHERE log = ?1 AND kept = 1 AND last < ?2
-                 UNION ALL SELECT blob FROM exile_blob_use WHERE log = ?1 AND number < ?2)
-             WHERE true ON CONFLICT DO NOTHING;
-         UPDATE exile_run SET kept = NULL WHERE log = ?1 AND kept = 1 AND last < ?2;
+        "UPDATE exile_run SET kept = NULL WHERE log = ?1 AND kept = 1 AND last < ?2;
          DELETE FROM exile_input WHERE log = ?1 AND body IS NULL AND consumed < ?2;
          DELETE FROM exile_cut WHERE log = ?1 AND number < ?2;
          DELETE FROM exile_blob_use WHERE log = ?1 AND number < ?2;
@@ -228,10 +224,7 @@ async fn remove_records(
     .execute(&mut *connection)
     .await?;
     // What it is a fork of may have been kept for what is gone now.
-    sqlx::query("UPDATE exile_log SET changed = 0 WHERE key IN (SELECT value FROM json_each(?1))")
-        .bind(column::json(&lineage.keys[1..])?)
-        .execute(&mut *connection)
-        .await?;
+    look_again(connection, &lineage.keys[1..]).await?;
     let done = sqlx::query("DELETE FROM exile_record WHERE log = ?1 AND number < ?2")
         .bind(key)
         .bind(column::integer(keep)?)
