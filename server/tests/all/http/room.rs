@@ -168,18 +168,26 @@ async fn large_bodies_come_in_one_by_one_and_smaller_ones_pass_them() {
 
 #[tokio::test]
 async fn a_body_that_does_not_say_its_length_gives_back_what_it_did_not_need() {
-    let exile = Exile::limited(narrow()).await;
+    let usual = TransportLimits::default();
+    let limits = TransportLimits { body_wait: usual.body_wait, ..narrow() };
+    let exile = Exile::limited(limits).await;
     let body = json!({ "model": "gate/any", "stream": true,
         "messages": [{ "role": "user", "content": "x".repeat(200_000) }] });
-    let (first, second) = tokio::join!(
-        post(&exile, "/v1/chat/completions", JSON, pieces(&body.to_string())),
-        async {
-            let answer = post(&exile, "/v1/chat/completions", JSON, pieces(&body.to_string()));
-            exile.gate.add_permits(2);
-            answer.await
-        }
-    );
-    assert_eq!((first.status, second.status), (200, 200), "{} {}", first.text, second.text);
+    let both = tokio::sync::Barrier::new(2);
+    let send = async |held: HeldBack| {
+        let sent = post(&exile, "/v1/chat/completions", JSON, held.body);
+        let (answer, begun) = tokio::join!(sent, async {
+            held.begun.await?;
+            drop(held.last);
+            // Neither model answers before there was room for both.
+            both.wait().await;
+            exile.gate.add_permits(1);
+            Ok::<_, oneshot::error::RecvError>(())
+        });
+        assert_eq!((answer.status, begun), (200, Ok(())), "{}", answer.text);
+    };
+    let text = body.to_string();
+    tokio::join!(send(held_back(&text)), send(held_back(&text)));
 }
 
 #[tokio::test]
