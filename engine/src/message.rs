@@ -1,5 +1,8 @@
 //! What people, models and tools say to each other.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -191,14 +194,18 @@ pub struct ToolCall {
 
 /// The calls of the last assistant message that no later tool message answers.
 #[must_use]
-pub fn pending_tool_calls(messages: &[Message]) -> Vec<ToolCall> {
-    let Some(last) = messages.iter().rposition(|m| m.role == Role::Assistant) else {
-        return Vec::new();
-    };
-    let answered = |call: &ToolCall| {
-        messages[last + 1..].iter().any(|m| m.tool_call_id.as_deref() == Some(&call.id))
-    };
-    messages[last].tool_calls.iter().filter(|c| !answered(c)).cloned().collect()
+pub fn pending_tool_calls<'m>(
+    messages: impl DoubleEndedIterator<Item = &'m Arc<Message>>,
+) -> Vec<ToolCall> {
+    let mut answered = HashSet::new();
+    for message in messages.rev() {
+        if message.role == Role::Assistant {
+            let open = |call: &&ToolCall| !answered.contains(call.id.as_str());
+            return message.tool_calls.iter().filter(open).cloned().collect();
+        }
+        answered.extend(message.tool_call_id.as_deref());
+    }
+    Vec::new()
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ pub struct ModelRequest {
     /// Model name as the provider knows it.
     pub model: Arc<str>,
     /// System messages first; complete, in order.
-    pub messages: Vec<Message>,
+    pub messages: Vec<Arc<Message>>,
     /// What the model may call.
     pub tools: Vec<ToolSpec>,
     /// Whether it must.

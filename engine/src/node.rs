@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::expr::ExprError;
+use crate::expr::{ExprError, Scope};
 use crate::graph::Graph;
 use crate::graph::build::Build;
 use crate::id::InterruptId;
 use crate::model::ProviderError;
 use crate::run::context::Cx;
-use crate::state::{State, WriteError, Writes};
+use crate::state::{ChannelValue, State, WriteError, Writes};
 use crate::tool::ToolError;
 
 /// Does a node's work. Stateless: everything it knows is in its YAML, the state and [`Cx`].
@@ -23,6 +23,14 @@ pub trait Node: Send + Sync + std::fmt::Debug {
     /// Runs one task. `state` is the snapshot that all tasks of the step share. After a crash it
     /// is run again from its top; calls that have a recorded result are answered from the record.
     async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError>;
+}
+
+/// Computes what a task writes from the state alone: it calls nobody, asks nobody and never waits,
+/// so the engine runs it in place, and again after a crash if its step was not stored yet.
+pub trait PureNode: Send + Sync + std::fmt::Debug {
+    /// Computes one task. `state` is the snapshot that all tasks of the step share; `scope` is what
+    /// expressions may read besides.
+    fn compute(&self, state: &State, scope: &Scope) -> Result<Done, NodeError>;
 }
 
 /// How a task's run came out.
@@ -54,8 +62,8 @@ impl Outcome {
 
     /// One write.
     #[must_use]
-    pub fn write(channel: &Arc<str>, value: serde_json::Value) -> Self {
-        Self::writes(std::iter::once((channel.clone(), value)).collect())
+    pub fn write(channel: &Arc<str>, value: impl Into<ChannelValue>) -> Self {
+        Self::writes(std::iter::once((channel.clone(), value.into())).collect())
     }
 
     /// Several writes.
@@ -73,12 +81,7 @@ pub trait Subgraph: Send + Sync + std::fmt::Debug {
     /// What the inner state starts with, from the outer state. Pure: it is computed again when a
     /// run is recovered, and nothing of it is stored. `scope` is what templates may read besides
     /// the state; `path` is the task's, from which ids of new messages follow.
-    fn enter(
-        &self,
-        outer: &State,
-        scope: &crate::expr::Scope,
-        path: &str,
-    ) -> Result<Writes, NodeError>;
+    fn enter(&self, outer: &State, scope: &Scope, path: &str) -> Result<Writes, NodeError>;
 
     /// What the node writes to the outer state once nothing is left to do inside. `before` is
     /// the inner state as [`enter`](Self::enter) made it.
@@ -98,7 +101,7 @@ pub trait ForEach: Send + Sync + std::fmt::Debug {
 
     /// Per item, what its state begins with; channels of the same name have the outer state's
     /// values besides. Pure, as [`Subgraph::enter`] is.
-    fn enter(&self, outer: &State, scope: &crate::expr::Scope) -> Result<Vec<Writes>, NodeError>;
+    fn enter(&self, outer: &State, scope: &Scope) -> Result<Vec<Writes>, NodeError>;
 
     /// What the node writes once every item has ended, in the order of the items: what each
     /// wrote, or why it failed.
@@ -111,6 +114,8 @@ pub trait ForEach: Send + Sync + std::fmt::Debug {
 /// What a vertex holds.
 #[derive(Clone, Debug)]
 pub enum Work {
+    /// One task, one [`PureNode::compute`].
+    Pure(Arc<dyn PureNode>),
     /// One task, one [`Node::run`].
     Leaf(Arc<dyn Node>),
     /// One task, a whole graph inside.

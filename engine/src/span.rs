@@ -104,9 +104,9 @@ pub fn workflow_ended(span: &Span, error: Option<&RunError>) {
 
 /// One task of a node.
 #[must_use]
-pub fn node(parent: &Span, name: &str, kind: &str, task: &str) -> Span {
+pub fn node(parent: Option<&Span>, name: &str, kind: &str, task: &str) -> Span {
     info_span!(
-        parent: parent,
+        parent: parent.and_then(Span::id),
         "node",
         otel.name = format!("node {name}"),
         otel.kind = "internal",

@@ -12,7 +12,7 @@ use exile_engine::env::Env;
 use exile_engine::graph::Graph;
 use exile_engine::id::MessageId;
 use exile_engine::message::{Image, Message, Role, ToolCall};
-use exile_engine::state::{Channel, Reducer, State, Writes};
+use exile_engine::state::{Channel, ChannelValue, Reducer, State, Writes};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -57,10 +57,11 @@ fn writes(
                 known: may.iter().map(ToString::to_string).collect(),
             });
         };
-        writes.insert(channel.name.clone(), complete(channel, value, field, env)?);
+        writes.insert(channel.name.clone(), complete(channel, value, field, env)?.into());
     }
     State::new(graph.channels.clone()).merge([&writes])?;
-    Ok(writes.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
+    let json = |value: &ChannelValue| value.to_json().into_owned();
+    Ok(writes.iter().map(|(name, value)| (name.to_string(), json(value))).collect())
 }
 
 fn complete(channel: &Channel, value: Value, field: &str, env: &dyn Env) -> Result<Value, Problem> {

@@ -24,7 +24,8 @@ pub(super) fn attribute<'s>(of: &Datum<'s>, name: &str) -> Outcome<Datum<'s>> {
         | Datum::Int(_)
         | Datum::Float(_)
         | Datum::Text(_)
-        | Datum::Json(_) => None,
+        | Datum::Json(_)
+        | Datum::Messages(_) => None,
     };
     Ok(found.unwrap_or(Datum::UNDEFINED))
 }
@@ -56,6 +57,9 @@ pub(super) fn item<'s>(budget: &Budget, of: &Datum<'s>, key: &Datum<'s>) -> Outc
         Datum::Undefined { .. } => return undefined(),
         Datum::Json(Value::Array(items)) => {
             place(key, items.len()).and_then(|place| items.get(place)).map(Datum::of_json)
+        }
+        Datum::Messages(list) => {
+            place(key, list.len()).and_then(|place| Datum::of_message(list, place))
         }
         Datum::List(list) => match key.as_text() {
             Some(name) => return attribute(of, name),
@@ -135,6 +139,10 @@ pub(super) fn slice<'s>(
         Datum::Json(Value::Array(items)) => {
             let cut = places(start, stop, step, items.len());
             budget.list(cut.filter_map(|i| items.get(i)).map(Datum::of_json).collect())
+        }
+        Datum::Messages(list) => {
+            let cut = places(start, stop, step, list.len());
+            budget.list(cut.filter_map(|place| Datum::of_message(list, place)).collect())
         }
         Datum::List(list) => {
             let cut = places(start, stop, step, list.items.len());

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::expr::budget::{Budget, Fault, Outcome, steps};
 use crate::expr::datum::{Datum, undefined};
+use crate::state::MessageList;
 
 /// Bytes that are compared for one step: comparing is faster than making.
 const BYTES: usize = 256;
@@ -166,6 +167,7 @@ pub(super) fn contains(budget: &Budget, of: &Datum<'_>, item: &Datum<'_>) -> Out
 /// A list of the state or one that was made.
 enum Items<'a, 's> {
     Json(&'s [Value]),
+    Messages(&'s MessageList),
     Made(&'a [Datum<'s>]),
 }
 
@@ -173,6 +175,7 @@ impl<'s> Items<'_, 's> {
     fn len(&self) -> usize {
         match self {
             Self::Json(items) => items.len(),
+            Self::Messages(list) => list.len(),
             Self::Made(items) => items.len(),
         }
     }
@@ -180,6 +183,7 @@ impl<'s> Items<'_, 's> {
     fn get(&self, i: usize) -> Datum<'s> {
         match self {
             Self::Json(items) => items.get(i).map_or(Datum::UNDEFINED, Datum::of_json),
+            Self::Messages(list) => Datum::of_message(list, i).unwrap_or(Datum::UNDEFINED),
             Self::Made(items) => items.get(i).cloned().unwrap_or(Datum::UNDEFINED),
         }
     }
@@ -188,6 +192,7 @@ impl<'s> Items<'_, 's> {
 fn as_list<'a, 's>(datum: &'a Datum<'s>) -> Option<Items<'a, 's>> {
     match datum {
         Datum::Json(Value::Array(items)) => Some(Items::Json(items)),
+        Datum::Messages(list) => Some(Items::Messages(list)),
         Datum::List(list) => Some(Items::Made(&list.items)),
         _ => None,
     }

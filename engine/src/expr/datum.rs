@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::expr::budget::{Budget, Fault, Outcome};
 use crate::expr::syntax::For;
+use crate::state::{ChannelValue, MessageList};
 
 /// One value.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub(super) enum Datum<'s> {
     Text(Text<'s>),
     /// A list or map of the state.
     Json(&'s Value),
+    /// A channel of messages. One of them is read as a map, [`Datum::Json`].
+    Messages(&'s MessageList),
     List(Rc<List<'s>>),
     Map(Rc<Map<'s>>),
     Loop(Rc<Loop<'s>>),
@@ -157,6 +160,19 @@ impl<'s> Datum<'s> {
         }
     }
 
+    /// The value of a channel, without copying it.
+    pub(super) fn of_channel(value: &'s ChannelValue) -> Self {
+        match value {
+            ChannelValue::Json(value) => Self::of_json(value),
+            ChannelValue::Messages(list) => Self::Messages(list),
+        }
+    }
+
+    /// A message of the state at a place.
+    pub(super) fn of_message(list: &'s MessageList, place: usize) -> Option<Self> {
+        list.json(place).map(Self::of_json)
+    }
+
     /// A count. None is longer than memory, so it fits.
     pub(super) fn count(count: usize) -> Self {
         Self::Int(i128::try_from(count).unwrap_or(i128::MAX))
@@ -170,7 +186,7 @@ impl<'s> Datum<'s> {
             Self::Bool(_) => "true or false",
             Self::Int(_) | Self::Float(_) => "a number",
             Self::Text(_) => "a text",
-            Self::Json(Value::Array(_)) | Self::List(_) => "a list",
+            Self::Json(Value::Array(_)) | Self::Messages(_) | Self::List(_) => "a list",
             Self::Json(_) | Self::Map(_) => "a map",
             Self::Loop(_) => "a loop",
             Self::Namespace(_) => "a namespace",
@@ -187,6 +203,7 @@ impl<'s> Datum<'s> {
             Self::Float(float) => *float != 0.0,
             Self::Text(text) => !text.as_str().is_empty(),
             Self::Json(Value::Array(items)) => !items.is_empty(),
+            Self::Messages(list) => !list.is_empty(),
             Self::Json(Value::Object(map)) => !map.is_empty(),
             Self::List(list) => !list.items.is_empty(),
             Self::Map(map) => !map.entries.is_empty(),
@@ -334,6 +351,10 @@ impl Budget {
             Datum::Json(Value::Array(items)) => {
                 self.slots(items.len())?;
                 items.iter().map(Datum::of_json).collect()
+            }
+            Datum::Messages(list) => {
+                self.slots(list.len())?;
+                (0..list.len()).filter_map(|place| Datum::of_message(list, place)).collect()
             }
             Datum::Json(Value::Object(map)) => {
                 self.slots(map.len())?;

@@ -350,7 +350,7 @@ impl<'b, 's> Eval<'b, 's> {
             },
             "now" => self.budget.made(&scope.now.to_string()),
             name => match (self.state.get(name), &scope.error) {
-                (Some(channel), _) => Ok(Datum::of_json(channel)),
+                (Some(channel), _) => Ok(Datum::of_channel(channel)),
                 (None, Some(error)) if name == ERROR_NAME => self.failure(error),
                 (None, _) => Ok(Datum::UNDEFINED),
             },

@@ -55,7 +55,7 @@ use self::syntax::{Constant, Node, Step, What};
 pub use self::value::ValueTemplate;
 use crate::id::{ConversationId, RunId, UserId};
 use crate::limits::ExpressionLimits;
-use crate::state::State;
+use crate::state::{ChannelValue, State};
 
 /// Names that every expression may read besides the channels.
 pub const SCOPE_NAMES: [&str; 4] = ["conversation", "now", "run", "user"];
@@ -177,6 +177,17 @@ impl Expression {
             result::to_json(&budget, &value).map_err(|fault| fault.at(self.tree.place))
         });
         json.map_err(|fault| ExprError::of(&fault, &self.source))
+    }
+
+    /// Any value, to be put into a channel. One that a channel holds is shared with it.
+    pub fn eval_channel(&self, state: &State, scope: &Scope) -> Result<ChannelValue, ExprError> {
+        if let What::Name(name) = &self.tree.what
+            && !SCOPE_NAMES.contains(&&**name)
+            && let Some(value) = state.get(name)
+        {
+            return Ok(value.clone());
+        }
+        self.eval(state, scope).map(Into::into)
     }
 
     /// A boolean; anything else is an error.

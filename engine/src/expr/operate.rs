@@ -58,7 +58,7 @@ fn concat<'s>(budget: &Budget, a: &Datum<'s>, b: &Datum<'s>) -> Outcome<Datum<'s
 
 fn list<'s>(budget: &Budget, datum: &Datum<'s>) -> Outcome<Option<Rc<List<'s>>>> {
     match datum {
-        Datum::List(_) | Datum::Json(serde_json::Value::Array(_)) => {
+        Datum::List(_) | Datum::Messages(_) | Datum::Json(serde_json::Value::Array(_)) => {
             budget.sequence(datum).map(Some)
         }
         _ => Ok(None),

@@ -85,7 +85,7 @@ impl<'b> Sink<'b> {
                 let pairs = pairs.into_iter().map(|(key, value)| (Some(key.into()), value));
                 self.container(['{', '}'], pairs, layout)
             }
-            Datum::Json(_) | Datum::List(_) => {
+            Datum::Json(_) | Datum::Messages(_) | Datum::List(_) => {
                 let list = self.budget.sequence(datum)?;
                 let items = list.items.iter().map(|item| (None, item.clone()));
                 self.container(['[', ']'], items, layout)
@@ -129,7 +129,7 @@ impl<'b> Sink<'b> {
                 }
                 self.push("}")
             }
-            Datum::Json(_) | Datum::List(_) => {
+            Datum::Json(_) | Datum::Messages(_) | Datum::List(_) => {
                 self.push("[")?;
                 for item in &self.budget.sequence(datum)?.items {
                     self.identity(item)?;

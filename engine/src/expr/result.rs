@@ -11,8 +11,10 @@ const VALUE: usize = size_of::<u64>();
 /// The JSON of a result. A value of the state is copied as it is; what was made anew counts, with
 /// all that it took from the state, as it will be written out.
 pub(super) fn to_json(budget: &Budget, datum: &Datum<'_>) -> Outcome<Value> {
-    if let Datum::Json(value) = datum {
-        return Ok((*value).clone());
+    match datum {
+        Datum::Json(value) => return Ok((*value).clone()),
+        Datum::Messages(list) => return Ok(list.to_json()),
+        _ => {}
     }
     Converter { budget, bytes: 0 }.convert(datum, budget.nesting())
 }
@@ -42,6 +44,13 @@ impl Converter<'_> {
             Datum::Json(value) => {
                 self.count(value, levels)?;
                 (*value).clone()
+            }
+            Datum::Messages(list) => {
+                let inside = inside()?;
+                let whole = (0..list.len()).filter_map(|place| list.json(place));
+                whole
+                    .map(|message| self.count(message, inside).map(|()| message.clone()))
+                    .collect::<Outcome<_>>()?
             }
             Datum::List(list) => {
                 let levels = inside()?;

@@ -127,6 +127,15 @@ pub struct GraphNode {
     pub policy: Policy,
 }
 
+impl GraphNode {
+    /// Whether what follows the node depends on the state.
+    #[must_use]
+    pub fn reads_where_to_go(&self) -> bool {
+        let reads = |line: &Line| matches!(line.guard, Guard::When(_));
+        self.policy.goto.is_some() || self.lines.iter().any(reads)
+    }
+}
+
 /// What happens around a node's work: the keys that every kind has.
 ///
 /// Order of failure: an attempt ends by itself or by a timeout; `retry` begins another one; then

@@ -15,15 +15,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use crate::id::MessageId;
+use crate::message::Message;
 use crate::model::Finish;
 use crate::run::fold::LogState;
 use crate::run::record::{Called, Reply};
 use crate::run::task::{Failure, Task};
 use crate::run::writes::holds_messages;
-use crate::state::{Delta, MessageMap, Op};
+use crate::state::{ChannelValue, Delta, MessageMap, Op};
 
 /// What a call says of the conversation that it was sent: `Some(true)` if it was refused,
 /// `Some(false)` if it was answered. `None`: the call is none that speaks in the conversation, or it
@@ -53,11 +52,11 @@ pub(super) fn refused(log: &LogState, closing: &Delta) -> Vec<MessageId> {
     }
     let mut brought: BTreeSet<MessageId> = named(closing).cloned().collect();
     for channel in root.graph.channels.iter().filter(|c| holds_messages(&root.graph, &c.name)) {
-        let now = root.state.get(&channel.name).and_then(|value| value.as_array());
-        let before = log.left(&channel.name).and_then(|value| value.as_array());
-        let before = before.map(Vec::as_slice).unwrap_or_default();
-        let new = now.into_iter().flatten().filter(|message| !before.contains(message));
-        brought.extend(new.filter_map(id).map(MessageId::from));
+        let now = root.state.messages(&channel.name);
+        let before = log.left(&channel.name).and_then(ChannelValue::as_messages);
+        let old = |message: &&Arc<Message>| before.and_then(|before| before.of(&message.id));
+        let new = now.iter().filter(|message| old(message) != Some(*message));
+        brought.extend(new.map(|message| message.id.clone()));
     }
     brought.into_iter().collect()
 }
@@ -68,18 +67,4 @@ pub(super) fn named(delta: &Delta) -> impl Iterator<Item = &MessageId> {
         Op::Messages(ids) => ids.as_slice(),
         Op::Set(_) | Op::Append(_) | Op::Put(_) => &[],
     })
-}
-
-/// A list of messages without those.
-pub(super) fn without(list: &Arc<Value>, aside: &BTreeSet<MessageId>) -> Arc<Value> {
-    let Some(items) = list.as_array().filter(|_| !aside.is_empty()) else { return list.clone() };
-    let aside = |message: &&Value| id(message).is_some_and(|id| aside.contains(id));
-    if !items.iter().any(|message| aside(&message)) {
-        return list.clone();
-    }
-    Arc::new(items.iter().filter(|message| !aside(message)).cloned().collect())
-}
-
-fn id(message: &Value) -> Option<&str> {
-    message.get("id").and_then(Value::as_str)
 }

@@ -1,4 +1,5 @@
-//! One attempt of a task: the node's work, within its time.
+//! One attempt of a task: the node's work, within its time. What reaches nothing is computed where
+//! the driver stands; all else runs beside it, within its time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +7,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 
-use crate::node::{Node, NodeError, Outcome};
+use crate::env::Env;
+use crate::expr::Scope;
+use crate::node::{Done, Node, NodeError, Outcome, PureNode};
 use crate::run::context::Cx;
 use crate::state::State;
 
@@ -81,6 +84,30 @@ impl Bounds {
         self.until.is_none_or(|until| now + pause < until)
             && self.silence.is_none_or(|silence| pause < silence)
     }
+}
+
+/// Computes what a node writes that reaches nothing. A panic in it is a failure of the task.
+pub(super) fn compute(
+    node: &dyn PureNode,
+    state: &State,
+    scope: &Scope,
+) -> Result<Done, NodeError> {
+    let work = std::panic::AssertUnwindSafe(|| node.compute(state, scope));
+    std::panic::catch_unwind(work).unwrap_or_else(|panic| Err(NodeError::Internal(words(&*panic))))
+}
+
+/// The same after a pause.
+pub(super) async fn compute_later(
+    node: Arc<dyn PureNode>,
+    env: Arc<dyn Env>,
+    path: Arc<str>,
+    (state, scope): (Arc<State>, Scope),
+    pause: Duration,
+) -> Finished {
+    tokio::time::sleep(pause).await;
+    let began = env.monotonic();
+    let outcome = compute(&*node, &state, &scope).map(Outcome::Done);
+    Finished { path, took: env.monotonic().saturating_sub(began), outcome }
 }
 
 /// Runs one attempt, after a pause. A panic in it is a failure of the task, not of the process.

@@ -10,18 +10,17 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::env::Env;
 use crate::expr::{NodeFailure, Scope};
-use crate::graph::{self, Graph};
+use crate::graph;
 use crate::id::{ConversationId, MessageId};
-use crate::json;
+use crate::message::Message;
 use crate::node::Done;
 use crate::run::fold::RunState;
 use crate::run::task::Task;
-use crate::run::writes::holds_messages;
+use crate::state::ChannelValue;
 
 /// Results kept at most.
 const RESULTS_MAX: usize = 10_000;
@@ -72,7 +71,8 @@ impl Key {
         add(run.bundle.0.as_bytes());
         add(serde_json::json!(run.started.options).to_string().as_bytes());
         for name in &cache.reads {
-            let value = task.state.get(name).map(ToString::to_string).unwrap_or_default();
+            let value = task.state.get(name).map(|value| value.to_json().to_string());
+            let value = value.unwrap_or_default();
             add(name.as_bytes());
             add(value.as_bytes());
         }
@@ -111,13 +111,13 @@ impl Cache {
 
     /// A result that may still be taken. Its messages get ids of their own: the same id would
     /// replace the message that was written before.
-    pub(crate) fn get(&self, key: &Key, graph: &Graph, env: &dyn Env) -> Option<Done> {
+    pub(crate) fn get(&self, key: &Key, env: &dyn Env) -> Option<Done> {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = results.kept.get(key).filter(|kept| env.monotonic() < kept.until)?;
         let mut done = kept.done.clone();
-        for (name, value) in &mut done.writes {
-            if holds_messages(graph, name) {
-                rename(value, env);
+        for (_, value) in done.writes.iter_mut() {
+            if let ChannelValue::Messages(list) = value {
+                *list = list.iter().map(|message| renamed(message, env)).collect();
             }
         }
         Some(done)
@@ -125,11 +125,12 @@ impl Cache {
 
     /// Keeps a result.
     pub(crate) fn put(&self, key: Key, done: &Done, keep: Duration, env: &dyn Env) {
-        let bytes: usize = done.writes.values().map(|value| value.to_string().len()).sum();
+        let written = done.writes.values().map(|value| value.to_json().to_string().len());
+        let bytes: usize = written.sum();
         if bytes > BYTES_MAX {
             return;
         }
-        let name = |(name, value): (&Arc<str>, &Value)| name.len() + json::weigh(value);
+        let name = |(name, value): (&Arc<str>, &ChannelValue)| name.len() + value.weight();
         let bytes = AROUND + done.writes.iter().map(name).sum::<usize>();
         if bytes > self.limit {
             return;
@@ -144,14 +145,8 @@ impl Cache {
     }
 }
 
-fn rename(value: &mut Value, env: &dyn Env) {
-    match value {
-        Value::Array(messages) => messages.iter_mut().for_each(|message| rename(message, env)),
-        Value::Object(message) => {
-            message.insert("id".into(), MessageId::new(env).as_str().into());
-        }
-        _ => {}
-    }
+fn renamed(message: &Message, env: &dyn Env) -> Arc<Message> {
+    Arc::new(Message { id: MessageId::new(env), ..message.clone() })
 }
 
 #[cfg(test)]
@@ -160,6 +155,7 @@ mod tests {
 
     use super::*;
     use crate::env::StepEnv;
+    use crate::json;
 
     fn key(n: usize) -> Key {
         let mut key = [0; 32];
@@ -168,7 +164,7 @@ mod tests {
     }
 
     fn done(text: &str) -> Done {
-        let writes = std::iter::once(("x".into(), json!(text))).collect();
+        let writes = std::iter::once(("x".into(), json!(text).into())).collect();
         Done { writes, goto: None }
     }
 

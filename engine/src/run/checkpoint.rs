@@ -14,7 +14,7 @@ use crate::run::engine::Engine;
 use crate::run::pages::Pages;
 use crate::run::record::{Activation, EndStatus, Fact, Number, Numbered, Step};
 use crate::run::standing::{RunAt, TaskAt, TaskStatus};
-use crate::run::task::split;
+use crate::run::task::{inside, split};
 
 /// A number of a run's log that the run can be read at and forked from.
 #[derive(Clone, Debug, PartialEq)]
@@ -344,7 +344,7 @@ impl Walk {
 
     /// The tasks that a step ends: those that it names, and those that ended before it.
     fn ended(&mut self, step: &Step) -> Vec<Arc<str>> {
-        let path = |id: &Arc<str>| join(&step.path, id);
+        let path = |id: &Arc<str>| inside(&step.path, id);
         let mut ended: Vec<_> = step.recorded.iter().map(path).collect();
         let early = self.early.remove(&step.path).unwrap_or_default();
         if ended.is_empty() {
@@ -365,14 +365,10 @@ impl Walk {
 }
 
 fn fired(path: &str, activation: &Activation) -> Vec<Arc<str>> {
-    activation.next.iter().map(|id| join(path, id)).collect()
+    activation.next.iter().map(|id| inside(path, id)).collect()
 }
 
 /// Whether the graph at `path` goes on inside `task`, however deep.
 fn is_inside(path: &str, task: &str) -> bool {
     path.strip_prefix(task).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn join(path: &str, id: &str) -> Arc<str> {
-    if path.is_empty() { id.into() } else { format!("{path}/{id}").into() }
 }

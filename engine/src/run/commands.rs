@@ -21,6 +21,17 @@ impl Driver {
         self.writer.flush().await
     }
 
+    /// Writes down what tasks have done and not yet seen written down, before they are dropped. What
+    /// they ask to do is never done.
+    pub(super) async fn take_what_happened(&mut self) -> Result<(), JournalError> {
+        while let Ok(command) = self.commands.1.try_recv() {
+            if matches!(command, Command::Called { .. } | Command::Delta { .. }) {
+                self.take_command(command).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes down what a task asks.
     pub(super) async fn take_command(&mut self, command: Command) -> Result<(), JournalError> {
         match command {
@@ -50,7 +61,7 @@ impl Driver {
                 if let Some(message) = message {
                     let answers = called.tool.is_some();
                     let shown = called.shown || (answers && self.shows(&called.task));
-                    self.writer.message(message, shown);
+                    self.writer.message(Arc::new(message), shown);
                 }
                 self.count(&called);
                 self.writer.called(*called)?;

@@ -126,7 +126,7 @@ pub struct ModelCall {
     /// Alias or `provider/model`.
     pub model: String,
     /// Complete, in order, system texts included.
-    pub messages: Vec<Message>,
+    pub messages: Vec<Arc<Message>>,
     /// What the model may call.
     pub tools: Vec<ToolSpec>,
     /// Whether it must.

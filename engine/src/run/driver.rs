@@ -3,22 +3,23 @@
 //! Invariants:
 //! - A result counts only once its record is stored.
 //! - A failed task lets its siblings finish; then its graph has failed.
-//! - Tasks run inside the driver's own future: while it writes, none of them moves, and dropping
-//!   one closes its connections.
+//! - What reaches nothing is computed where the driver stands, several steps to an append: nobody
+//!   sees one before it is stored, and one that is lost is computed again. Before a task begins that
+//!   may reach something, all that was written down is stored.
+//! - Other tasks run beside the driver, and end with it.
 //! - Cancels, answers, limits and the end of the process are looked at after at most [`STRIDE`]
 //!   steps that need no waiting, and no turn of the loop takes longer than [`SLICE`] but by one
 //!   poll of one task: tasks that never wait keep nobody waiting, in this run or another.
 //! - A run whose live tasks all wait for people is let go of until somebody answers.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{AbortHandle, BoxFuture, abortable};
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
@@ -49,6 +50,9 @@ const SLICE: Duration = Duration::from_millis(1);
 /// How often it goes on with what needs no waiting before it looks at what reaches it from outside,
 /// which costs as much as a short step.
 const STRIDE: usize = 64;
+
+/// How many moves are made before the clock is looked at; what is computed looks at it by itself.
+const LOOK: u32 = 8;
 
 /// What reaches a driver from its process.
 #[derive(Clone)]
@@ -99,8 +103,6 @@ async fn drive_on(
 /// Longer than any process lives.
 const FOREVER: Duration = Duration::from_hours(24 * 365);
 
-type Running = BoxFuture<'static, Option<Finished>>;
-
 /// A task that runs, or the run itself.
 pub(super) struct RunningTask {
     pub(super) span: Span,
@@ -123,6 +125,12 @@ pub(super) struct RunningTask {
 }
 
 impl RunningTask {
+    /// `at`: when its attempt begins, on the monotonic clock.
+    pub(super) fn new(span: Span, at: Duration, kind: &'static str, leaf: bool) -> Self {
+        let (abort, pulse, calls, suspended, answered) = Default::default();
+        Self { span, at, abort, pulse, kind, calls, leaf, suspended, answered }
+    }
+
     fn stop(&self) {
         if let Some(abort) = &self.abort {
             abort.abort();
@@ -134,14 +142,16 @@ pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Writer,
     signals: Signals,
-    tasks: FuturesUnordered<Running>,
+    /// Those that run beside the driver.
+    tasks: JoinSet<Finished>,
     pub(super) commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
     /// The run under the empty path, and the tasks that are live.
     pub(super) live: BTreeMap<Arc<str>, RunningTask>,
     /// Tasks that do work of their own right now.
     working: usize,
-    /// Instances in which something happened, to be settled, the innermost first.
-    touched: BTreeSet<Depth>,
+    /// Instances in which something happened, to be settled, the innermost first. One may stand
+    /// here more than once.
+    touched: BinaryHeap<Depth>,
     /// Tasks that may be launched, in order.
     pub(super) ready: VecDeque<Arc<str>>,
     /// Tasks that have ended and may have no record of that.
@@ -152,20 +162,24 @@ pub(super) struct Driver {
     pub(super) asked: bool,
     /// When the driver's turn began, on the monotonic clock.
     turn: Duration,
+    /// What that clock said when it was last read.
+    pub(super) clock: Duration,
 }
 
 impl Driver {
     fn new(shared: Arc<Shared>, writer: Writer, signals: Signals) -> Self {
+        let now = shared.services.env.monotonic();
         Self {
-            turn: shared.services.env.monotonic(),
+            turn: now,
+            clock: now,
             shared,
             writer,
             signals,
-            tasks: FuturesUnordered::new(),
+            tasks: JoinSet::new(),
             commands: mpsc::channel(256),
             live: BTreeMap::new(),
             working: 0,
-            touched: BTreeSet::new(),
+            touched: BinaryHeap::new(),
             ready: VecDeque::new(),
             unrecorded: Vec::new(),
             items: BTreeMap::new(),
@@ -199,7 +213,7 @@ impl Driver {
                 appended = self.writer.appended() => self.writer.finish_append(appended).await?,
                 Some(command) = self.commands.1.recv() => self.obey(command).await?,
                 () = std::future::ready(()), if self.is_unsettled() => self.advance().await?,
-                Some(finished) = self.tasks.next() => self.finished(finished).await?,
+                Some(finished) = self.tasks.join_next() => self.finished(finished.ok()).await?,
                 // No task has ended that is not taken in.
                 () = std::future::ready(()), if self.is_unstored() || self.is_idle() => {
                     self.rest().await?;
@@ -218,8 +232,8 @@ impl Driver {
             }
             if self.is_unsettled() {
                 self.advance().await?;
-            } else if let Some(Some(finished)) = self.tasks.next().now_or_never() {
-                self.finished(finished).await?;
+            } else if let Some(finished) = self.tasks.try_join_next() {
+                self.finished(finished.ok()).await?;
             } else {
                 break;
             }
@@ -269,7 +283,10 @@ impl Driver {
 
     /// Notes that something happened in the instance at `path`.
     pub(super) fn touch(&mut self, path: &Arc<str>) {
-        self.touched.insert(depth(path));
+        let touched = depth(path);
+        if self.touched.peek() != Some(&touched) {
+            self.touched.push(touched);
+        }
     }
 
     fn is_unsettled(&self) -> bool {
@@ -299,8 +316,8 @@ impl Driver {
         self.touch(&"".into());
     }
 
-    pub(super) fn span(&self, path: &str) -> Span {
-        self.live.get(path).map_or_else(Span::none, |b| b.span.clone())
+    pub(super) fn span(&self, path: &str) -> Option<&Span> {
+        self.live.get(path).map(|running| &running.span)
     }
 
     pub(super) fn begun(
@@ -312,10 +329,7 @@ impl Driver {
         pause: Duration,
     ) {
         let at = self.shared.services.env.monotonic() + pause;
-        let (abort, pulse, calls, suspended, answered) = Default::default();
-        let running =
-            RunningTask { span, at, abort, pulse, kind, calls, leaf, suspended, answered };
-        self.live.insert(path, running);
+        self.live.insert(path, RunningTask::new(span, at, kind, leaf));
     }
 
     /// Adds the future of a task that has begun.
@@ -326,11 +340,9 @@ impl Driver {
         work: impl Future<Output = Finished> + Send + 'static,
     ) {
         let Some(running) = self.live.get_mut(path) else { return };
-        let (work, abort) = abortable(work.instrument(running.span.clone()));
+        let abort = self.tasks.spawn(work.instrument(running.span.clone()));
         (running.abort, running.pulse) = (Some(abort), Some(pulse));
         self.working += usize::from(running.leaf);
-        // As it is, not inside another `async`, which would hold it twice.
-        self.tasks.push(Box::pin(work.map(Result::ok)));
     }
 
     /// Until `limits.timeout`.
@@ -380,7 +392,7 @@ impl Driver {
             if self.turn_is_over() {
                 break;
             }
-            next = self.tasks.next().now_or_never().flatten();
+            next = self.tasks.try_join_next().map(Result::ok);
         }
         Ok(())
     }
@@ -410,7 +422,7 @@ impl Driver {
     }
 
     /// What a node wants to write, completed and checked.
-    fn admit(&self, path: &Arc<str>, done: Done) -> Result<Done, Arc<Failure>> {
+    pub(super) fn admit(&self, path: &Arc<str>, done: Done) -> Result<Done, Arc<Failure>> {
         let Some(run) = &self.writer.log.run else { return Ok(done) };
         let Some(instance) = self.instance(split(path).0) else { return Ok(done) };
         let place = (&run.started.run, &**path);
@@ -436,13 +448,27 @@ impl Driver {
         took: Duration,
         done: Result<Done, Arc<Failure>>,
     ) -> Result<(), JournalError> {
-        let error = done.as_ref().err().map(|failure| failure.error.clone());
-        if let Some(running) = self.live.remove(path) {
+        let running = self.live.remove(path);
+        if let Some(running) = &running {
             running.stop();
-            span::node_ended(&running.span, error.as_ref());
-            self.observe(path, &running, took, error.as_ref());
         }
         self.items.remove(path);
+        self.conclude(path, running.as_ref(), took, done)
+    }
+
+    /// Takes in what an attempt came to.
+    pub(super) fn conclude(
+        &mut self,
+        path: &Arc<str>,
+        running: Option<&RunningTask>,
+        took: Duration,
+        done: Result<Done, Arc<Failure>>,
+    ) -> Result<(), JournalError> {
+        let error = done.as_ref().err().map(|failure| failure.error.clone());
+        if let Some(running) = running {
+            span::node_ended(&running.span, error.as_ref());
+            self.observe(path, running, took, error.as_ref());
+        }
         match (&error, &done) {
             (Some(error), _) if self.retry(path, error)? => return Ok(()),
             (_, Ok(done)) => self.keep(path, done),
@@ -455,12 +481,14 @@ impl Driver {
     /// Notes how a task ended; its record follows.
     pub(super) fn note_result(&mut self, path: &Arc<str>, result: TaskResult) {
         let (outer, id) = split(path);
-        if let Some(root) = self.root_mut()
-            && let Ok(instance) = root.instance_mut(outer)
-        {
-            instance.end_task(id, result);
-        }
-        let outer: Arc<str> = outer.into();
+        let instance = self.root_mut().and_then(|root| root.instance_mut(outer).ok());
+        let outer = instance.map_or_else(
+            || outer.into(),
+            |instance| {
+                instance.end_task(id, result);
+                instance.path.clone()
+            },
+        );
         if let Some(handed_out) = self.items.get_mut(&outer) {
             handed_out.ended();
         }
@@ -540,24 +568,38 @@ impl Driver {
 
     /// Commits steps that are complete and launches what can run, as far as the driver's turn goes.
     async fn advance(&mut self) -> Result<(), JournalError> {
-        loop {
-            if let Some((_, path)) = self.touched.pop_first() {
+        self.clock = self.shared.services.env.monotonic();
+        for moves in 1.. {
+            if let Some(first) = self.touched.pop() {
+                while self.touched.peek() == Some(&first) {
+                    self.touched.pop();
+                }
+                let (_, Reverse(path)) = first;
                 if let Some(end) = self.settle(&path)? {
                     return self.end_as(end).await;
                 }
-            } else if let Some(path) = self.ready.pop_front() {
-                self.launch(&path)?;
+            } else if let Some(path) = self.ready.front() {
+                if self.writer.pending() && self.reaches_out(path) {
+                    self.store().await?;
+                } else if let Some(path) = self.ready.pop_front() {
+                    self.launch(&path)?;
+                }
             } else {
                 break;
             }
-            if self.turn_is_over() {
+            if moves % LOOK == 0 {
+                self.clock = self.shared.services.env.monotonic();
+            }
+            if self.clock.saturating_sub(self.turn) >= SLICE || self.writer.is_full() {
                 break;
             }
         }
-        if self.touched.is_empty() && self.writer.pending() {
-            self.store().await?;
+        match (self.writer.pending(), self.touched.is_empty()) {
+            (false, _) => Ok(()),
+            (true, true) => self.store().await,
+            // What has ended here may end with its step: it needs no record of its own.
+            (true, false) => self.writer.flush().await,
         }
-        Ok(())
     }
 
     /// Stores what was written down, and what ended before its siblings.
@@ -614,7 +656,7 @@ impl Driver {
 
     /// Drops every task: their connections close.
     fn stop(&mut self) {
-        self.tasks.clear();
+        self.tasks = JoinSet::new();
         self.commands = mpsc::channel(256);
         self.live.clear();
         self.working = 0;
@@ -639,6 +681,7 @@ impl Driver {
             let took = env.monotonic().saturating_sub(running.at);
             observer.run(&run.started.graph, took, why);
         }
+        self.take_what_happened().await?;
         self.stop();
         if status == EndStatus::Failed {
             self.record_early()?;
@@ -648,6 +691,7 @@ impl Driver {
     }
 
     async fn hand_back(&mut self) -> Result<(), JournalError> {
+        self.take_what_happened().await?;
         self.stop();
         self.record_early()?;
         self.writer.push(Fact::Handed {})?;

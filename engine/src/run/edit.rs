@@ -45,7 +45,7 @@ struct Planned<'r> {
     /// Of which graph's state.
     instance: &'r GraphInstance,
     delta: Delta,
-    messages: Vec<Message>,
+    messages: Vec<Arc<Message>>,
     /// What goes on then, if it is made in a node's name.
     activation: Option<Activation>,
 }
@@ -67,7 +67,7 @@ fn plan<'r>(
     if let Some(why) = too_heavy(limit, &state, &delta, &messages) {
         return Err(why);
     }
-    let said = messages.iter().map(|m| (m.id.clone(), Arc::new(m.clone()))).collect();
+    let said = messages.iter().map(|m| (m.id.clone(), m.clone())).collect();
     state.apply(&delta, &said).map_err(|error| error.to_string())?;
     let follows = |name: &String| {
         let unknown = || format!("the graph has no node `{name}`");
@@ -95,7 +95,7 @@ fn edit_values(writer: &mut Writer, change: EditRun) -> Result<Verdict, JournalE
         return Ok(Verdict::Refused(Refusal::Ended));
     }
     let (delta, messages) = writer.log.edit(&writes_of(&change));
-    let said = messages.iter().map(Message::weight).sum::<usize>();
+    let said = messages.iter().map(|message| message.weight()).sum::<usize>();
     if let Some(why) = beyond(writer.limits().state, writer.log.weight_after(&delta) + said, &delta)
     {
         return Ok(Verdict::Refused(Refusal::Edit { why }));
@@ -111,7 +111,7 @@ fn edit_values(writer: &mut Writer, change: EditRun) -> Result<Verdict, JournalE
 }
 
 fn writes_of(change: &EditRun) -> Writes {
-    change.writes.iter().map(|(name, value)| (name.as_str().into(), value.clone())).collect()
+    change.writes.iter().map(|(name, value)| (name.as_str().into(), value.clone().into())).collect()
 }
 
 impl RunAt {

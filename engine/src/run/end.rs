@@ -17,7 +17,7 @@ use crate::run::shared::Shared;
 use crate::run::task::{Failure, Task, item_of, split};
 use crate::run::writer::Writer;
 use crate::run::writes::{holds_messages, messages_in, parse_messages};
-use crate::state::{Delta, State, Writes};
+use crate::state::{ChannelValue, Delta, MessageList, State, Writes};
 use crate::tool::{Effect, ToolAnswer, ToolError, ToolErrorKind};
 
 /// A failure as people see it: which node, which item, and why.
@@ -228,18 +228,13 @@ fn closing_writes(root: &GraphInstance, new_id: &dyn Fn() -> MessageId) -> Write
             continue;
         }
         let mut messages = root.state.messages(&channel.name);
-        messages.extend(kept.get(&channel.name).map(parse_messages).unwrap_or_default());
-        let answers: Vec<Value> = pending_tool_calls(&messages)
-            .iter()
-            .map(|call| answer(root, call, new_id))
-            .filter_map(|message| serde_json::to_value(message).ok())
-            .collect();
-        if answers.is_empty() {
-            continue;
-        }
-        let slot = kept.entry(channel.name.clone()).or_insert_with(|| Value::Array(Vec::new()));
-        if let Value::Array(items) = slot {
-            items.extend(answers);
+        let more = kept.get(&channel.name).and_then(ChannelValue::as_messages);
+        messages.extend(more.into_iter().flat_map(MessageList::iter).cloned());
+        let calls = pending_tool_calls(messages.iter());
+        let answers: Vec<_> =
+            calls.iter().map(|call| Arc::new(answer(root, call, new_id))).collect();
+        if !answers.is_empty() {
+            keep(&mut kept, &channel.name, answers);
         }
     }
     kept
@@ -254,32 +249,31 @@ fn abandoned(instance: &GraphInstance) -> Writes {
             (Some(result), ..) => result.writes.clone(),
             (None, Work::Sub(sub), Some(inner)) => {
                 let mut state = State::clone(&inner.state);
-                for (name, value) in abandoned(inner) {
-                    let mut list = state.get(&name).map(|v| Value::clone(v)).unwrap_or_default();
-                    if let (Value::Array(list), Value::Array(more)) = (&mut list, value) {
-                        list.extend(more);
-                    }
-                    state.restore(&name, Arc::new(list));
+                for (name, more) in abandoned(inner) {
+                    let mut list = state.messages(&name);
+                    list.extend(parse_messages(&more));
+                    state.restore(&name, list.into());
                 }
                 sub.abandon(&inner.before, &state)
             }
             // Of a list too: what items wrote is theirs until all of them have ended.
             (None, ..) => Writes::new(),
         };
-        for (name, value) in writes {
-            if !holds_messages(&instance.graph, &name) {
-                continue;
-            }
-            let slot = kept.entry(name).or_insert_with(|| Value::Array(Vec::new()));
-            if let Value::Array(items) = slot {
-                match value {
-                    Value::Array(more) => items.extend(more),
-                    one => items.push(one),
-                }
+        for (name, value) in &writes {
+            if holds_messages(&instance.graph, name) {
+                keep(&mut kept, name, parse_messages(value));
             }
         }
     }
     kept
+}
+
+/// Adds messages to those that are kept for a channel.
+fn keep(kept: &mut Writes, channel: &Arc<str>, messages: Vec<Arc<Message>>) {
+    let slot = kept.entry(channel.clone()).or_insert_with(|| MessageList::default().into());
+    if let ChannelValue::Messages(list) = slot {
+        list.extend(messages);
+    }
 }
 
 /// The answer to a call: the recorded one if the call was made, else that it was not, or that

@@ -19,6 +19,7 @@ use crate::run::record::{
     Activation, Asked, Attempt, Called, Callee, Edited, EndStatus, Ended, Fact, Intent, Number,
     Numbered, Reply, Started, Step, Waiting,
 };
+use crate::run::task::inside;
 use crate::state::MessageMap;
 
 /// One event of a run's stream.
@@ -291,9 +292,8 @@ fn failure(error: &NodeError) -> Value {
     json!({ "code": error.code(), "message": error.to_string() })
 }
 
-fn begun(path: &str, step: u32, next: &[String], emit: Emit<'_>) {
-    let path_of = |id: &String| if path.is_empty() { id.clone() } else { format!("{path}/{id}") };
-    let tasks: Vec<String> = next.iter().map(path_of).collect();
+fn begun(path: &str, step: u32, next: &[Arc<str>], emit: Emit<'_>) {
+    let tasks: Vec<Arc<str>> = next.iter().map(|id| inside(path, id)).collect();
     emit("step.started", json!({ "step": step, "tasks": tasks }));
     for task in &tasks {
         emit("node.started", place(task));

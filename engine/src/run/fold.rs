@@ -19,7 +19,6 @@ use crate::expr::Scope;
 use crate::graph::Graph;
 use crate::id::{MessageId, RunId};
 use crate::journal::BlobId;
-use crate::json;
 use crate::message::{Message, Role};
 use crate::model::Usage;
 use crate::run::aside;
@@ -30,7 +29,7 @@ use crate::run::record::{
 };
 use crate::run::trials::Suspicion;
 use crate::run::writes::parse_messages;
-use crate::state::{self, Channel, Delta, MessageMap, Op, Reducer, State};
+use crate::state::{self, Channel, ChannelValue, Delta, MessageMap, Op, Reducer, State};
 use crate::tool::ToolErrorKind;
 
 /// A record that may not follow those before it.
@@ -81,9 +80,7 @@ pub struct LogState {
     /// so every later run of the log is tainted too.
     pub tainted: bool,
     /// Channels as the last run left them.
-    values: IndexMap<Arc<str>, Arc<Value>>,
-    /// Those of them that are lists of messages, and so are stored by id.
-    talk: BTreeSet<Arc<str>>,
+    values: IndexMap<Arc<str>, ChannelValue>,
     /// Messages of the last run that the next one begins without.
     set_aside: BTreeSet<MessageId>,
     /// Records since the last snapshot.
@@ -178,7 +175,6 @@ impl LogState {
             }
             (Fact::Forked(forked), _) => self.forked(forked, at_ms),
             (Fact::Edited(edited), None) => {
-                self.talk.extend(talked(&edited.delta));
                 aside::named(&edited.delta).for_each(|id| _ = self.set_aside.remove(id));
                 apply_values(&mut self.values, &edited.delta, &self.messages)
             }
@@ -198,7 +194,7 @@ impl LogState {
                 if let Some(root) = &mut run.root {
                     root.apply(fact, at_ms, &self.messages)
                 } else {
-                    apply_plain(&mut self.values, &mut self.talk, fact, &self.messages)
+                    apply_plain(&mut self.values, fact, &self.messages)
                 }
             }
         }
@@ -210,14 +206,13 @@ impl LogState {
         if self.run.is_some() || self.since < SNAPSHOT_EVERY {
             return None;
         }
-        let id = |message: &Value| message.get("id").and_then(Value::as_str).map(MessageId::from);
-        let op = |(name, value): (&Arc<str>, &Arc<Value>)| {
-            let op = match value.as_array().filter(|_| self.talk.contains(name)) {
-                Some(items) => {
-                    let ids = items.iter().filter_map(id);
+        let op = |(name, value): (&Arc<str>, &ChannelValue)| {
+            let op = match value {
+                ChannelValue::Messages(list) => {
+                    let ids = list.iter().map(|message| message.id.clone());
                     Op::Messages(ids.filter(|id| !self.set_aside.contains(id)).collect())
                 }
-                None => Op::Set(Value::clone(value)),
+                ChannelValue::Json(value) => Op::Set(value.clone()),
             };
             (name.clone(), op)
         };
@@ -229,7 +224,7 @@ impl LogState {
     #[must_use]
     pub fn values(&self) -> Map<String, Value> {
         let mut all: Map<String, Value> =
-            self.values.iter().map(|(k, v)| (k.to_string(), Value::clone(v))).collect();
+            self.values.iter().map(|(k, v)| (k.to_string(), v.to_json().into_owned())).collect();
         if let Some(root) = self.run.as_ref().and_then(|r| r.root.as_ref()) {
             all.extend(root.state.to_json());
         }
@@ -238,7 +233,8 @@ impl LogState {
 
     /// Channels that are lists of messages.
     pub(crate) fn talk(&self) -> BTreeSet<Arc<str>> {
-        let mut talk = self.talk.clone();
+        let left = self.values.iter().filter(|(_, value)| value.as_messages().is_some());
+        let mut talk: BTreeSet<Arc<str>> = left.map(|(name, _)| name.clone()).collect();
         if let Some(root) = self.run.as_ref().and_then(|run| run.root.as_ref()) {
             let lists = root.graph.channels.iter().filter(|c| c.reduce == Reducer::Messages);
             talk.extend(lists.map(|c| c.name.clone()));
@@ -252,28 +248,33 @@ impl LogState {
         let mut state = State::new(graph.channels.clone());
         for channel in graph.channels.iter().filter(|c| c.scope == state::Scope::Log) {
             if let Some(value) = self.values.get(&channel.name) {
-                state.restore(&channel.name, self.kept(&channel.name, value));
+                state.restore(&channel.name, self.kept(value));
             }
         }
         state
     }
 
     /// What the last run left of a channel.
-    pub(crate) fn left(&self, channel: &str) -> Option<&Arc<Value>> {
+    pub(crate) fn left(&self, channel: &str) -> Option<&ChannelValue> {
         self.values.get(channel)
     }
 
     /// What the next run has of the value of a channel.
-    fn kept(&self, channel: &str, value: &Arc<Value>) -> Arc<Value> {
-        let talk = self.talk.contains(channel);
-        if talk { aside::without(value, &self.set_aside) } else { value.clone() }
+    fn kept(&self, value: &ChannelValue) -> ChannelValue {
+        match value {
+            ChannelValue::Messages(list) => list.without(&self.set_aside).into(),
+            ChannelValue::Json(_) => value.clone(),
+        }
     }
 
     /// Channels of `graph` that begin at their initial value: those of `scope: run`, those that
     /// the log has no value of, and those whose value their type no longer admits.
     #[must_use]
     pub fn base(&self, graph: &Graph) -> BTreeMap<Arc<str>, Arc<Value>> {
-        let kept = |c: &Channel| self.values.get(&c.name).is_some_and(|v| c.kind.admits(v));
+        let kept = |c: &Channel| {
+            let value = self.values.get(&c.name);
+            value.is_some_and(|value| c.admitted(value.clone()).is_some())
+        };
         let fresh = |c: &&Channel| c.scope == state::Scope::Run || !kept(c);
         graph.channels.iter().filter(fresh).map(|c| (c.name.clone(), c.initial.clone())).collect()
     }
@@ -285,22 +286,23 @@ impl LogState {
         let set = |name: &Arc<str>| matches!(delta.get(name), Some(Op::Set(_)));
         let kept = self.values.iter().filter(|(name, _)| !set(name));
         let new = delta.values().map(Op::weight);
-        kept.map(|(_, value)| json::weigh(value)).sum::<usize>() + new.sum::<usize>()
+        kept.map(|(_, value)| value.weight()).sum::<usize>() + new.sum::<usize>()
     }
 
     /// What these writes change between two runs, and the messages among them: each channel is
     /// set, but a list of messages is added to.
     #[must_use]
-    pub fn edit(&self, writes: &state::Writes) -> (Delta, Vec<Message>) {
+    pub fn edit(&self, writes: &state::Writes) -> (Delta, Vec<Arc<Message>>) {
         let (mut delta, mut messages) = (Delta::new(), Vec::new());
         for (name, value) in writes {
-            let op = if self.talk.contains(name) {
+            let holds = self.values.get(name).is_some_and(|held| held.as_messages().is_some());
+            let op = if holds {
                 let new = parse_messages(value);
                 let ids = new.iter().map(|m| m.id.clone()).collect();
                 messages.extend(new);
                 Op::Messages(ids)
             } else {
-                Op::Set(value.clone())
+                Op::Set(Arc::new(value.to_json().into_owned()))
             };
             delta.insert(name.clone(), op);
         }
@@ -309,15 +311,16 @@ impl LogState {
 
     fn start(&mut self, started: &Started, at_ms: i64, programs: &Programs) -> Result<(), String> {
         let aside = std::mem::take(&mut self.set_aside);
-        for (_, value) in self.values.iter_mut().filter(|(name, _)| self.talk.contains(*name)) {
-            *value = aside::without(value, &aside);
+        for list in self.values.values_mut() {
+            if let ChannelValue::Messages(list) = list {
+                *list = list.without(&aside);
+            }
         }
         for (name, value) in &started.base {
-            self.values.insert(name.clone(), value.clone());
+            self.values.insert(name.clone(), ChannelValue::Json(value.clone()));
         }
         let root = match programs.get(&started.bundle) {
             None => {
-                self.talk.extend(talked(&started.delta));
                 apply_values(&mut self.values, &started.delta, &self.messages)?;
                 None
             }
@@ -385,9 +388,8 @@ impl LogState {
         self.last = last.cloned();
         self.values.clear();
         self.set_aside.clear();
-        self.talk = talked(values).collect();
         for (name, op) in values {
-            let mut slot = Arc::default();
+            let mut slot = ChannelValue::default();
             state::apply(&mut slot, op, &self.messages).map_err(|e| e.to_string())?;
             self.values.insert(name.clone(), slot);
         }
@@ -404,8 +406,6 @@ impl LogState {
         let before = earlier.map_or(run.before, |last| last.before);
         self.last = Some(LastRun { run: id, before, by });
         if let Some(root) = run.root {
-            let talk = root.graph.channels.iter().filter(|c| c.reduce == Reducer::Messages);
-            self.talk.extend(talk.map(|c| c.name.clone()));
             let values = root.state.iter().map(|(k, v)| (k.clone(), v.clone()));
             self.values.extend(values);
         }
@@ -539,25 +539,17 @@ pub fn scope_of(started: &Started, now_ms: i64) -> Scope {
     }
 }
 
-/// Channels that took messages.
-fn talked(delta: &Delta) -> impl Iterator<Item = Arc<str>> + '_ {
-    delta.iter().filter(|(_, op)| matches!(op, Op::Messages(_))).map(|(name, _)| name.clone())
-}
-
 /// What a fact does to the channels of a run whose graph is not at hand.
 fn apply_plain(
-    values: &mut IndexMap<Arc<str>, Arc<Value>>,
-    talk: &mut BTreeSet<Arc<str>>,
+    values: &mut IndexMap<Arc<str>, ChannelValue>,
     fact: &Fact,
     messages: &MessageMap,
 ) -> Result<(), String> {
     match fact {
         Fact::Step(Step { path, delta, .. }) if path.is_empty() => {
-            talk.extend(talked(delta));
             apply_values(values, delta, messages)
         }
         Fact::Edited(edited) if edited.path.is_empty() => {
-            talk.extend(talked(&edited.delta));
             apply_values(values, &edited.delta, messages)
         }
         _ => Ok(()),
@@ -565,7 +557,7 @@ fn apply_plain(
 }
 
 fn apply_values(
-    values: &mut IndexMap<Arc<str>, Arc<Value>>,
+    values: &mut IndexMap<Arc<str>, ChannelValue>,
     delta: &Delta,
     messages: &MessageMap,
 ) -> Result<(), String> {

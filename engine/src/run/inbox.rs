@@ -255,7 +255,7 @@ fn answer(writer: &mut Writer, resume: ResumeRun) -> Result<Verdict, JournalErro
         let message = message.take().map(|message| {
             let id = message.id.clone();
             let shown = shown_at(writer, &asked.task);
-            writer.message(*message, shown);
+            writer.message(Arc::new(*message), shown);
             id
         });
         writer.push(Fact::Answered(Answered {

@@ -7,6 +7,7 @@
 //! - A graph inside a task begins as its node's `enter` says, which is computed when something of
 //!   that graph is first looked at, and never stored.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -18,7 +19,7 @@ use crate::node::{ForEach, NodeError, Subgraph, Work};
 use crate::run::joins::JoinState;
 use crate::run::record::{Activation, Asked};
 use crate::run::schedule::Successors;
-use crate::run::task::{Failure, Task, TaskResult, Tasks, item_of, split};
+use crate::run::task::{Failure, Task, TaskResult, Tasks, inside, item_of, split, task_id};
 use crate::state::{State, Writes};
 
 /// A graph that is running: the run's own, one inside a task, or the items of a list.
@@ -219,7 +220,7 @@ impl GraphInstance {
             let (name, visit) = id.rsplit_once(':').ok_or(format!("`{id}` is no task"))?;
             let node = self.graph.position(name).ok_or(format!("no node is named `{name}`"))?;
             self.visits[node] = visit.parse().map_err(|_| format!("`{id}` is no task"))?;
-            let mut task = self.make(node, id.as_str().into(), self.state.clone());
+            let mut task = self.make(node, id.clone(), self.state.clone());
             task.handles =
                 handled.iter().find(|(handler, _)| *handler == node).map(|(_, f)| f.clone());
             self.tasks.push(task);
@@ -228,8 +229,7 @@ impl GraphInstance {
     }
 
     fn make(&self, node: NodeIndex, id: Arc<str>, state: Arc<State>) -> Task {
-        let path: Arc<str> =
-            if self.path.is_empty() { id.clone() } else { format!("{}/{id}", self.path).into() };
+        let path = inside(&self.path, &id);
         Task::new(node, id, path, state, self.scope.now)
     }
 
@@ -253,13 +253,16 @@ impl GraphInstance {
 
     /// The scope of a task's expressions.
     #[must_use]
-    pub(super) fn scope_of(&self, task: &Task) -> Scope {
+    pub(super) fn scope_of(&self, task: &Task) -> Cow<'_, Scope> {
+        if task.now == self.scope.now && task.handles.is_none() {
+            return Cow::Borrowed(&self.scope);
+        }
         let mut scope = self.scope.clone();
         scope.now = task.now;
         if let Some(failure) = &task.handles {
             scope.error = Some(Arc::new(self.node_failure(failure)));
         }
-        scope
+        Cow::Owned(scope)
     }
 
     /// A failure as the node that handles it reads it.
@@ -284,16 +287,16 @@ impl GraphInstance {
     pub(super) fn enter(&self, task: &Task) -> Result<Option<Self>, NodeError> {
         let scope = self.scope_of(task);
         match &self.graph.nodes[task.node].work {
-            Work::Leaf(_) => Ok(None),
-            Work::Sub(sub) => Self::inside(&**sub, task, scope).map(Some),
-            Work::Each(each) => Self::items(&**each, task, scope).map(Some),
+            Work::Pure(_) | Work::Leaf(_) => Ok(None),
+            Work::Sub(sub) => Self::inside(&**sub, task, scope.into_owned()).map(Some),
+            Work::Each(each) => Self::items(&**each, task, scope.into_owned()).map(Some),
         }
     }
 
     fn inside(sub: &dyn Subgraph, task: &Task, scope: Scope) -> Result<Self, NodeError> {
         let mut state = State::new(sub.graph().channels.clone());
         for (name, value) in sub.enter(&task.state, &scope, &task.path)? {
-            state.restore(&name, Arc::new(value));
+            state.restore(&name, value);
         }
         Ok(Self::new(task.path.clone(), sub.graph().clone(), state, scope))
     }
@@ -324,7 +327,7 @@ impl GraphInstance {
         let beginning = items.beginnings.get_mut(place).map(std::mem::take);
         let mut state = State::clone(&self.state);
         for (name, value) in beginning.into_iter().flatten() {
-            state.restore(&name, Arc::new(value));
+            state.restore(&name, value);
         }
         let task = self.make(0, format!("item:{}", place + 1).into(), Arc::new(state));
         self.tasks.push(task);
@@ -362,7 +365,7 @@ impl GraphInstance {
     /// the two forms.
     #[must_use]
     pub fn activation(&self, successors: &Successors) -> Activation {
-        let id = |&n: &NodeIndex| format!("{}:{}", self.graph.nodes[n].name, self.visits[n] + 1);
+        let id = |&n: &NodeIndex| task_id(&self.graph.nodes[n].name, self.visits[n] + 1);
         let next = successors.next.iter().map(id).collect();
         let (filled, owed) =
             (successors.joins.filled(&self.graph), successors.joins.owed(&self.graph));
@@ -399,7 +402,9 @@ impl GraphInstance {
                 match &graph.nodes[task.node].work {
                     Work::Sub(sub) => inner.rebase(sub.graph())?,
                     Work::Each(each) => inner.rebase(each.graph())?,
-                    Work::Leaf(_) => return Err(format!("`{}` holds no graph any more", task.id)),
+                    Work::Pure(_) | Work::Leaf(_) => {
+                        return Err(format!("`{}` holds no graph any more", task.id));
+                    }
                 }
             }
         }

@@ -11,11 +11,10 @@ use crate::node::{Done, NodeError, Work};
 use crate::run::attempt::{self, Bounds, Time};
 use crate::run::cache::Key;
 use crate::run::context::Cx;
-use crate::run::driver::{Driver, result};
+use crate::run::driver::{Driver, RunningTask, result};
 use crate::run::end;
 use crate::run::instance::GraphInstance;
-use crate::run::settle::inside;
-use crate::run::task::{Failure, Task, split};
+use crate::run::task::{Failure, Task, inside, split, task_id};
 use crate::span;
 
 /// Items of a list that were handed out.
@@ -35,16 +34,26 @@ impl HandedOut {
 }
 
 impl Driver {
+    /// Whether the task at `path` may reach something once it is launched. What was written down
+    /// is stored before that: what follows from a step that calls nobody may be computed first, and
+    /// is computed again if the step is lost.
+    pub(super) fn reaches_out(&self, path: &str) -> bool {
+        let found = self.root().and_then(|root| root.task_in(path));
+        found.is_none_or(|(instance, task)| {
+            matches!(instance.graph.nodes[task.node].work, Work::Leaf(_))
+        })
+    }
+
     /// Starts the task at `path`, unless it runs or has ended.
     pub(super) fn launch(&mut self, path: &Arc<str>) -> Result<(), JournalError> {
         if self.live.contains_key(path) {
             return Ok(());
         }
-        let outer: Arc<str> = split(path).0.into();
+        let (outer, id) = split(path);
         if let Some(root) = self.root_mut()
-            && let Ok(instance) = root.instance_mut(&outer)
+            && let Ok(instance) = root.instance_mut(outer)
         {
-            instance.open_item(split(path).1);
+            instance.open_item(id);
         }
         let Some(root) = self.root().filter(|root| end::goes_on(root, path)) else {
             return Ok(());
@@ -52,7 +61,7 @@ impl Driver {
         let Some((instance, task)) = root.task_in(path) else { return Ok(()) };
         let node = &instance.graph.nodes[task.node];
         let (name, kind) = (node.name.clone(), node.kind);
-        let span = span::node(&self.span(&outer), &name, kind, path);
+        let span = span::node(self.span(outer), &name, kind, path);
         if let Some(done) = self.cached(instance, task) {
             span::node_ended(&span, None);
             let mut kept = result(Ok(done), Duration::ZERO);
@@ -62,6 +71,29 @@ impl Driver {
         }
         let (time, pause) = (Time::of(node), self.pause_left(task));
         match &node.work {
+            Work::Pure(work) if pause.is_zero() => {
+                let began = self.clock;
+                let done = {
+                    let _entered = span.enter();
+                    attempt::compute(&**work, &task.state, &instance.scope_of(task))
+                };
+                self.clock = self.shared.services.env.monotonic();
+                let took = self.clock.saturating_sub(began);
+                let running = RunningTask::new(span, began, kind, true);
+                let done = match done {
+                    Ok(done) => self.admit(path, done),
+                    Err(error) => Err(Arc::new(Failure { error, path: path.clone() })),
+                };
+                return self.conclude(path, Some(&running), took, done);
+            }
+            Work::Pure(work) => {
+                let scope = instance.scope_of(task).into_owned();
+                let read = (task.state.clone(), scope);
+                let env = self.shared.services.env.clone();
+                let later = attempt::compute_later(work.clone(), env, path.clone(), read, pause);
+                self.begun(path.clone(), span, kind, true, pause);
+                self.spawn(path, Arc::default(), later);
+            }
             Work::Leaf(work) => {
                 let work = work.clone();
                 let Some(cx) = self.context(instance, task, time, pause) else { return Ok(()) };
@@ -120,7 +152,7 @@ impl Driver {
         };
         let handed_out = self.items.entry(path.clone()).or_default();
         while handed_out.working < items.concurrency && handed_out.next < instance.tasks.len() {
-            let id = format!("item:{}", handed_out.next + 1);
+            let id = task_id("item", handed_out.next + 1);
             handed_out.next += 1;
             if !instance.tasks.get(&id).is_some_and(Task::has_ended) {
                 handed_out.working += 1;
@@ -139,7 +171,7 @@ impl Driver {
             && task.inner.is_none();
         let key = Key::new(cache, task, &instance.scope_of(task), run);
         let env = &*self.shared.services.env;
-        untouched.then(|| self.shared.cache.get(&key, &instance.graph, env)).flatten()
+        untouched.then(|| self.shared.cache.get(&key, env)).flatten()
     }
 
     /// Keeps a result that may be taken again.
@@ -176,7 +208,7 @@ impl Driver {
             services: self.shared.services.clone(),
             program: self.writer.program()?.clone(),
             started: run.started.clone(),
-            scope: instance.scope_of(task),
+            scope: instance.scope_of(task).into_owned(),
             task: task.path.clone(),
             replies: task.replies.clone(),
             asks: task.asks.clone(),
@@ -209,7 +241,7 @@ impl Time {
     pub(super) fn of(node: &GraphNode) -> Self {
         let inner = match &node.work {
             Work::Sub(sub) => sub.graph().limits.timeout,
-            Work::Leaf(_) | Work::Each(_) => None,
+            Work::Pure(_) | Work::Leaf(_) | Work::Each(_) => None,
         };
         let policy = &node.policy;
         let (timeout, key) = match (policy.timeout, inner) {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::graph::{Graph, GraphNode};
 use crate::node::Work;
 use crate::run::instance::GraphInstance;
-use crate::state::short;
+use crate::state::{ChannelValue, short};
 
 /// What stands against a migration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -59,7 +59,7 @@ pub fn check(instance: &GraphInstance, graph: &Graph) -> Vec<Problem> {
 #[must_use]
 pub fn inside(node: &GraphNode) -> Option<&Arc<Graph>> {
     match &node.work {
-        Work::Leaf(_) => None,
+        Work::Pure(_) | Work::Leaf(_) => None,
         Work::Sub(sub) => Some(sub.graph()),
         Work::Each(each) => Some(each.graph()),
     }
@@ -70,18 +70,22 @@ fn channels(instance: &GraphInstance, graph: &Graph) -> Vec<Problem> {
     for old in instance.graph.channels.iter() {
         let Some(value) = instance.state.get(&old.name) else { continue };
         let message = match graph.channels.get(&old.name) {
-            None if *value == old.initial => continue,
-            None => format!("`{}` holds {}, and the new graph lacks it", old.name, short(value)),
-            Some(new) if new.kind.admits(value) => continue,
+            None if *value == *old.initial => continue,
+            None => format!("`{}` holds {}, and the new graph lacks it", old.name, shown(value)),
+            Some(new) if new.admitted(value.clone()).is_some() => continue,
             Some(new) => {
                 let kind = format!("{:?}", new.kind).to_lowercase();
-                format!("`{}` holds {}, which is no {kind}", old.name, short(value))
+                format!("`{}` holds {}, which is no {kind}", old.name, shown(value))
             }
         };
         let (path, channel) = (instance.path.clone(), Some(old.name.clone()));
         problems.push(Problem { path, node: None, channel, message });
     }
     problems
+}
+
+fn shown(value: &ChannelValue) -> String {
+    short(&value.to_json())
 }
 
 /// A join holds arrivals by place: the one at that place must lead to the same node, from the

@@ -312,7 +312,7 @@ pub struct Retried {
 pub struct Activation {
     /// Tasks that begin: `node:visit`.
     #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
-    pub next: Vec<String>,
+    pub next: Vec<Arc<str>>,
     /// Join slots that are filled: all of them, not only the new ones.
     #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
     pub filled: Vec<SlotIndex>,

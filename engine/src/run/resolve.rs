@@ -115,7 +115,7 @@ pub(crate) fn settled(
             let edited_arguments = edited(writer, intent, args);
             let message = Message { edited_arguments, ..message };
             let shown = shown_at(writer, &intent.task);
-            writer.message(message, shown);
+            writer.message(std::sync::Arc::new(message), shown);
             (Some(name), Reply::Message { id, failed: error })
         }
         Callee::Tool { name, .. } => {

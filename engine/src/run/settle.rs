@@ -10,12 +10,14 @@
 //! - Conditions read the merged state.
 //! - A failed step still stands with what it did; only what would follow does not begin.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
 
+use crate::expr::Scope;
 use crate::graph::OnError;
 use crate::journal::JournalError;
 use crate::message::Message;
@@ -25,16 +27,16 @@ use crate::run::end;
 use crate::run::instance::GraphInstance;
 use crate::run::record::{Fact, Step, StepDone, TaskDone};
 use crate::run::schedule::{self, EndedNode, LiveNodes, Successors, Transition};
-use crate::run::task::{Failure, Task};
+use crate::run::task::{Failure, Task, inside};
 use crate::run::writes::{dehydrate, messages_in, too_heavy};
 use crate::state::{Delta, State};
 
-/// A path, and how deep it lies: deeper ones come first.
-pub(super) type Depth = (Reverse<usize>, Arc<str>);
+/// How deep a path lies, and the path: the deepest is the greatest, of several the first.
+pub(super) type Depth = (usize, Reverse<Arc<str>>);
 
 /// The place of an instance among those that something happened in.
 pub(super) fn depth(path: &Arc<str>) -> Depth {
-    (Reverse(levels(path)), path.clone())
+    (levels(path), Reverse(path.clone()))
 }
 
 fn levels(path: &str) -> usize {
@@ -176,7 +178,7 @@ impl Driver {
         // first.
         let messages = results().flat_map(|r| messages_in(&instance.graph, &r.writes));
         let last: IndexMap<_, _> = messages.map(|m| (m.id.clone(), m)).collect();
-        let messages: Vec<Message> = last.into_values().collect();
+        let messages: Vec<Arc<Message>> = last.into_values().collect();
         let limit = self.shared.limits().state;
         if let Some(why) = too_heavy(limit, &instance.state, &delta, &messages) {
             return Ok(failed(path, NodeError::Limit(why)));
@@ -186,12 +188,17 @@ impl Driver {
             self.writer.message(message, shown);
         }
         let Some(instance) = self.instance(path) else { return Ok(Settled::Waiting) };
-        let mut state = State::clone(&instance.state);
-        if let Err(error) = state.apply(&delta, &self.writer.log.messages) {
+        let ending = self::ending(instance, one);
+        let reads = ending.iter().any(|task| instance.graph.nodes[task.node].reads_where_to_go());
+        let mut merged = Cow::Borrowed(&*instance.state);
+        if reads && let Err(error) = merged.to_mut().apply(&delta, &self.writer.log.messages) {
             return Ok(failed(path, error.into()));
         }
-        let ending = self::ending(instance, one);
-        match self.successors(instance, &ending, &state) {
+        let mut scope = Cow::Borrowed(&instance.scope);
+        if reads {
+            scope.to_mut().now = self.shared.services.env.now();
+        }
+        match successors(instance, &ending, &merged, &scope) {
             Ok(successors) => {
                 let ends = Ends::of(instance, &ending);
                 let more = ending.len() < instance.tasks.len();
@@ -202,26 +209,6 @@ impl Driver {
             }
             Err(error) => Ok(failed(path, error)),
         }
-    }
-
-    /// What begins after these tasks, over the merged state.
-    fn successors(
-        &self,
-        instance: &GraphInstance,
-        ending: &[&Task],
-        state: &State,
-    ) -> Result<Successors, NodeError> {
-        let mut scope = instance.scope.clone();
-        scope.now = self.shared.services.env.now();
-        let mut running = LiveNodes::default();
-        if ending.len() < instance.tasks.len() {
-            running = instance.tasks.nodes().clone();
-            for task in ending {
-                running.remove(task.node);
-            }
-        }
-        let ended = ending.iter().map(|task| leads_to(instance, task));
-        schedule::after(&instance.graph, state, &scope, ended, &instance.joins, &running)
     }
 
     /// Failures that are handled have records of their own.
@@ -256,6 +243,12 @@ impl Driver {
         let begun: Vec<Arc<str>> = activation.next.iter().map(|id| inside(path, id)).collect();
         let step = Step { path: path.clone(), step, done, recorded, delta, activation };
         self.writer.push(Fact::Step(step))?;
+        if path.is_empty()
+            && self.instance(path).is_some_and(|root| root.tasks.len() == begun.len())
+        {
+            // Whatever had ended so far has ended with this step.
+            self.unrecorded.clear();
+        }
         self.ready.extend(begun);
         Ok(match over {
             Some(over) => failed(path, over),
@@ -294,6 +287,24 @@ impl Driver {
     }
 }
 
+/// What begins after these tasks, over the merged state.
+fn successors(
+    instance: &GraphInstance,
+    ending: &[&Task],
+    state: &State,
+    scope: &Scope,
+) -> Result<Successors, NodeError> {
+    let mut running = LiveNodes::default();
+    if ending.len() < instance.tasks.len() {
+        running = instance.tasks.nodes().clone();
+        for task in ending {
+            running.remove(task.node);
+        }
+    }
+    let ended = ending.iter().map(|task| leads_to(instance, task));
+    schedule::after(&instance.graph, state, scope, ended, &instance.joins, &running)
+}
+
 /// The tasks that end with a step: the one, or all.
 fn ending<'i>(instance: &'i GraphInstance, one: Option<&Arc<str>>) -> Vec<&'i Task> {
     match one {
@@ -304,11 +315,6 @@ fn ending<'i>(instance: &'i GraphInstance, one: Option<&Arc<str>>) -> Vec<&'i Ta
 
 fn failed(path: &Arc<str>, error: NodeError) -> Settled {
     Settled::Failed(Arc::new(Failure { error, path: path.clone() }))
-}
-
-/// The path of a task of the instance at `path`.
-pub(super) fn inside(path: &str, id: &str) -> Arc<str> {
-    if path.is_empty() { id.into() } else { format!("{path}/{id}").into() }
 }
 
 /// The tasks that end with a step, as its record tells them.

@@ -150,7 +150,7 @@ impl RunAt {
 
     fn value(&self, channel: &str) -> Option<Value> {
         match &self.root {
-            Some(root) => root.state.get(channel).map(|value| Value::clone(value)),
+            Some(root) => root.state.get(channel).map(|value| value.to_json().into_owned()),
             None => self.values.get(channel).cloned(),
         }
     }

@@ -14,7 +14,7 @@ use crate::run::record::{
 };
 use crate::run::schedule;
 use crate::run::shared::Shared;
-use crate::run::task::Failure;
+use crate::run::task::{Failure, task_id};
 use crate::run::trials::Arrival;
 use crate::run::writer::Writer;
 use crate::run::writes::{admit, messages_in, too_heavy};
@@ -194,7 +194,7 @@ pub(crate) async fn begin(
     };
     started.durability = start.durability.unwrap_or(program.graph.durability);
     writer.add_program(program.clone());
-    let writes: Writes = start.input.into_iter().map(|(k, v)| (k.into(), v)).collect();
+    let writes: Writes = start.input.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
     let ready = prepare(shared, writer, &program, &mut started, writes);
     writer.push(Fact::Started(Box::new(started)))?;
     match (ready, cancelled) {
@@ -237,7 +237,7 @@ fn prepare(
     let successors = schedule::start(graph, &state, &scope_of(started, now)).map_err(explain)?;
     started.delta = delta;
     started.activation = Activation {
-        next: successors.next.iter().map(|&n| format!("{}:1", graph.nodes[n].name)).collect(),
+        next: successors.next.iter().map(|&n| task_id(&graph.nodes[n].name, 1)).collect(),
         filled: successors.joins.filled(graph),
         owed: successors.joins.owed(graph),
         toggled: None,

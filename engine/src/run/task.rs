@@ -360,6 +360,27 @@ impl Tasks {
     }
 }
 
+/// What a task is called within its graph. Made on the stack: there is one for every task.
+#[must_use]
+pub(super) fn task_id(name: &str, visit: impl std::fmt::Display) -> Arc<str> {
+    use std::io::Write as _;
+    let mut buffer = [0_u8; 64];
+    let mut rest = &mut buffer[..];
+    let whole = write!(rest, "{name}:{visit}").is_ok();
+    let left = rest.len();
+    let length = buffer.len() - left;
+    match std::str::from_utf8(&buffer[..length]) {
+        Ok(id) if whole => id.into(),
+        _ => format!("{name}:{visit}").into(),
+    }
+}
+
+/// The path of a task of the graph at `path`.
+#[must_use]
+pub(super) fn inside(path: &str, id: &Arc<str>) -> Arc<str> {
+    if path.is_empty() { id.clone() } else { format!("{path}/{id}").into() }
+}
+
 /// The number of an item, from its id.
 #[must_use]
 pub(super) fn item_of(id: &str) -> Option<usize> {

@@ -32,6 +32,8 @@ use crate::run::trouble::Trouble;
 
 /// Numbers reserved beyond those used, so that deltas seldom need an append of their own.
 const HEADROOM: Number = 10_000;
+/// Records of one append, about, at most.
+const TOGETHER: usize = 256;
 /// Longest pause between two attempts to write to a store without room.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -176,7 +178,7 @@ impl Writer {
     }
 
     /// Makes a message known to the records that follow, to be stored with them.
-    pub(crate) fn message(&mut self, message: Message, shown: bool) {
+    pub(crate) fn message(&mut self, message: Arc<Message>, shown: bool) {
         let run = self.log.run.as_ref().map(|r| r.started.run.clone());
         if let Some(run) = run {
             self.first_message(message, shown, &run);
@@ -184,8 +186,7 @@ impl Writer {
     }
 
     /// Like [`message`](Self::message), for a run whose first record does not stand yet.
-    pub(crate) fn first_message(&mut self, message: Message, shown: bool, run: &RunId) {
-        let message = Arc::new(message);
+    pub(crate) fn first_message(&mut self, message: Arc<Message>, shown: bool, run: &RunId) {
         if self.log.messages.get(&message.id) == Some(&message) {
             return;
         }
@@ -284,6 +285,11 @@ impl Writer {
     /// Whether something was pushed since the last [`flush`](Self::flush).
     pub(crate) fn pending(&self) -> bool {
         self.unflushed
+    }
+
+    /// Whether what was pushed is enough for one append.
+    pub(crate) fn is_full(&self) -> bool {
+        self.due.batch.records.len() >= TOGETHER
     }
 
     fn to_store(&self) -> bool {

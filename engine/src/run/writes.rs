@@ -12,7 +12,9 @@ use crate::json;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::node::NodeError;
-use crate::state::{self, Channels, Delta, MessageMap, Op, Reducer, State, Writes};
+use crate::state::{
+    self, ChannelValue, Channels, Delta, MessageList, MessageMap, Op, Reducer, State, Writes,
+};
 
 /// Completes and checks what a task writes: messages get ids, and no value nests too deep to be
 /// stored. `path`: the task's, from which the ids follow.
@@ -25,8 +27,9 @@ pub(super) fn admit(
     (run, path): (&RunId, &str),
     limits: &Limits,
 ) -> Result<Writes, NodeError> {
-    for (name, value) in &mut writes {
-        if !json::is_within(value, limits.json.depth) {
+    for (name, value) in writes.iter_mut() {
+        let ChannelValue::Json(json) = value else { continue };
+        if !json::is_within(json, limits.json.depth) {
             return Err(NodeError::Write(format!(
                 "channel `{name}` takes values of at most {depth} levels (`limits.nesting`), and \
                  this one nests deeper",
@@ -34,7 +37,11 @@ pub(super) fn admit(
             )));
         }
         if channels.get(name).is_some_and(|c| c.reduce == Reducer::Messages) {
-            name_messages(value, &format!("{run}/{path}/{name}"));
+            name_messages(Arc::make_mut(json), &format!("{run}/{path}/{name}"));
+            // What is no message is refused where writes merge.
+            if let Ok(list) = MessageList::parse(json) {
+                *value = list.into();
+            }
         }
     }
     Ok(writes)
@@ -45,9 +52,9 @@ pub(super) fn too_heavy(
     limit: usize,
     state: &State,
     delta: &Delta,
-    messages: &[Message],
+    messages: &[Arc<Message>],
 ) -> Option<String> {
-    let said = messages.iter().map(Message::weight).sum::<usize>();
+    let said = messages.iter().map(|message| message.weight()).sum::<usize>();
     beyond(limit, state.weight_after(delta) + said, delta)
 }
 
@@ -85,11 +92,16 @@ pub fn name_messages(value: &mut Value, place: &str) {
 #[must_use]
 pub(super) fn dehydrate(graph: &Graph, writes: &Writes) -> Map<String, Value> {
     let id = |message: &Value| message.get("id").cloned().unwrap_or(Value::Null);
-    let short = |(name, value): (&Arc<str>, &Value)| {
+    let short = |(name, value): (&Arc<str>, &ChannelValue)| {
         let value = match (holds_messages(graph, name), value) {
-            (true, Value::Array(items)) => items.iter().map(id).collect(),
-            (true, message) => json!([id(message)]),
-            (false, value) => value.clone(),
+            (true, ChannelValue::Messages(list)) => {
+                list.iter().map(|message| Value::from(message.id.as_str())).collect()
+            }
+            (true, ChannelValue::Json(value)) => match &**value {
+                Value::Array(items) => items.iter().map(id).collect(),
+                message => json!([id(message)]),
+            },
+            (false, value) => value.to_json().into_owned(),
         };
         (name.to_string(), value)
     };
@@ -105,13 +117,13 @@ pub(super) fn hydrate(
     let mut full = Writes::new();
     for (name, value) in writes {
         let value = if holds_messages(graph, name) {
-            let mut slot = Arc::new(Value::Array(Vec::new()));
+            let mut slot = MessageList::default().into();
             let ids = value.as_array().into_iter().flatten().filter_map(Value::as_str);
             let op = Op::Messages(ids.map(Into::into).collect());
             state::apply(&mut slot, &op, messages).map_err(|e| e.to_string())?;
-            Arc::unwrap_or_clone(slot)
+            slot
         } else {
-            value.clone()
+            value.clone().into()
         };
         full.insert(name.as_str().into(), value);
     }
@@ -125,16 +137,20 @@ pub fn holds_messages(graph: &Graph, channel: &str) -> bool {
 }
 
 /// Every message that writes hold for a graph's lists of messages.
-pub(super) fn messages_in(graph: &Graph, writes: &Writes) -> Vec<Message> {
+pub(super) fn messages_in(graph: &Graph, writes: &Writes) -> Vec<Arc<Message>> {
     let of_messages = writes.iter().filter(|(name, _)| holds_messages(graph, name));
     of_messages.flat_map(|(_, value)| parse_messages(value)).collect()
 }
 
 /// Every message in the value of a channel.
-pub(super) fn parse_messages(value: &Value) -> Vec<Message> {
+pub(super) fn parse_messages(value: &ChannelValue) -> Vec<Arc<Message>> {
     use serde::Deserialize as _;
+    let parse = |value: &Value| Message::deserialize(value).ok().map(Arc::new);
     match value {
-        Value::Array(items) => items.iter().filter_map(|v| Message::deserialize(v).ok()).collect(),
-        one => Message::deserialize(one).ok().into_iter().collect(),
+        ChannelValue::Messages(list) => list.iter().cloned().collect(),
+        ChannelValue::Json(value) => match &**value {
+            Value::Array(items) => items.iter().filter_map(parse).collect(),
+            one => parse(one).into_iter().collect(),
+        },
     }
 }

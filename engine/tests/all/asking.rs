@@ -392,7 +392,7 @@ impl Case {
 fn request() -> ModelRequest {
     ModelRequest {
         model: "".into(),
-        messages: vec![Message::text("msg_1".into(), Role::User, "hi")],
+        messages: vec![Arc::new(Message::text("msg_1".into(), Role::User, "hi"))],
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,
         temperature: None,

@@ -15,7 +15,9 @@ use exile_engine::id::{InputId, LogId, RunId, UserId};
 use exile_engine::journal::{BlobId, IfActive, Journal, MemoryJournal, StartRun};
 use exile_engine::limits::Limits;
 use exile_engine::model::{Aliases, Models};
-use exile_engine::node::{Done, ForEach, Node, NodeError, NodeKinds, Outcome, Subgraph, Work};
+use exile_engine::node::{
+    Done, ForEach, Node, NodeError, NodeKinds, Outcome, PureNode, Subgraph, Work,
+};
 use exile_engine::run::context::{Cx, Services};
 use exile_engine::run::engine::{Engine, Stopped};
 use exile_engine::run::live::{self, Live};
@@ -45,10 +47,16 @@ impl Node for Does {
     }
 }
 
-/// Writes these values.
+impl PureNode for Does {
+    fn compute(&self, state: &State, _: &Scope) -> Result<Done, NodeError> {
+        Ok(Done { writes: (self.0)(state)?, goto: None })
+    }
+}
+
+/// Writes these values, as a node that reaches nothing.
 pub fn writes(values: &[(&str, Value)]) -> Work {
-    let writes: Writes = values.iter().map(|(k, v)| ((*k).into(), v.clone())).collect();
-    Work::Leaf(Arc::new(Does(Box::new(move |_| Ok(writes.clone())))))
+    let writes: Writes = values.iter().map(|(k, v)| ((*k).into(), v.clone().into())).collect();
+    Work::Pure(Arc::new(Does(Box::new(move |_| Ok(writes.clone())))))
 }
 
 /// Any node.
@@ -67,13 +75,13 @@ impl Subgraph for Inner {
     }
 
     fn enter(&self, outer: &State, _: &Scope, _: &str) -> Result<Writes, NodeError> {
-        let value = |c: &Channel| outer.get(&c.name).map(|v| (c.name.clone(), Value::clone(v)));
+        let value = |c: &Channel| outer.get(&c.name).map(|v| (c.name.clone(), v.clone()));
         Ok(self.0.channels.iter().filter_map(value).collect())
     }
 
     fn exit(&self, before: &State, inner: &State) -> Result<Done, NodeError> {
         let changed = inner.iter().filter(|(name, value)| before.get(name) != Some(value));
-        let writes = changed.map(|(name, value)| (name.clone(), Value::clone(value)));
+        let writes = changed.map(|(name, value)| (name.clone(), value.clone()));
         Ok(Done { writes: writes.collect(), goto: None })
     }
 }
@@ -110,16 +118,16 @@ impl ForEach for Each {
     }
 
     fn enter(&self, _: &State, _: &Scope) -> Result<Vec<Writes>, NodeError> {
-        let item = |n: usize| std::iter::once(("item".into(), Value::from(n))).collect();
+        let item = |n: usize| std::iter::once(("item".into(), n.into())).collect();
         Ok((0..self.items).map(item).collect())
     }
 
     fn exit(&self, items: Vec<Result<Writes, NodeError>>) -> Result<Done, NodeError> {
         let mut log = Vec::new();
         for item in items {
-            log.extend(item?.get("result").cloned());
+            log.extend(item?.get("result").map(|value| value.to_json().into_owned()));
         }
-        let writes = std::iter::once(("log".into(), Value::Array(log))).collect();
+        let writes = std::iter::once(("log".into(), log.into())).collect();
         Ok(Done { writes, goto: None })
     }
 

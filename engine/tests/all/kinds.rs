@@ -82,7 +82,7 @@ impl Node for Set {
                     .map_err(|error| NodeError::expression(channel, &error))?,
                 Err(literal) => literal.clone(),
             };
-            writes.insert(channel.clone(), value);
+            writes.insert(channel.clone(), value.into());
         }
         Ok(Outcome::writes(writes))
     }

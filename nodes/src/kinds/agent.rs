@@ -20,13 +20,15 @@ use exile_engine::model::{Effort, ToolChoice};
 use exile_engine::node::{Done, Node, NodeError, NodeKind, Outcome, Subgraph, Work};
 use exile_engine::run::context::Cx;
 use exile_engine::run::record::Durability;
-use exile_engine::state::{Channel, ChannelType, Channels, Reducer, State, Writes};
+use exile_engine::state::{
+    Channel, ChannelType, ChannelValue, Channels, MessageList, Reducer, State, Writes,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ask::{Ask, Keys, Texts, may_call, render};
-use super::llm::{said, stored};
+use super::llm::said;
 use super::tools::Tools;
 use super::{MESSAGES, history};
 
@@ -181,12 +183,13 @@ impl Subgraph for Agent {
     }
 
     fn enter(&self, outer: &State, scope: &Scope, _: &str) -> Result<Writes, NodeError> {
-        let messages = if self.conversation { outer.messages(MESSAGES) } else { Vec::new() };
-        let messages = history::sent(messages);
+        let mut messages = MessageList::default();
+        if self.conversation {
+            messages = history::sent_list(&outer.messages(MESSAGES));
+        }
         let mut writes = Writes::new();
-        writes.insert(BEFORE.into(), json!(messages.len()));
-        let messages = messages.iter().map(stored).collect::<Result<_, _>>()?;
-        writes.insert(MESSAGES.into(), Value::Array(messages));
+        writes.insert(BEFORE.into(), messages.len().into());
+        writes.insert(MESSAGES.into(), messages.into());
         for (name, template) in [(SYSTEM, &self.system), (PROMPT, &self.prompt)] {
             if let Some(text) = render(template.as_ref(), name, outer, scope)? {
                 writes.insert(name.into(), text.into());
@@ -200,7 +203,7 @@ impl Subgraph for Agent {
             return Ok(Done { writes: self.abandon(before, inner), goto: None });
         };
         let new = history::added(before, inner, MESSAGES);
-        let text = new.last().and_then(|m| m["content"].as_str()).unwrap_or_default();
+        let text = new.last().map(|message| message.content.as_str()).unwrap_or_default();
         Ok(Done { writes: std::iter::once((into.clone(), text.into())).collect(), goto: None })
     }
 
@@ -226,13 +229,13 @@ struct Turn {
 #[async_trait]
 impl Node for Turn {
     async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError> {
-        let number = |name: &str| state.get(name).and_then(|v| v.as_u64()).unwrap_or(0);
+        let number = |name: &str| state.get(name).and_then(ChannelValue::as_u64).unwrap_or(0);
         let text = |name: &str| state.get(name).and_then(|v| v.as_str().map(str::to_owned));
         let place = usize::try_from(number(BEFORE)).unwrap_or(usize::MAX);
         let last = number(TURN) + 1 >= u64::from(self.max_turns);
         let texts = Texts {
             system: text(SYSTEM).unwrap_or_default(),
-            messages: state.messages(MESSAGES),
+            messages: state.messages(MESSAGES).iter().cloned().collect(),
             prompt: text(PROMPT).map(|prompt| (place, prompt)),
         };
         let mut question = self.ask.question(cx, "model", texts, self.ask.tools(cx)?)?;
@@ -243,7 +246,7 @@ impl Node for Turn {
         if last && !message.tool_calls.is_empty() {
             return Err(self.too_many_turns());
         }
-        outcome(&message)
+        Ok(outcome(message))
     }
 }
 
@@ -256,10 +259,10 @@ impl Turn {
     }
 }
 
-fn outcome(message: &Message) -> Result<Outcome, NodeError> {
+fn outcome(message: Message) -> Outcome {
     let mut writes = Writes::new();
-    writes.insert(MESSAGES.into(), stored(message)?);
-    writes.insert(TURN.into(), json!(1));
-    writes.insert(CALLS.into(), json!(!message.tool_calls.is_empty()));
-    Ok(Outcome::writes(writes))
+    writes.insert(TURN.into(), 1.into());
+    writes.insert(CALLS.into(), (!message.tool_calls.is_empty()).into());
+    writes.insert(MESSAGES.into(), ChannelValue::message(Arc::new(message)));
+    Outcome::writes(writes)
 }

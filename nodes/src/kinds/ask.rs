@@ -50,7 +50,7 @@ pub(super) struct Texts {
     /// The node's own `system`, rendered.
     pub system: String,
     /// The conversation so far.
-    pub messages: Vec<Message>,
+    pub messages: Vec<Arc<Message>>,
     /// The node's `prompt`, rendered, and before which message it stands.
     pub prompt: Option<(usize, String)>,
 }
@@ -68,8 +68,8 @@ impl Ask {
         let conversation = cx.options().system_prompt.as_deref().filter(|_| self.to_user);
         let system =
             [conversation.unwrap_or_default(), skill.map_or("", |s| &s.system), &texts.system];
-        let say = |role, text: &str| Message::text(cx.message_id(), role, text);
-        let mut messages: Vec<Message> = system
+        let say = |role, text: &str| Arc::new(Message::text(cx.message_id(), role, text));
+        let mut messages: Vec<Arc<Message>> = system
             .iter()
             .map(|text| text.trim())
             .filter(|text| !text.is_empty())

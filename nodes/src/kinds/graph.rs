@@ -12,10 +12,9 @@ use exile_engine::expr::Scope;
 use exile_engine::graph::Graph;
 use exile_engine::graph::build::Build;
 use exile_engine::graph::nesting::Inner;
-use exile_engine::message::Message;
 use exile_engine::node::{Done, NodeError, NodeKind, Subgraph, Work};
 use exile_engine::run::writes::name_messages;
-use exile_engine::state::{MessageMap, Reducer, State, Writes};
+use exile_engine::state::{Channel, ChannelValue, MessageList, MessageMap, Reducer, State, Writes};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -198,19 +197,24 @@ impl Subgraph for Inside {
             Ok((channel.clone(), source.value(outer, scope, "with", channel)?))
         };
         let mut given: Writes = self.enter.iter().map(value).collect::<Result<_, NodeError>>()?;
-        for (channel, value) in &mut given {
-            if self.graph.channels.get(channel).is_some_and(|c| c.reduce == Reducer::Messages) {
-                name_messages(value, &format!("{}/{path}/{channel}", scope.run));
+        for (channel, value) in given.iter_mut() {
+            let channel = self.graph.channels.get(channel);
+            let of_messages = channel.filter(|channel| channel.reduce == Reducer::Messages);
+            if let (Some(Channel { name, .. }), ChannelValue::Json(json)) = (of_messages, &value) {
+                let mut json = Value::clone(json);
+                name_messages(&mut json, &format!("{}/{path}/{name}", scope.run));
+                *value = json.into();
             }
         }
         merged(&self.graph, &given)
     }
 
     fn exit(&self, before: &State, inner: &State) -> Result<Done, NodeError> {
-        let value = |name: &Arc<str>| inner.get(name).map_or(Value::Null, |v| Value::clone(v));
+        let value = |name: &Arc<str>| inner.get(name).cloned().unwrap_or_default();
         let writes = match &self.exit {
             Exit::Whole(channel) => {
-                let named = self.graph.output.iter().map(|name| (name.to_string(), value(name)));
+                let json = |name: &Arc<str>| value(name).to_json().into_owned();
+                let named = self.graph.output.iter().map(|name| (name.to_string(), json(name)));
                 let map: Map<String, Value> = named.collect();
                 std::iter::once((channel.clone(), map.into())).collect()
             }
@@ -238,13 +242,15 @@ impl Subgraph for Inside {
 fn merged(graph: &Graph, given: &Writes) -> Result<Writes, NodeError> {
     let mut state = State::new(graph.channels.clone());
     let delta = state.merge([given])?;
-    let messages = given.values().flat_map(|value| match value {
-        Value::Array(items) => items.as_slice(),
-        one => std::slice::from_ref(one),
+    let lists = given.values().filter_map(|value| match value {
+        ChannelValue::Messages(list) => Some(list.clone()),
+        ChannelValue::Json(value) => MessageList::parse(value).ok(),
     });
-    let messages = messages.filter_map(|value| Message::deserialize(value).ok());
-    let messages: MessageMap = messages.map(|m| (m.id.clone(), Arc::new(m))).collect();
+    let mut messages = MessageMap::new();
+    for list in lists {
+        messages.extend(list.iter().map(|message| (message.id.clone(), message.clone())));
+    }
     state.apply(&delta, &messages)?;
-    let value = |name: &Arc<str>| Some((name.clone(), Value::clone(state.get(name)?)));
+    let value = |name: &Arc<str>| Some((name.clone(), state.get(name)?.clone()));
     Ok(given.keys().filter_map(value).collect())
 }

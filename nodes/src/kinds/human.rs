@@ -17,14 +17,13 @@ use exile_engine::node::{Node, NodeError, NodeKind, Outcome, Work};
 use exile_engine::period::Period;
 use exile_engine::run::context::{Ask, Cx, Given, Reached};
 use exile_engine::run::record::{AskReason, Question};
-use exile_engine::state::{Reducer, State, Writes};
+use exile_engine::state::{ChannelValue, Reducer, State, Writes};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::MESSAGES;
 use super::ask::{found, render, written};
-use super::llm::stored;
 
 /// The kind.
 pub(super) struct Kind;
@@ -160,32 +159,32 @@ impl Node for Human {
         };
         match cx.ask(ask).await? {
             Reached::Asked(id) => Ok(Outcome::Suspend(vec![id])),
-            Reached::Done(given) => self.answered(cx, given),
+            Reached::Done(given) => Ok(self.answered(cx, given)),
         }
     }
 }
 
 impl Human {
-    fn answered(&self, cx: &Cx, given: Given) -> Result<Outcome, NodeError> {
+    fn answered(&self, cx: &Cx, given: Given) -> Outcome {
         let Given { value, message } = given;
         let mut writes = Writes::new();
         if self.messages {
             let said = match message {
-                Some(message) => Some(Message::clone(&message)),
+                Some(message) => Some(message),
                 // Given through the API: a message only where it would be nowhere else.
                 None if self.into.is_none() => {
                     let text = value.as_str().unwrap_or_default();
-                    Some(Message::text(cx.message_id(), Role::User, text))
+                    Some(Arc::new(Message::text(cx.message_id(), Role::User, text)))
                 }
                 None => None,
             };
             if let Some(said) = said {
-                writes.insert(MESSAGES.into(), stored(&said)?);
+                writes.insert(MESSAGES.into(), ChannelValue::message(said));
             }
         }
         if let Some(into) = &self.into {
-            writes.insert(into.clone(), value);
+            writes.insert(into.clone(), value.into());
         }
-        Ok(Outcome::writes(writes))
+        Outcome::writes(writes)
     }
 }

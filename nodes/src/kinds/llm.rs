@@ -16,7 +16,7 @@ use exile_engine::message::{Message, Role};
 use exile_engine::model::{Effort, Finish, ToolChoice};
 use exile_engine::node::{Node, NodeError, NodeKind, Outcome, Work};
 use exile_engine::run::context::{Cx, ModelAnswer, ModelCall};
-use exile_engine::state::State;
+use exile_engine::state::{ChannelValue, State};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::Value;
@@ -153,22 +153,24 @@ impl Node for Llm {
         let Some(output) = &self.output else {
             let answer = said(cx.call_model(question).await?)?;
             return match &self.into {
-                Some(into) => Ok(Outcome::write(into, answer.content.into())),
-                None => join(&answer),
+                Some(into) => Ok(Outcome::write(into, answer.content)),
+                None => Ok(join(answer)),
             };
         };
         let (answer, value) = self.held_to(output, cx, question).await?;
         match &self.into {
             Some(into) => Ok(Outcome::write(into, value)),
-            None => join(&answer),
+            None => Ok(join(answer)),
         }
     }
 }
 
 impl Llm {
     fn question(&self, cx: &Cx, state: &State) -> Result<ModelCall, NodeError> {
-        let messages = if self.conversation { state.messages(MESSAGES) } else { Vec::new() };
-        let messages = history::sent(messages);
+        let mut messages = Vec::new();
+        if self.conversation {
+            messages = history::sent(&state.messages(MESSAGES));
+        }
         let mut system =
             render(self.system.as_ref(), "system", state, cx.scope())?.unwrap_or_default();
         if let Some(output) = &self.output {
@@ -206,9 +208,9 @@ impl Llm {
             }
             attempt += 1;
             question.call = format!("model_{attempt}");
-            question.messages.push(answer.message);
+            question.messages.push(Arc::new(answer.message));
             let again = format!("That cannot be used: {why}. Answer again, with the JSON alone.");
-            question.messages.push(Message::text(cx.message_id(), Role::User, again));
+            question.messages.push(Arc::new(Message::text(cx.message_id(), Role::User, again)));
         }
     }
 }
@@ -232,11 +234,6 @@ pub(super) fn said(answer: ModelAnswer) -> Result<Message, NodeError> {
 }
 
 /// Adds the message to the conversation.
-pub(super) fn join(message: &Message) -> Result<Outcome, NodeError> {
-    Ok(Outcome::write(&MESSAGES.into(), stored(message)?))
-}
-
-/// A message as a channel holds it.
-pub(super) fn stored(message: &Message) -> Result<Value, NodeError> {
-    serde_json::to_value(message).map_err(|e| NodeError::Internal(e.to_string()))
+pub(super) fn join(message: Message) -> Outcome {
+    Outcome::write(&MESSAGES.into(), ChannelValue::message(Arc::new(message)))
 }

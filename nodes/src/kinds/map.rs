@@ -14,7 +14,9 @@ use exile_engine::graph::inside::Nested;
 use exile_engine::graph::{Branch, Graph, Guard, Limits, Line, Names, Schedule, Target};
 use exile_engine::node::{Done, ForEach, NodeError, NodeKind, Work};
 use exile_engine::run::record::Durability;
-use exile_engine::state::{Channel, ChannelType, Channels, Reducer, State, Writes, short};
+use exile_engine::state::{
+    Channel, ChannelType, ChannelValue, Channels, MessageList, Reducer, State, Writes, short,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -237,20 +239,20 @@ impl ForEach for Each {
             let error = format!("it gave {}, which is no list", short(&list));
             return Err(NodeError::Expression { place: "over".into(), error });
         };
-        let begin = |item| std::iter::once((self.item.clone(), item)).collect();
+        let begin = |item: Value| std::iter::once((self.item.clone(), item.into())).collect();
         Ok(items.into_iter().map(begin).collect())
     }
 
     fn exit(&self, items: Vec<Result<Writes, NodeError>>) -> Result<Done, NodeError> {
-        let (mut results, mut messages) = (Vec::with_capacity(items.len()), Vec::new());
+        let (mut results, mut messages) = (Vec::with_capacity(items.len()), MessageList::default());
         for item in items {
             match (item, self.on_error) {
                 (Ok(mut writes), _) => {
-                    match writes.shift_remove(MESSAGES) {
-                        Some(Value::Array(list)) => messages.extend(list),
-                        one => messages.extend(one),
+                    if let Some(ChannelValue::Messages(list)) = writes.remove(MESSAGES) {
+                        messages.extend(list.iter().cloned());
                     }
-                    results.push(writes.shift_remove(RESULT).unwrap_or(Value::Null));
+                    let result = writes.remove(RESULT);
+                    results.push(result.map_or(Value::Null, |value| value.to_json().into_owned()));
                 }
                 (Err(error), OnItemError::Fail) => return Err(error),
                 (Err(_), OnItemError::Skip) => {}

@@ -4,12 +4,10 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use exile_engine::expr::{Expression, Scope};
 use exile_engine::graph::build::Build;
-use exile_engine::node::{Node, NodeError, NodeKind, Outcome, Work};
-use exile_engine::run::context::Cx;
-use exile_engine::state::{State, Writes};
+use exile_engine::node::{Done, NodeError, NodeKind, PureNode, Work};
+use exile_engine::state::{ChannelValue, State, Writes};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -49,7 +47,7 @@ impl NodeKind for Kind {
         }
         // Every one was checked; one that was reported keeps the node from being built.
         let writes = writes.into_iter().collect::<Option<_>>()?;
-        Some(Work::Leaf(Arc::new(Set { writes })))
+        Some(Work::Pure(Arc::new(Set { writes })))
     }
 }
 
@@ -84,24 +82,23 @@ impl Source {
         scope: &Scope,
         key: &str,
         name: &str,
-    ) -> Result<Value, NodeError> {
+    ) -> Result<ChannelValue, NodeError> {
         match self {
-            Self::Literal(value) => Ok(value.clone()),
+            Self::Literal(value) => Ok(value.clone().into()),
             Self::Expression(expression) => expression
-                .eval(state, scope)
+                .eval_channel(state, scope)
                 .map_err(|e| NodeError::expression(&format!("{key}.{name}"), &e)),
         }
     }
 }
 
-#[async_trait]
-impl Node for Set {
-    async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError> {
+impl PureNode for Set {
+    fn compute(&self, state: &State, scope: &Scope) -> Result<Done, NodeError> {
         let mut writes = Writes::new();
         for (channel, source) in &self.writes {
-            let value = source.value(state, cx.scope(), "set", channel)?;
+            let value = source.value(state, scope, "set", channel)?;
             writes.insert(channel.clone(), value);
         }
-        Ok(Outcome::writes(writes))
+        Ok(Done { writes, goto: None })
     }
 }

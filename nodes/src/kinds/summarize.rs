@@ -91,7 +91,7 @@ struct Summarize {
 #[async_trait]
 impl Node for Summarize {
     async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError> {
-        let messages = history::sent(state.messages(MESSAGES));
+        let messages = history::sent(&state.messages(MESSAGES));
         if history::tokens(&messages) <= self.over {
             return Ok(Outcome::nothing());
         }
@@ -113,7 +113,7 @@ impl Node for Summarize {
         let content = format!("Summary of the conversation so far:\n{}", said.content.trim());
         // The answer's own id: run again after a crash, the node adds the same message.
         let summary = Message::text(said.id, Role::System, content);
-        join(&Message { covers: Some(last.id.clone()), ..summary })
+        Ok(join(Message { covers: Some(last.id.clone()), ..summary }))
     }
 }
 
@@ -121,10 +121,10 @@ impl Summarize {
     fn question(
         &self,
         cx: &Cx,
-        old: &[Message],
+        old: &[Arc<Message>],
         own: Option<&str>,
     ) -> Result<ModelCall, NodeError> {
-        let say = |role, text: String| Message::text(cx.message_id(), role, text);
+        let say = |role, text: String| Arc::new(Message::text(cx.message_id(), role, text));
         let task = [TASK, own.unwrap_or_default()].join("\n\n");
         let model = self.ask.model(cx, self.ask.skill(cx)?.map(|skill| &**skill));
         Ok(ModelCall {

@@ -13,7 +13,7 @@ use exile_engine::graph::build::Build;
 use exile_engine::message::{Message, ToolCall, pending_tool_calls};
 use exile_engine::node::{Node, NodeError, NodeKind, Outcome, Work};
 use exile_engine::run::context::{Cx, Reached};
-use exile_engine::state::{Reducer, State};
+use exile_engine::state::{MessageList, Reducer, State};
 use exile_engine::tool::{ToolAnswer, ToolError, ToolErrorKind, matches};
 use futures_util::future::join_all;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -22,7 +22,6 @@ use serde_json::Value;
 
 use super::MESSAGES;
 use super::ask::{Allowed, Ask, found, may_call};
-use super::llm::stored;
 
 /// The kind.
 pub(super) struct Kind;
@@ -89,7 +88,7 @@ pub(super) struct Tools {
 #[async_trait]
 impl Node for Tools {
     async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError> {
-        let calls = pending_tool_calls(&state.messages(MESSAGES));
+        let calls = pending_tool_calls(state.messages(MESSAGES).iter());
         let mut allowed: Vec<String> = Vec::new();
         for offer in self.offers.iter() {
             allowed.extend(offer.tools(cx)?.into_iter().map(|spec| spec.name));
@@ -105,15 +104,15 @@ impl Node for Tools {
                 Reached::Done(refused(cx, call, &allowed))
             }
         });
-        let (mut answered, mut waiting) = (Vec::new(), Vec::new());
+        let (mut answered, mut waiting) = (MessageList::default(), Vec::new());
         for answer in join_all(answers).await {
             match answer {
-                Reached::Done(message) => answered.push(stored(&message)?),
+                Reached::Done(message) => answered.push(Arc::new(message)),
                 Reached::Asked(id) => waiting.push(id),
             }
         }
         if waiting.is_empty() {
-            Ok(Outcome::write(&MESSAGES.into(), answered.into()))
+            Ok(Outcome::write(&MESSAGES.into(), answered))
         } else {
             // Those that were made are answered from their records next time.
             Ok(Outcome::Suspend(waiting))

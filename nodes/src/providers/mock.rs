@@ -42,7 +42,7 @@ impl Mock {
         let last = request.messages.iter().rfind(|m| matches!(m.role, Role::User | Role::Tool));
         let mut turn = match last.and_then(|last| Some((self.script.rule(last)?, last))) {
             Some((rule, last)) => rule.turn(last),
-            None => echo::turn(request, last),
+            None => echo::turn(request, last.map(|last| &**last)),
         };
         if request.output_schema.is_none() {
             turn.text.insert_str(0, "[mock] ");

@@ -7,6 +7,8 @@
 //!
 //! Absent on purpose: context, output and prices. To prove them costs what they limit.
 
+use std::sync::Arc;
+
 use exile_engine::env::Env;
 use exile_engine::id::MessageId;
 use exile_engine::message::{Image, Message, Role};
@@ -88,7 +90,7 @@ impl Probe<'_> {
         let said = Message::text(MessageId::new(self.env), Role::User, text);
         ModelRequest {
             model: self.model.model.clone(),
-            messages: vec![said],
+            messages: vec![Arc::new(said)],
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
             temperature: None,
@@ -169,7 +171,9 @@ impl Probe<'_> {
     async fn vision(&self) -> Seen {
         let mut request = self.ask("Which colour is this? Answer with one word, in English.");
         let picture = Image::parse(RED);
-        request.messages[0].images.extend(picture);
+        for message in &mut request.messages {
+            Arc::make_mut(message).images.extend(picture.clone());
+        }
         self.seen(request, |reply| {
             let red = reply.content.to_lowercase().contains("red");
             (red, reply.content.chars().take(120).collect())

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use exile_engine::message::{Image, Message, Role, ToolCall};
 use exile_engine::model::ModelRequest;
@@ -145,7 +146,7 @@ fn said(message: &Message, sees: bool) -> Turn<'_> {
 /// what a person changed the arguments of the call to: the model is told, else it would take the
 /// answer for one to its own.
 fn answer<'m>(
-    messages: &'m [Message],
+    messages: &'m [Arc<Message>],
     from: usize,
     id: &str,
     used: &mut HashSet<usize>,

@@ -52,7 +52,7 @@ pub(crate) fn ask(model: &str, messages: Vec<Message>) -> ModelRequest {
     let schema = json!({ "type": "object", "properties": { "x": { "type": "number" } } });
     ModelRequest {
         model: model.into(),
-        messages,
+        messages: messages.into_iter().map(std::sync::Arc::new).collect(),
         tools: vec![ToolSpec::new("add", "adds", schema, Effect::Pure, "native")],
         tool_choice: ToolChoice::Auto,
         temperature: Some(0.3),

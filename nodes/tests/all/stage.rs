@@ -178,7 +178,7 @@ impl Played {
 
     /// What the model was sent the n-th time, a line each.
     pub(crate) fn sent(&self, n: usize) -> Vec<String> {
-        self.asked[n].messages.iter().map(line).collect()
+        self.asked[n].messages.iter().map(|message| line(message)).collect()
     }
 
     /// The tools that it was offered the n-th time.

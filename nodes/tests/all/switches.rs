@@ -116,7 +116,7 @@ fn ask(model: &str, messages: Vec<Message>, turn: usize) -> ModelRequest {
     let schemas = [None, Some(closed), Some(open), Some(json!({ "type": "array" })), None];
     ModelRequest {
         model: model.into(),
-        messages,
+        messages: messages.into_iter().map(std::sync::Arc::new).collect(),
         tools: vec![ToolSpec::new("add", "adds", schema, Effect::Pure, "native")],
         tool_choice: choices[turn % 4].clone(),
         temperature: (!turn.is_multiple_of(3)).then_some(1.3),

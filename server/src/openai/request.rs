@@ -131,7 +131,7 @@ impl Completion {
         }
         Ok(ModelRequest {
             model: "".into(),
-            messages,
+            messages: messages.into_iter().map(std::sync::Arc::new).collect(),
             tools,
             tool_choice,
             temperature,

@@ -63,10 +63,10 @@ fn step(number: Number) -> Numbered {
         path: "".into(),
         step: 1,
         done: vec![StepDone { task: format!("count:{number}").into(), took_ms: 0, cached: false }],
-        delta: Delta::from([("n".into(), Op::Set(number.into()))]),
+        delta: Delta::from_iter([("n".into(), Op::Set(Arc::new(number.into())))]),
         recorded: Vec::new(),
         activation: Activation {
-            next: vec![format!("count:{}", number + 1)],
+            next: vec![format!("count:{}", number + 1).into()],
             ..Activation::default()
         },
     };
@@ -464,7 +464,10 @@ async fn equal_large_values_are_stored_once() {
         let lease = held(&store, name).await;
         let mut records = Vec::new();
         for number in 1..=20 {
-            let delta = Delta::from([("n".into(), Op::Set(serde_json::json!({ "text": text })))]);
+            let delta = Delta::from_iter([(
+                "n".into(),
+                Op::Set(Arc::new(serde_json::json!({ "text": text }))),
+            )]);
             let Fact::Step(small) = step(number).record.fact.clone() else { panic!("no step") };
             let fact = Fact::Step(Step { delta, ..small });
             records.push(Numbered { number, record: Arc::new(Record { at_ms: 1, fact }) });
@@ -491,7 +494,7 @@ async fn turn_501_of_a_conversation_is_small_on_disk() {
         let mut ask = step(turn * 4 + 1);
         let Fact::Step(small) = ask.record.fact.clone() else { panic!("no step") };
         let named = ids.iter().map(|id| id.as_str().into()).collect();
-        let delta = Delta::from([("messages".into(), Op::Messages(named))]);
+        let delta = Delta::from_iter([("messages".into(), Op::Messages(named))]);
         let fact = Fact::Step(Step { delta, ..small });
         ask.record = Arc::new(Record { at_ms: 1_767_225_700_000, fact });
         let message = |id: &String| StoredMessage {

@@ -16,6 +16,7 @@ pub(super) fn length<'s>(b: &Budget, of: &Datum<'s>, _: &mut Given<'s>) -> Outco
     let count = match of {
         Datum::Text(text) => text.as_str().chars().count(),
         Datum::Json(Value::Array(items)) => items.len(),
+        Datum::Messages(list) => list.len(),
         Datum::Json(Value::Object(map)) => map.len(),
         Datum::Map(map) => map.entries.len(),
         Datum::Null => return Err(Fault::new("null has no length")),
@@ -35,7 +36,7 @@ pub(super) fn last<'s>(b: &Budget, of: &Datum<'s>, _: &mut Given<'s>) -> Outcome
 fn end_of<'s>(b: &Budget, of: &Datum<'s>, index: i128) -> Outcome<Datum<'s>> {
     let index = Datum::Int(index);
     match of {
-        Datum::Text(_) | Datum::List(_) | Datum::Json(Value::Array(_)) => {
+        Datum::Text(_) | Datum::List(_) | Datum::Messages(_) | Datum::Json(Value::Array(_)) => {
             access::item(b, of, &index)
         }
         Datum::Null | Datum::Undefined { silent: true } => {

@@ -87,7 +87,7 @@ pub(super) fn started(number: Number, run: &str) -> Numbered {
         options: RunOptions::default(),
         delta: Delta::new(),
         base: std::collections::BTreeMap::new(),
-        activation: Activation { next: vec!["work:1".to_owned()], ..Activation::default() },
+        activation: Activation { next: vec!["work:1".into()], ..Activation::default() },
         traceparent: None,
         durability: Durability::Sync,
     };
@@ -97,8 +97,10 @@ pub(super) fn started(number: Number, run: &str) -> Numbered {
 /// A step that sets `value` and names `messages`.
 pub(super) fn step(number: Number, value: Value, messages: &[&str]) -> Numbered {
     let ids = messages.iter().map(|id| MessageId::from(*id)).collect();
-    let delta =
-        Delta::from([("value".into(), Op::Set(value)), ("messages".into(), Op::Messages(ids))]);
+    let delta = Delta::from_iter([
+        ("value".into(), Op::Set(Arc::new(value))),
+        ("messages".into(), Op::Messages(ids)),
+    ]);
     let (done, recorded, activation) = (Vec::new(), Vec::new(), Activation::default());
     record(number, Fact::Step(Step { path: "".into(), step: 1, done, recorded, delta, activation }))
 }
@@ -135,7 +137,7 @@ pub(super) fn ended(number: Number, run: &str, status: EndStatus) -> Numbered {
 
 pub(super) fn snapshot(number: Number, messages: &[&str]) -> Numbered {
     let ids = messages.iter().map(|id| MessageId::from(*id)).collect();
-    let values = Delta::from([("messages".into(), Op::Messages(ids))]);
+    let values = Delta::from_iter([("messages".into(), Op::Messages(ids))]);
     record(number, Fact::Snapshot { values, last: None, tainted: None })
 }
 

@@ -77,7 +77,7 @@ struct AsksFirst;
 #[async_trait]
 impl Node for AsksFirst {
     async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError> {
-        let calls = pending_tool_calls(&state.messages("messages"));
+        let calls = pending_tool_calls(state.messages("messages").iter());
         Ok(match cx.call_tool(&calls[0], true).await {
             Reached::Done(message) => Outcome::write(&"messages".into(), json!([message])),
             Reached::Asked(id) => Outcome::Suspend(vec![id]),

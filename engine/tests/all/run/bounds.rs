@@ -12,7 +12,7 @@ use exile_engine::node::{Node, NodeError, Outcome, Work};
 use exile_engine::run::context::Cx;
 use exile_engine::run::engine::Stopped;
 use exile_engine::run::record::{EndStatus, RunError};
-use exile_engine::state::{Reducer, State};
+use exile_engine::state::{ChannelValue, Reducer, State};
 use serde_json::{Map, Value, json};
 
 use super::questions::Asking;
@@ -25,8 +25,8 @@ type Grow = fn(&Value) -> Value;
 /// A node that makes a channel's value into another one, over and over.
 fn grows(reduce: Reducer, initial: Value, grow: Grow) -> Hand {
     let grow = move |state: &State| {
-        let value = state.get("x").map(|x| grow(x)).unwrap_or_default();
-        Ok(std::iter::once(("x".into(), value)).collect())
+        let value = state.get("x").map(|x| grow(&x.to_json())).unwrap_or_default();
+        Ok(std::iter::once(("x".into(), value.into())).collect())
     };
     let mut hand = Hand::default()
         .channel("x", reduce, initial)
@@ -102,7 +102,7 @@ async fn messages_count_as_what_they_hold() {
     let said = |_: &State| {
         let text = "word ".repeat(1000);
         let message = json!({ "role": "user", "content": text });
-        Ok(std::iter::once(("messages".into(), message)).collect())
+        Ok(std::iter::once(("messages".into(), message.into())).collect())
     };
     let mut hand = talk().node("say", leaf(Does(Box::new(said)))).edge("START", "say");
     hand = hand.edge("say", "say");
@@ -218,7 +218,7 @@ struct FailsAt(u64);
 #[async_trait]
 impl Node for FailsAt {
     async fn run(&self, _: &Cx, state: &State) -> Result<Outcome, NodeError> {
-        if state.get("item").and_then(|item| item.as_u64()) == Some(self.0) {
+        if state.get("item").and_then(ChannelValue::as_u64) == Some(self.0) {
             return Err(NodeError::Limit("enough".into()));
         }
         Ok(Outcome::write(&"result".into(), json!(1)))

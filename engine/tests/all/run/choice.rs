@@ -131,7 +131,7 @@ impl Node for Wants {
         let call = ModelCall {
             call: "model".into(),
             model: "default".into(),
-            messages: vec![said],
+            messages: vec![Arc::new(said)],
             tools: (0..self.tools).map(tool).collect(),
             tool_choice: ToolChoice::Auto,
             temperature: None,

@@ -26,7 +26,7 @@ struct Late {
 #[async_trait]
 impl Node for Late {
     async fn run(&self, _: &Cx, state: &State) -> Result<Outcome, NodeError> {
-        let read = state.get("log").map_or(0, |log| log.as_array().map_or(0, Vec::len));
+        let read = state.get("log").map_or(0, |log| log.to_json().as_array().map_or(0, Vec::len));
         tokio::time::sleep(Duration::from_secs(self.secs)).await;
         if self.fails {
             return Err(NodeError::Limit(self.name.into()));

@@ -8,8 +8,8 @@ use exile_engine::journal::{ForkRun, Input};
 use exile_engine::node::NodeError;
 use exile_engine::run::checkpoint::{CheckpointKind, kind};
 use exile_engine::run::record::EndStatus;
-use exile_engine::state::{Reducer, State};
-use serde_json::{Map, Value, json};
+use exile_engine::state::{ChannelValue, Reducer, State};
+use serde_json::{Map, json};
 
 use crate::hand::{Bench, Does, Each, Hand, Inner, leaf};
 
@@ -17,12 +17,12 @@ use crate::hand::{Bench, Does, Each, Hand, Inner, leaf};
 fn graph(mended: &Arc<AtomicBool>, worked: &Arc<Mutex<Vec<u64>>>, inside: bool) -> Hand {
     let (mended, worked) = (mended.clone(), worked.clone());
     let work = move |state: &State| {
-        let item = state.get("item").and_then(|item| item.as_u64()).unwrap();
+        let item = state.get("item").and_then(ChannelValue::as_u64).unwrap();
         worked.lock().unwrap().push(item);
         if item == 5 && !mended.load(Ordering::SeqCst) {
             return Err(NodeError::Limit("not yet".into()));
         }
-        Ok(std::iter::once(("result".into(), Value::from(item))).collect())
+        Ok(std::iter::once(("result".into(), item.into())).collect())
     };
     let hand = || Hand::default().channel("log", Reducer::Append, json!([]));
     let each = Each::new(8, 2, leaf(Does(Box::new(work)))).work();

@@ -408,7 +408,7 @@ fn racing(delays: &[u64]) -> Hand {
             ("total", json!(n * n)),
             ("messages", json!([message(n), message(n % 3)])),
         ];
-        let values = values.into_iter().map(|(k, v)| (Arc::from(k), v)).collect();
+        let values = values.into_iter().map(|(k, v)| (Arc::from(k), v.into())).collect();
         hand = hand.node(&name(n), leaf(Late(*delay, values)));
         hand = hand.edge(if n < half { "START" } else { "half" }, &name(n));
     }

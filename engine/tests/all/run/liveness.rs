@@ -178,7 +178,7 @@ struct OneOfMany;
 #[async_trait]
 impl Node for OneOfMany {
     async fn run(&self, _: &Cx, state: &State) -> Result<Outcome, NodeError> {
-        if state.get("many").is_some_and(|many| **many == json!(true)) {
+        if state.get("many").is_some_and(|many| *many == json!(true)) {
             std::future::pending::<()>().await;
         }
         Ok(Outcome::write(&"n".into(), json!(1)))

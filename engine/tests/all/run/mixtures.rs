@@ -135,10 +135,10 @@ impl Node for Writes {
         if self.0 > 0 {
             tokio::time::sleep(Duration::from_millis(self.0)).await;
         }
-        let item = state.get("item").map_or(Value::Null, |item| Value::clone(item));
+        let item = state.get("item").map_or(Value::Null, |item| item.to_json().into_owned());
         let pairs = [("n", json!(1)), ("log", json!([1])), ("result", item)];
         let here = pairs.into_iter().filter(|(name, _)| state.get(name).is_some());
-        Ok(Outcome::writes(here.map(|(name, value)| (name.into(), value)).collect()))
+        Ok(Outcome::writes(here.map(|(name, value)| (name.into(), value.into())).collect()))
     }
 }
 

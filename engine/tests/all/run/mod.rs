@@ -12,6 +12,7 @@ mod liveness;
 mod mixtures;
 mod moves;
 mod policies;
+mod pure;
 mod questions;
 mod readers;
 mod refusals;
@@ -52,7 +53,7 @@ fn question(state: &State) -> ModelCall {
     ModelCall {
         call: "model".into(),
         model: "scripted/one".into(),
-        messages: state.messages("messages"),
+        messages: state.messages("messages").iter().cloned().collect(),
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,
         temperature: None,
@@ -70,7 +71,7 @@ struct CallsTools;
 #[async_trait]
 impl Node for CallsTools {
     async fn run(&self, cx: &Cx, state: &State) -> Result<Outcome, NodeError> {
-        let calls = pending_tool_calls(&state.messages("messages"));
+        let calls = pending_tool_calls(state.messages("messages").iter());
         let results = join_all(calls.iter().map(|call| cx.call_tool(call, false))).await;
         let (mut messages, mut asked) = (Vec::new(), Vec::new());
         for result in results {

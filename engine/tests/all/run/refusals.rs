@@ -127,7 +127,7 @@ impl House {
     /// What the model was sent last, a line each.
     fn sent(&self) -> Vec<String> {
         let asked = self.model.asked.lock().unwrap();
-        let line = |m: &Message| format!("{}: {}", m.role.as_str(), m.content);
+        let line = |m: &Arc<Message>| format!("{}: {}", m.role.as_str(), m.content);
         asked.last().unwrap().messages.iter().map(line).collect()
     }
 }
@@ -258,7 +258,8 @@ impl exile_engine::node::Node for Title {
         state: &exile_engine::state::State,
     ) -> Result<exile_engine::node::Outcome, exile_engine::node::NodeError> {
         let mut question = super::question(state);
-        question.messages = vec![Message::text("msg_t".into(), Role::User, "forbidden")];
+        let said = Message::text("msg_t".into(), Role::User, "forbidden");
+        question.messages = vec![Arc::new(said)];
         question.shown = false;
         cx.call_model(question).await?;
         Ok(exile_engine::node::Outcome::nothing())

@@ -64,7 +64,8 @@ async fn every_unanswered_tool_call_gets_an_answer() {
     bench.engine.wait(&"run_1".into()).await.unwrap();
 
     let kept = messages(&bench.engine.state(&log).await.unwrap());
-    assert!(pending_tool_calls(&kept).is_empty(), "{kept:?}");
+    let list: Vec<_> = kept.iter().cloned().map(Arc::new).collect();
+    assert!(pending_tool_calls(list.iter()).is_empty(), "{kept:?}");
     let answer = |id: &str| {
         let answers = |m: &&Message| m.tool_call_id.as_deref() == Some(id);
         kept.iter().find(answers).unwrap().content.clone()

@@ -48,7 +48,7 @@ struct Fateful(Arc<Fate>);
 #[async_trait]
 impl Node for Fateful {
     async fn run(&self, _: &Cx, state: &State) -> Result<Outcome, NodeError> {
-        if state.get("kills").is_some_and(|kills| **kills == json!(true)) {
+        if state.get("kills").is_some_and(|kills| *kills == json!(true)) {
             self.0.death.notify_one();
             std::future::pending::<()>().await;
         }

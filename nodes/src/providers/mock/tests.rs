@@ -18,7 +18,7 @@ fn request(messages: Vec<Message>, tools: &[&str]) -> ModelRequest {
     let tool = |name: &&str| ToolSpec::new(*name, "", json!({}), Effect::Pure, "native");
     ModelRequest {
         model: Arc::from("any"),
-        messages,
+        messages: messages.into_iter().map(std::sync::Arc::new).collect(),
         tools: tools.iter().map(tool).collect(),
         tool_choice: ToolChoice::Auto,
         temperature: None,

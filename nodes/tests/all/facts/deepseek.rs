@@ -1,5 +1,7 @@
 //! DeepSeek's: wire facts 14 to 20.
 
+use std::sync::Arc;
+
 use exile_engine::message::Role;
 use exile_engine::model::{ModelRequest, ToolChoice};
 use serde_json::json;
@@ -107,7 +109,8 @@ async fn fact_20_cached_tokens_are_counted_and_prefixes_stay_the_same() {
     let reply = stream(&deepseek, &hello("m")).await.0.unwrap();
     assert_eq!(reply.usage.unwrap().cached, 8);
     let mut longer = hello("m");
-    longer.messages.extend([text(Role::Assistant, "ok"), text(Role::User, "more")]);
+    let more = [text(Role::Assistant, "ok"), text(Role::User, "more")];
+    longer.messages.extend(more.map(Arc::new));
     stream(&deepseek, &longer).await.0.unwrap();
     let (short, long) = (&upstream.seen()[0].text, &upstream.seen()[1].text);
     let same = short.bytes().zip(long.bytes()).take_while(|(a, b)| a == b).count();

@@ -394,7 +394,7 @@ async fn close(
 fn large(number: Number) -> Numbered {
     let mut large = super::write::step(number, "msg_run_1_step");
     if let Fact::Step(step) = &mut Arc::make_mut(&mut large.record).fact {
-        step.delta.insert("text".into(), Op::Set("x".repeat(1 << 16).into()));
+        step.delta.insert("text".into(), Op::Set(Arc::new("x".repeat(1 << 16).into())));
     }
     large
 }

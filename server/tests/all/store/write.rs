@@ -87,9 +87,9 @@ pub(crate) fn started(
         owner: user(owner),
         conversation: of.cloned(),
         options: RunOptions::default(),
-        delta: Delta::from([("messages".into(), Op::Messages(ids))]),
+        delta: Delta::from_iter([("messages".into(), Op::Messages(ids))]),
         base: BTreeMap::new(),
-        activation: Activation { next: vec!["answer:1".to_owned()], ..Activation::default() },
+        activation: Activation { next: vec!["answer:1".into()], ..Activation::default() },
         traceparent: None,
         durability: Durability::Sync,
     };
@@ -203,7 +203,7 @@ pub(crate) fn waiting(number: Number, run: &str, attention: Option<RunError>) ->
 /// The log's channels: its messages.
 pub(crate) fn snapshot(number: Number, messages: &[&str]) -> Numbered {
     let ids = messages.iter().map(|id| MessageId::from(*id)).collect();
-    let values = Delta::from([("messages".into(), Op::Messages(ids))]);
+    let values = Delta::from_iter([("messages".into(), Op::Messages(ids))]);
     record(number, 1_767_225_750_000, Fact::Snapshot { values, last: None, tainted: Some(false) })
 }
 
@@ -215,7 +215,7 @@ pub(crate) fn step(number: Number, message: &str) -> Numbered {
         step: 1,
         done: Vec::new(),
         recorded: Vec::new(),
-        delta: Delta::from([("messages".into(), Op::Messages(ids))]),
+        delta: Delta::from_iter([("messages".into(), Op::Messages(ids))]),
         activation: Activation::default(),
     };
     record(number, 1_767_225_750_000, Fact::Step(step))

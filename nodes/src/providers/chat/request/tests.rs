@@ -35,7 +35,7 @@ fn request(model: &str, messages: Vec<Message>) -> ModelRequest {
     let schema = json!({ "$schema": "x", "type": "object", "properties": {} });
     ModelRequest {
         model: model.into(),
-        messages,
+        messages: messages.into_iter().map(std::sync::Arc::new).collect(),
         tools: vec![ToolSpec::new("add", "adds", schema, Effect::Pure, "native")],
         tool_choice: ToolChoice::Auto,
         temperature: Some(0.5),
