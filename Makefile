@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Minutes that a cold release build takes on 2 cores; measured, see README, "Building".
+# Minutes that a cold release build takes on 2 cores; measured, see server/FIGURES.md.
 RELEASE_MINUTES := 6
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -97,7 +97,7 @@ examples: binary ## Run examples/requests against a fresh server.
 	@.ci/need curl
 	examples/requests/fresh.sh $(DEBUG)
 
-figures: ## Measure what README.md states, a cold release build included.
+figures: ## Measure what server/FIGURES.md states, a cold release build included.
 	@.ci/need cargo compiler
 	cargo bench --locked $(BENCHES)
 	@rm -rf $(TARGET)/cold

@@ -6,6 +6,8 @@
 
 #[path = "tidy/manifests.rs"]
 mod manifests;
+#[path = "tidy/pages.rs"]
+mod pages;
 #[path = "tidy/promises.rs"]
 mod promises;
 #[path = "tidy/sources.rs"]
@@ -38,6 +40,12 @@ const RULES: &[Rule] = &[
     sources::documented,
     promises::tested,
     promises::limits_listed,
+    promises::events_listed,
+    promises::language_listed,
+    pages::short,
+    pages::mapped,
+    pages::twins,
+    pages::linked,
 ];
 
 #[test]
@@ -309,16 +317,131 @@ fn a_promise_without_a_test_is_seen() {
 }
 
 #[test]
-fn a_limit_that_the_readme_does_not_list_is_seen() {
+fn a_limit_that_the_configuration_does_not_list_is_seen() {
     let limits =
         "pub struct LimitsFile {\n    pub body: Option<Size>,\n    pub head: Option<Size>,\n}\n";
-    let check = |readme: &str| {
-        promises::limits_listed(&Tree::of(&[
-            ("server/src/config/limits.rs", limits),
-            ("README.md", readme),
-        ]))
+    let page = "server/CONFIGURATION.md";
+    let check = |text: &str| {
+        let tree = Tree::of(&[("server/src/config/limits.rs", limits), (page, text)]);
+        promises::limits_listed(&tree)
     };
     assert_eq!(check("| `body`, `head` | bytes | 1MiB |\n"), [""; 0]);
-    let complaint = "README.md: the table of limits has no row for `head`";
+    let complaint = format!("{page}: the table of limits has no row for `head`");
     assert_eq!(check("`head` is one.\n| `body` | more than `head` | 1MiB |\n"), [complaint]);
+}
+
+#[test]
+fn an_event_or_a_field_that_the_page_does_not_tell_is_seen() {
+    let kinds = "pub const KINDS: &[Kind] = &[\n    kind(\"run.started\", \"a run began\", &[\"run\"]),\n    \
+                 last(\n        \"run.failed\",\n        \"it failed\",\n        &[\"run\", \"error\"],\n    ),\n];\n";
+    let page = "server/EVENTS.zh.md";
+    let check = |text: &str| {
+        promises::events_listed(&Tree::of(&[("engine/src/run/event.rs", kinds), (page, text)]))
+    };
+    let begins = "| `run.started` | 开始 | `run` |\n";
+    assert_eq!(check(&format!("{begins}| `run.failed` | 失败 | `run`, `error` |\n")), [""; 0]);
+    assert_eq!(check(begins), [format!("{page}: no row tells of `run.failed`")]);
+    assert_eq!(
+        check(&format!("{begins}| `run.failed` | 失败 | `run` |\n")),
+        [format!("{page}: `run.failed` has no field `error`")]
+    );
+}
+
+#[test]
+fn a_filter_that_the_page_does_not_tell_is_seen() {
+    let table = "const TABLE: &[(&str, Filter)] = &[\n    (\"abs\", numbers::abs),\n    (\"in\", |given| \
+                 given.needed(\"text\")),\n];\n";
+    let page = "graphs/README.md";
+    let check = |text: &str| {
+        let tree = Tree::of(&[("engine/src/expr/filters/mod.rs", table), (page, text)]);
+        promises::language_listed(&tree)
+    };
+    assert_eq!(check("`abs`, `in(text)`"), [""; 0]);
+    assert_eq!(check("`abs`, in"), [format!("{page}: says nothing of `in`")]);
+}
+
+#[test]
+fn a_front_door_that_is_a_manual_is_seen() {
+    check(
+        pages::short,
+        "README.md",
+        &"word ".repeat(901),
+        &"word ".repeat(900),
+        "README.md: 901 words, 900 are allowed",
+    );
+    check(
+        pages::short,
+        "README.zh.md",
+        &"一个字，".repeat(500),
+        &format!("{}`make run`", "一个字，".repeat(449)),
+        "README.zh.md: 1000 words, 900 are allowed",
+    );
+}
+
+#[test]
+fn a_folder_that_the_map_does_not_show_is_seen() {
+    let sources = [("engine/src/run/mod.rs", ""), ("engine/src/lib.rs", ""), (".ci/run", "")];
+    let check = |map: &str| {
+        let page = format!("# exile\n\n## Map\n\n```text\n{map}```\n");
+        let mut files = sources.to_vec();
+        files.push(("README.md", &page));
+        pages::mapped(&Tree::of(&files))
+    };
+    assert_eq!(check("engine/   runs\n  src/    run/\n"), [""; 0]);
+    assert_eq!(check("engine/\n  src/\n      run/\n  tests/  all/\n.ci/  tests\n"), [""; 0]);
+    assert_eq!(check("engine/   runs\n"), ["README.md: the map does not show `engine/src/run/`"]);
+    assert_eq!(
+        check("engine/\n  src/    run/ graph/\nnodes/\n"),
+        [
+            "README.md: the map shows `engine/src/graph/`, which is not there",
+            "README.md: the map shows `nodes/`, which is not there"
+        ]
+    );
+    assert_eq!(
+        check("nothing\n"),
+        [
+            "README.md: the map does not show `engine/`",
+            "README.md: the map does not show `engine/src/run/`"
+        ]
+    );
+}
+
+#[test]
+fn a_page_in_one_language_is_seen() {
+    let twins = |paths: &[&str]| {
+        let files: Vec<(&str, &str)> = paths.iter().map(|path| (*path, "")).collect();
+        pages::twins(&Tree::of(&files))
+    };
+    let both = ["README.md", "README.zh.md", "server/EVENTS.md", "server/EVENTS.zh.md"];
+    assert_eq!(twins(&both), [""; 0]);
+    assert_eq!(twins(&["CHANGELOG.md", "engine/GUARANTEES.md", ".venv/x/README.md"]), [""; 0]);
+    assert_eq!(twins(&["server/EVENTS.md"]), ["server/EVENTS.md: there is no server/EVENTS.zh.md"]);
+    assert_eq!(twins(&["nodes/README.zh.md"]), ["nodes/README.zh.md: there is no nodes/README.md"]);
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_seen() {
+    let other =
+        ("server/README.md", "# The server\n\n## OpenAI's clients\n\n## 运行 是怎样推进的\n");
+    let check = |text: &str| {
+        let files = [("graphs/a.yaml", ""), ("graphs/README.md", text), other];
+        pages::linked(&Tree::of(&files))
+    };
+    for good in [
+        "[a](a.yaml), [server](../server/README.md#openais-clients), [folder](../server/)",
+        "[here](#graphs)\n\n# Graphs\n",
+        "[away](https://example.com/none), [`code`](../server/README.md#运行-是怎样推进的)",
+        "`[no](none.md)`\n\n```md\n[no](none.md)\n```\n",
+    ] {
+        assert_eq!(check(good), [""; 0], "{good}");
+    }
+    for (bad, complaint) in [
+        ("\n[b](b.yaml)", "graphs/README.md:2: `b.yaml` is not there"),
+        ("[s](../server/README.md#none)", "`../server/README.md#none` has no such heading"),
+        ("[f](../server#none)", "`../server#none` has no such heading"),
+        ("[out](../../README.md)", "`../../README.md` leads out of the repository"),
+    ] {
+        let found = check(bad);
+        assert!(found.len() == 1 && found[0].ends_with(complaint), "{bad}: {found:?}");
+    }
 }

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use exile_engine::limits::FileLimits;
 use expect_test::{Expect, expect};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
+use crate::schema::Subject;
 
 /// Loads `yaml` as `exile.yaml` of an otherwise empty folder.
 fn load_with(yaml: Option<&str>, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -412,6 +414,79 @@ fn limits_are_read_under_their_names_and_keep_their_defaults() {
         ready_wait: Duration::from_secs(4),
     };
     assert_eq!(written.transport, transport);
+}
+
+/// The example, which names every key.
+const EXAMPLE: &str = include_str!("../../../examples/exile.yaml");
+
+#[test]
+fn the_example_is_accepted_and_its_limits_are_the_defaults() {
+    let config = load_with(Some(EXAMPLE), &[]).unwrap_or_else(|e| panic!("{e}: {e:#?}"));
+    let mut limits = Limits::default();
+    // Written out, since its default hangs on another limit.
+    limits.transport.connections_per_address = Some(8_000);
+    assert_eq!(config.limits, limits);
+    let acme = config.providers.iter().find(|p| p.name == "acme").unwrap();
+    let usual = ProviderConfig::new("acme");
+    let times = |p: &ProviderConfig| (p.first_byte_timeout, p.idle_timeout, p.total_timeout);
+    assert_eq!((times(acme), acme.retries), (times(&usual), usual.retries));
+    assert_eq!(config.bind.to_string(), BIND);
+    assert_eq!(config.default_graph, DEFAULT_GRAPH);
+}
+
+#[test]
+fn the_example_names_every_key() {
+    let schema: Value = serde_json::from_str(&Subject::Config.text()).unwrap();
+    let keys_left_out = |text: &str| {
+        let written = yaml::parse("exile.yaml", text).unwrap().to_json();
+        let mut found = Vec::new();
+        left_out(&schema, &schema, &[&written], "", &mut found);
+        found
+    };
+    let some = keys_left_out("quotas: { user: { a: { requests: 1/min, money: 1/day } } }\n");
+    assert!(some.contains(&"/quotas/user/*/tokens".to_owned()), "{some:?}");
+    assert!(some.contains(&"/limits/nesting".to_owned()), "{some:?}");
+    assert!(!some.contains(&"/quotas/user/*/money".to_owned()), "{some:?}");
+    // These cannot be written: the example names them in a comment.
+    let later = ["/http_tools", "/mcp_servers", "/plugins", "/collections"];
+    assert_eq!(keys_left_out(EXAMPLE), later);
+    for key in later {
+        assert!(EXAMPLE.contains(&format!("#   {}:", &key[1..])), "{key}");
+    }
+}
+
+/// Keys of a schema that stand in none of `values`, which stand at its place. Names that a file
+/// chooses are `*`.
+fn left_out(schema: &Value, root: &Value, values: &[&Value], place: &str, found: &mut Vec<String>) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let definition = root.pointer(name.trim_start_matches('#')).unwrap();
+        left_out(definition, root, values, place, found);
+    }
+    for parts in ["allOf", "anyOf", "oneOf"] {
+        for part in schema[parts].as_array().into_iter().flatten() {
+            left_out(part, root, values, place, found);
+        }
+    }
+    let items: Vec<&Value> = values.iter().filter_map(|v| v.as_array()).flatten().collect();
+    if schema["items"].is_object() {
+        left_out(&schema["items"], root, &items, &format!("{place}/-"), found);
+    }
+    let maps: Vec<_> = values.iter().filter_map(|value| value.as_object()).collect();
+    for (key, inside) in schema["properties"].as_object().into_iter().flatten() {
+        let place = format!("{place}/{key}");
+        let there: Vec<&Value> = maps.iter().filter_map(|map| map.get(key)).collect();
+        if there.is_empty() {
+            found.push(place);
+        } else {
+            left_out(inside, root, &there, &place, found);
+        }
+    }
+    if schema["additionalProperties"].is_object() {
+        let entries = maps.iter().flat_map(|map| map.iter());
+        let chosen = entries.filter(|(key, _)| schema["properties"].get(key.as_str()).is_none());
+        let chosen: Vec<&Value> = chosen.map(|(_, value)| value).collect();
+        left_out(&schema["additionalProperties"], root, &chosen, &format!("{place}/*"), found);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Measures what README.md states of the binary: start, memory, an answer, bytes per turn.
+"""Measures what server/FIGURES.md states of the binary: start, memory, an answer, bytes per turn.
 
 Each figure is the median of several starts; the machine and its load show in the spread."""
 

@@ -1,5 +1,5 @@
-"""Holds the binary to what README.md states of memory and sockets: many large bodies, readers that
-do not read, half-sent heads, silent connections, and a stop among all of them.
+"""Holds the binary to what server/FIGURES.md states of memory and sockets: many large bodies,
+readers that do not read, half-sent heads, silent connections, and a stop among all of them.
 
 Each figure has a bound of three times what is stated; one beyond it fails the whole."""
 

@@ -1,5 +1,6 @@
 //! Rules over what is promised in words: `engine/GUARANTEES.md` names the tests that show it, and
-//! both READMEs list every key below `limits`.
+//! the pages list every key below `limits`, every event of a stream, and everything that an
+//! expression can name.
 
 use std::collections::BTreeSet;
 
@@ -26,25 +27,78 @@ pub(crate) fn tested(tree: &Tree) -> Vec<String> {
 }
 
 const LIMITS: &str = "server/src/config/limits.rs";
-const READMES: [&str; 2] = ["README.md", "README.zh.md"];
+const CONFIGURATION: [&str; 2] = ["server/CONFIGURATION.md", "server/CONFIGURATION.zh.md"];
 
 /// Every key below `limits` in `exile.yaml` has a row in the table of limits.
 pub(crate) fn limits_listed(tree: &Tree) -> Vec<String> {
-    let keys: Vec<&str> = tree
-        .files
-        .iter()
-        .filter(|file| file.path == LIMITS)
-        .flat_map(|file| file.text.lines())
+    let source = tree.file(LIMITS).map_or("", |file| &file.text);
+    let keys = source
+        .lines()
         .filter_map(|line| line.strip_prefix("    pub ")?.split_once(": Option<"))
-        .map(|(key, _)| key)
-        .collect();
+        .map(|(key, _)| key);
+    let keys: Vec<&str> = keys.collect();
     let mut complaints = Vec::new();
-    for readme in tree.files.iter().filter(|file| READMES.contains(&&*file.path)) {
-        let rows = readme.text.lines().filter(|line| line.starts_with("| `"));
+    for page in CONFIGURATION.iter().filter_map(|path| tree.file(path)) {
+        let rows = page.text.lines().filter(|line| line.starts_with("| `"));
         let first: String = rows.filter_map(|row| row.split('|').nth(1)).collect();
         let missing = keys.iter().filter(|key| !first.contains(&format!("`{key}`")));
-        let say = |key| format!("{}: the table of limits has no row for `{key}`", readme.path);
+        let say = |key| format!("{}: the table of limits has no row for `{key}`", page.path);
         complaints.extend(missing.map(say));
+    }
+    complaints
+}
+
+const EVENTS: &str = "engine/src/run/event.rs";
+const STREAM: [&str; 2] = ["server/EVENTS.md", "server/EVENTS.zh.md"];
+
+/// Every kind of event has a row with all its fields.
+pub(crate) fn events_listed(tree: &Tree) -> Vec<String> {
+    let source = tree.file(EVENTS).map_or("", |file| &file.text);
+    let kinds = source.split_once("KINDS: &[Kind] = &[").map_or("", |(_, after)| after);
+    let kinds = kinds.split_once("\n];").map_or("", |(kinds, _)| kinds);
+    let calls = kinds.split("kind(").flat_map(|part| part.split("last(")).skip(1);
+    let mut complaints = Vec::new();
+    for mut texts in calls.map(|call| call.split('"').skip(1).step_by(2)) {
+        let Some(name) = texts.next() else { continue };
+        // What it is about, then its fields.
+        let fields: Vec<&str> = texts.skip(1).collect();
+        for page in STREAM.iter().filter_map(|path| tree.file(path)) {
+            let begins = format!("| `{name}` |");
+            let row = page.text.lines().find(|line| line.starts_with(&begins));
+            let Some(row) = row else {
+                complaints.push(format!("{}: no row tells of `{name}`", page.path));
+                continue;
+            };
+            let missing = fields.iter().filter(|field| !row.contains(&format!("`{field}`")));
+            let say = |field| format!("{}: `{name}` has no field `{field}`", page.path);
+            complaints.extend(missing.map(say));
+        }
+    }
+    complaints
+}
+
+/// Tables of what an expression can name.
+const LANGUAGE: [&str; 3] =
+    ["engine/src/expr/filters/mod.rs", "engine/src/expr/checks.rs", "engine/src/expr/functions.rs"];
+const GRAPHS: [&str; 2] = ["graphs/README.md", "graphs/README.zh.md"];
+
+/// Every filter, test and function of expressions is told to those who write graphs.
+pub(crate) fn language_listed(tree: &Tree) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for table in LANGUAGE.iter().filter_map(|path| tree.file(path)) {
+        let rows = table.text.split_once("const TABLE").map_or("", |(_, after)| after);
+        let rows = rows.split_once("];").map_or("", |(rows, _)| rows);
+        // Rows stand after a space or a bracket; calls in them stand after their names.
+        let begins = rows.match_indices("(\"").filter(|(at, _)| rows[..*at].ends_with([' ', '[']));
+        let names = begins.filter_map(|(at, mark)| rows[at + mark.len()..].split('"').next());
+        for name in names {
+            for page in GRAPHS.iter().filter_map(|path| tree.file(path)) {
+                let forms = [format!("`{name}`"), format!("`{name}(")];
+                if !forms.iter().any(|form| page.text.contains(form)) {
+                    complaints.push(format!("{}: says nothing of `{name}`", page.path));
+                }
+            }
+        }
     }
     complaints
 }

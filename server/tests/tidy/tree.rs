@@ -37,6 +37,18 @@ impl Tree {
         Self { files: files.iter().map(file).collect() }
     }
 
+    /// The file of that path.
+    pub(crate) fn file(&self, path: &str) -> Option<&SourceFile> {
+        self.files.iter().find(|file| file.path == path)
+    }
+
+    /// Whether a folder of that path holds anything.
+    pub(crate) fn holds(&self, folder: &str) -> bool {
+        let inside =
+            |path: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+        self.files.iter().any(|file| inside(&file.path))
+    }
+
     /// Rust files, tests included.
     pub(crate) fn rust(&self) -> impl Iterator<Item = &SourceFile> {
         self.files.iter().filter(|f| Path::new(&f.path).extension().is_some_and(|e| e == "rs"))
