@@ -443,7 +443,8 @@ fn the_example_names_every_key() {
         left_out(&schema, &schema, &[&written], "", &mut found);
         found
     };
-    let some = keys_left_out("quotas: { user: { a: { requests: 1/min, money: 1/day } } }\n");
+    let some = "quotas: { user: { a: { requests: 1/min, money: 1/day } } }\nlimits: { runs: 5 }\n";
+    let some = keys_left_out(some);
     assert!(some.contains(&"/quotas/user/*/tokens".to_owned()), "{some:?}");
     assert!(some.contains(&"/limits/nesting".to_owned()), "{some:?}");
     assert!(!some.contains(&"/quotas/user/*/money".to_owned()), "{some:?}");
