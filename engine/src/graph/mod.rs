@@ -87,7 +87,7 @@ pub struct Graph {
 /// Places of nodes by name, and of the joins' slots: `Names::default()` in a new [`Graph`].
 #[derive(Debug, Default)]
 pub struct Names {
-    nodes: std::sync::OnceLock<std::collections::HashMap<Arc<str>, NodeIndex>>,
+    nodes: std::sync::OnceLock<foldhash::HashMap<Arc<str>, NodeIndex>>,
     slots: std::sync::OnceLock<Vec<usize>>,
 }
 

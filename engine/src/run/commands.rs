@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use crate::journal::JournalError;
 use crate::run::context::Command;
 use crate::run::driver::Driver;
@@ -10,13 +12,49 @@ use crate::run::end;
 use crate::run::record::{Callee, Fact};
 use crate::run::task::split;
 
+/// The way from the tasks of a run to its driver. It is made when the first task begins that may use
+/// it: many runs have none.
+#[derive(Default)]
+pub(super) struct Commands(Option<(mpsc::Sender<Command>, mpsc::Receiver<Command>)>);
+
+/// What tasks may ask before the driver takes it in.
+const WAITING: usize = 256;
+
+impl Commands {
+    /// A task's end.
+    pub(super) fn sender(&mut self) -> mpsc::Sender<Command> {
+        self.0.get_or_insert_with(|| mpsc::channel(WAITING)).0.clone()
+    }
+
+    /// The next command, once there is one. Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Command {
+        match &mut self.0 {
+            Some((_, commands)) => match commands.recv().await {
+                Some(command) => command,
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The next command, if there is one.
+    pub(super) fn take(&mut self) -> Option<Command> {
+        self.0.as_mut()?.1.try_recv().ok()
+    }
+
+    /// Whether nothing was asked that is yet to be taken in.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|(_, commands)| commands.is_empty())
+    }
+}
+
 impl Driver {
     /// Does what tasks ask, as much as has come in, in one append.
     pub(super) async fn obey(&mut self, first: Command) -> Result<(), JournalError> {
         let mut command = Some(first);
         while let Some(next) = command {
             self.take_command(next).await?;
-            command = self.commands.1.try_recv().ok();
+            command = self.commands.take();
         }
         self.writer.flush().await
     }
@@ -24,7 +62,7 @@ impl Driver {
     /// Writes down what tasks have done and not yet seen written down, before they are dropped. What
     /// they ask to do is never done.
     pub(super) async fn take_what_happened(&mut self) -> Result<(), JournalError> {
-        while let Ok(command) = self.commands.1.try_recv() {
+        while let Some(command) = self.commands.take() {
             if matches!(command, Command::Called { .. } | Command::Delta { .. }) {
                 self.take_command(command).await?;
             }

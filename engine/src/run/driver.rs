@@ -18,17 +18,18 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
+use crate::graph::GraphNode;
 use crate::id::RunId;
 use crate::journal::{JournalError, ReleaseInfo};
-use crate::node::{Done, NodeError, Outcome};
+use crate::node::{Done, NodeError, Outcome, Work};
 use crate::observer::NodeEnd;
 use crate::run::attempt::Finished;
-use crate::run::context::Command;
+use crate::run::commands::Commands;
 use crate::run::end;
 use crate::run::inbox::{self, Course};
 use crate::run::instance::GraphInstance;
@@ -122,13 +123,19 @@ pub(super) struct RunningTask {
     suspended: bool,
     /// An answer came since it was launched.
     answered: bool,
+    /// Its result may be taken again.
+    caches: bool,
 }
 
 impl RunningTask {
-    /// `at`: when its attempt begins, on the monotonic clock.
-    pub(super) fn new(span: Span, at: Duration, kind: &'static str, leaf: bool) -> Self {
+    /// `at`: when its attempt begins, on the monotonic clock. `node`: what it is a task of; `None`
+    /// for the run.
+    pub(super) fn new(span: Span, at: Duration, node: Option<&GraphNode>) -> Self {
         let (abort, pulse, calls, suspended, answered) = Default::default();
-        Self { span, at, abort, pulse, kind, calls, leaf, suspended, answered }
+        let leaf = node.is_some_and(|node| matches!(node.work, Work::Pure(_) | Work::Leaf(_)));
+        let caches = node.is_some_and(|node| node.policy.cache.is_some());
+        let kind = node.map_or("graph", |node| node.kind);
+        Self { span, at, abort, pulse, kind, calls, leaf, suspended, answered, caches }
     }
 
     fn stop(&self) {
@@ -144,7 +151,7 @@ pub(super) struct Driver {
     signals: Signals,
     /// Those that run beside the driver.
     tasks: JoinSet<Finished>,
-    pub(super) commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
+    pub(super) commands: Commands,
     /// The run under the empty path, and the tasks that are live.
     pub(super) live: BTreeMap<Arc<str>, RunningTask>,
     /// Tasks that do work of their own right now.
@@ -176,7 +183,7 @@ impl Driver {
             writer,
             signals,
             tasks: JoinSet::new(),
-            commands: mpsc::channel(256),
+            commands: Commands::default(),
             live: BTreeMap::new(),
             working: 0,
             touched: BinaryHeap::new(),
@@ -190,6 +197,7 @@ impl Driver {
     /// Runs until the run has ended, waits for somebody, or is given back.
     async fn run(&mut self) -> Result<(), JournalError> {
         self.open();
+        self.stride().await?;
         let deadline = tokio::time::sleep(self.time_left());
         let expiry = tokio::time::sleep(self.expiry_left());
         tokio::pin!(deadline, expiry);
@@ -211,7 +219,7 @@ impl Driver {
                 () = self.signals.inbox.notified() => self.look_into_inbox().await?,
                 () = &mut expiry => self.expire().await?,
                 appended = self.writer.appended() => self.writer.finish_append(appended).await?,
-                Some(command) = self.commands.1.recv() => self.obey(command).await?,
+                command = self.commands.next() => self.obey(command).await?,
                 () = std::future::ready(()), if self.is_unsettled() => self.advance().await?,
                 Some(finished) = self.tasks.join_next() => self.finished(finished.ok()).await?,
                 // No task has ended that is not taken in.
@@ -299,7 +307,7 @@ impl Driver {
 
     /// Whether no task does anything.
     fn is_idle(&self) -> bool {
-        self.working == 0 && self.commands.1.is_empty() && !self.is_unsettled()
+        self.working == 0 && self.commands.is_empty() && !self.is_unsettled()
     }
 
     /// Opens the run's span, and makes ready what can run.
@@ -312,24 +320,13 @@ impl Driver {
         let tasks = run.root.as_ref().map(|root| &root.tasks);
         let ready = tasks.into_iter().flat_map(crate::run::task::Tasks::iter);
         self.ready = ready.filter(|t| !t.has_ended()).map(|t| t.path.clone()).collect();
-        self.begun("".into(), span, "graph", false, Duration::ZERO);
+        let running = RunningTask::new(span, self.clock, None);
+        self.live.insert("".into(), running);
         self.touch(&"".into());
     }
 
     pub(super) fn span(&self, path: &str) -> Option<&Span> {
         self.live.get(path).map(|running| &running.span)
-    }
-
-    pub(super) fn begun(
-        &mut self,
-        path: Arc<str>,
-        span: Span,
-        kind: &'static str,
-        leaf: bool,
-        pause: Duration,
-    ) {
-        let at = self.shared.services.env.monotonic() + pause;
-        self.live.insert(path, RunningTask::new(span, at, kind, leaf));
     }
 
     /// Adds the future of a task that has begun.
@@ -403,7 +400,7 @@ impl Driver {
         let leaf = running.leaf;
         self.working -= usize::from(leaf);
         // What it asked before it ended is written first: it happened.
-        while let Ok(command) = self.commands.1.try_recv() {
+        while let Some(command) = self.commands.take() {
             self.take_command(command).await?;
         }
         match outcome {
@@ -471,8 +468,10 @@ impl Driver {
         }
         match (&error, &done) {
             (Some(error), _) if self.retry(path, error)? => return Ok(()),
-            (_, Ok(done)) => self.keep(path, done),
-            (_, Err(_)) => {}
+            (_, Ok(done)) if running.is_some_and(|running| running.caches) => {
+                self.keep(path, done);
+            }
+            (_, Ok(_) | Err(_)) => {}
         }
         self.note_result(path, result(done, took));
         Ok(())
@@ -656,8 +655,10 @@ impl Driver {
 
     /// Drops every task: their connections close.
     fn stop(&mut self) {
-        self.tasks = JoinSet::new();
-        self.commands = mpsc::channel(256);
+        if !self.tasks.is_empty() {
+            self.tasks = JoinSet::new();
+        }
+        self.commands = Commands::default();
         self.live.clear();
         self.working = 0;
         self.touched.clear();

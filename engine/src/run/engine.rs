@@ -1,10 +1,10 @@
 //! The front of the engine: start, cancel, watch and read runs; drive them in the background.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use futures_util::stream::BoxStream;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::graph::GraphNode;
 use crate::journal::JournalError;
 use crate::node::{Done, NodeError, Work};
 use crate::run::attempt::{self, Bounds, Time};
 use crate::run::cache::Key;
-use crate::run::context::Cx;
+use crate::run::context::{Command, Cx};
 use crate::run::driver::{Driver, RunningTask, result};
 use crate::run::end;
 use crate::run::instance::GraphInstance;
@@ -38,10 +38,11 @@ impl Driver {
     /// is stored before that: what follows from a step that calls nobody may be computed first, and
     /// is computed again if the step is lost.
     pub(super) fn reaches_out(&self, path: &str) -> bool {
-        let found = self.root().and_then(|root| root.task_in(path));
-        found.is_none_or(|(instance, task)| {
-            matches!(instance.graph.nodes[task.node].work, Work::Leaf(_))
-        })
+        let (outer, id) = split(path);
+        let Some(instance) = self.instance(outer) else { return true };
+        // An item that has not begun is one of the only node of its graph.
+        let node = instance.tasks.get(id).map_or(0, |task| task.node);
+        instance.graph.nodes.get(node).is_none_or(|node| matches!(node.work, Work::Leaf(_)))
     }
 
     /// Starts the task at `path`, unless it runs or has ended.
@@ -60,8 +61,7 @@ impl Driver {
         };
         let Some((instance, task)) = root.task_in(path) else { return Ok(()) };
         let node = &instance.graph.nodes[task.node];
-        let (name, kind) = (node.name.clone(), node.kind);
-        let span = span::node(self.span(outer), &name, kind, path);
+        let span = span::node(self.span(outer), &node.name, node.kind, path);
         if let Some(done) = self.cached(instance, task) {
             span::node_ended(&span, None);
             let mut kept = result(Ok(done), Duration::ZERO);
@@ -70,6 +70,7 @@ impl Driver {
             return Ok(());
         }
         let (time, pause) = (Time::of(node), self.pause_left(task));
+        let begins = || self.shared.services.env.monotonic() + pause;
         match &node.work {
             Work::Pure(work) if pause.is_zero() => {
                 let began = self.clock;
@@ -77,9 +78,9 @@ impl Driver {
                     let _entered = span.enter();
                     attempt::compute(&**work, &task.state, &instance.scope_of(task))
                 };
+                let running = RunningTask::new(span, began, Some(node));
                 self.clock = self.shared.services.env.monotonic();
                 let took = self.clock.saturating_sub(began);
-                let running = RunningTask::new(span, began, kind, true);
                 let done = match done {
                     Ok(done) => self.admit(path, done),
                     Err(error) => Err(Arc::new(Failure { error, path: path.clone() })),
@@ -91,20 +92,23 @@ impl Driver {
                 let read = (task.state.clone(), scope);
                 let env = self.shared.services.env.clone();
                 let later = attempt::compute_later(work.clone(), env, path.clone(), read, pause);
-                self.begun(path.clone(), span, kind, true, pause);
+                let running = RunningTask::new(span, begins(), Some(node));
+                self.live.insert(path.clone(), running);
                 self.spawn(path, Arc::default(), later);
             }
             Work::Leaf(work) => {
-                let work = work.clone();
-                let Some(cx) = self.context(instance, task, time, pause) else { return Ok(()) };
-                let state = task.state.clone();
-                self.begun(path.clone(), span, kind, true, pause);
+                let (work, state) = (work.clone(), task.state.clone());
+                let running = RunningTask::new(span, begins(), Some(node));
+                let commands = self.commands.sender();
+                let Some(cx) = self.context(path, commands, time, pause) else { return Ok(()) };
+                self.live.insert(path.clone(), running);
                 let pulse = Arc::new(Notify::new());
                 let paused = (pause, pulse.clone());
                 self.spawn(path, pulse, attempt::run(work, cx, state, time, paused));
             }
             Work::Sub(_) | Work::Each(_) => {
-                self.begun(path.clone(), span, kind, false, pause);
+                let running = RunningTask::new(span, begins(), Some(node));
+                self.live.insert(path.clone(), running);
                 if time.limited() {
                     let pulse = Arc::new(Notify::new());
                     let watch = attempt::watch(path.clone(), time, (pause, pulse.clone()));
@@ -197,12 +201,13 @@ impl Driver {
 
     fn context(
         &self,
-        instance: &GraphInstance,
-        task: &Task,
+        path: &str,
+        commands: mpsc::Sender<Command>,
         time: Time,
         pause: Duration,
     ) -> Option<Cx> {
         let run = self.writer.log.run.as_ref()?;
+        let (instance, task) = run.root.as_ref()?.task_in(path)?;
         let now = self.shared.services.env.monotonic();
         Some(Cx {
             services: self.shared.services.clone(),
@@ -215,7 +220,7 @@ impl Driver {
             tainted: self.writer.log.tainted,
             unknown: run.unknown.clone(),
             bounds: self.bounds(&instance.path, now).within(time, now + pause),
-            commands: self.commands.0.clone(),
+            commands,
         })
     }
 

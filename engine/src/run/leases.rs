@@ -6,11 +6,11 @@
 //! Invariant: a driver whose lease was lost is told, and what it was told before it asks again
 //! tells it until when its lease holds at least.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::env::Env;

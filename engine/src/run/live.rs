@@ -7,11 +7,12 @@
 //! - Of a call that is open only its text is kept, and where its deltas stood in it, until the
 //!   record that closes the call takes its place; a reader that is in the middle of it keeps it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use foldhash::HashMap;
 use tokio::sync::Notify;
 
 use crate::id::LogId;

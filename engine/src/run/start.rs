@@ -10,7 +10,7 @@ use crate::run::end;
 use crate::run::fold::{CRASHES_MAX, LogState, Programs, scope_of};
 use crate::run::leases::HeldLease;
 use crate::run::record::{
-    Activation, EndStatus, Fact, Forked, Number, Numbered, RunError, Started, Waiting,
+    Activation, Durability, EndStatus, Fact, Forked, Number, Numbered, RunError, Started, Waiting,
 };
 use crate::run::schedule;
 use crate::run::shared::Shared;
@@ -196,6 +196,7 @@ pub(crate) async fn begin(
     writer.add_program(program.clone());
     let writes: Writes = start.input.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
     let ready = prepare(shared, writer, &program, &mut started, writes);
+    let durability = started.durability;
     writer.push(Fact::Started(Box::new(started)))?;
     match (ready, cancelled) {
         (Err(error), _) => {
@@ -203,6 +204,11 @@ pub(crate) async fn begin(
         }
         (Ok(()), Some(Cancelled { by })) => {
             end::close(shared, writer, EndStatus::Cancelled, None, by)?;
+        }
+        (Ok(()), None) if durability == Durability::Sync => {
+            // It is stored with its first steps, if they call nobody.
+            writer.at_once();
+            return Ok(());
         }
         (Ok(()), None) => {}
     }

@@ -1,8 +1,9 @@
 //! One firing of a node, and the live tasks of one running graph.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -321,7 +322,7 @@ impl Tasks {
             self.nodes.remove(task.node);
         }
         if !self.places.is_empty() {
-            self.places = HashMap::new();
+            self.places = HashMap::default();
         }
         self.ended.clear();
         (self.len, self.failed, self.of_items) = (0, 0, false);
@@ -349,7 +350,7 @@ impl Tasks {
     fn close_gaps(&mut self) {
         let slots = std::mem::take(&mut self.slots);
         self.slots = slots.into_iter().flatten().map(Some).collect();
-        (self.places, self.ended) = (HashMap::new(), BTreeSet::new());
+        (self.places, self.ended) = (HashMap::default(), BTreeSet::new());
         for (place, task) in self.slots.iter().enumerate() {
             let Some(task) = task else { continue };
             self.places.insert(task.id.clone(), place);

@@ -1,9 +1,9 @@
 //! Who waits for something to happen to a run or to an input, by its id.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use foldhash::HashMap;
 use tokio::sync::Notify;
 
 /// Ids that are waited for from which on those are swept that nobody waits for any more.

@@ -1,8 +1,8 @@
 //! What a graph declares: channels, what they may hold, and how writes to them merge.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -135,7 +135,7 @@ impl Channels {
     /// Collects channels; of two with one name the first stands.
     #[must_use]
     pub fn new(list: Vec<Channel>) -> Self {
-        let mut index = HashMap::new();
+        let mut index = HashMap::default();
         for (i, channel) in list.iter().enumerate() {
             index.entry(channel.name.clone()).or_insert(i);
         }

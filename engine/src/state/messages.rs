@@ -18,9 +18,16 @@ use crate::message::Message;
 #[derive(Clone, Debug, Default)]
 pub struct MessageList {
     items: imbl::Vector<Arc<Item>>,
-    places: imbl::HashMap<MessageId, usize>,
+    places: Places,
     weight: usize,
 }
+
+type Places = imbl::GenericHashMap<
+    MessageId,
+    usize,
+    foldhash::fast::RandomState,
+    imbl::shared_ptr::DefaultSharedPtr,
+>;
 
 #[derive(Debug)]
 struct Item {
