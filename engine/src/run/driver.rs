@@ -119,23 +119,32 @@ pub(super) struct RunningTask {
     calls: (u32, u32),
     /// It does work of its own; else there is a graph inside.
     leaf: bool,
-    /// It waits for an answer.
-    suspended: bool,
-    /// An answer came since it was launched.
-    answered: bool,
+    answer: Awaited,
     /// Its result may be taken again.
     caches: bool,
+}
+
+/// Whether a task waits for the answer to a question.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Awaited {
+    /// It does not.
+    #[default]
+    No,
+    /// It does.
+    Yes,
+    /// One came since it was launched, which it has not seen.
+    Came,
 }
 
 impl RunningTask {
     /// `at`: when its attempt begins, on the monotonic clock. `node`: what it is a task of; `None`
     /// for the run.
     pub(super) fn new(span: Span, at: Duration, node: Option<&GraphNode>) -> Self {
-        let (abort, pulse, calls, suspended, answered) = Default::default();
+        let (abort, pulse, calls, answer) = Default::default();
         let leaf = node.is_some_and(|node| matches!(node.work, Work::Pure(_) | Work::Leaf(_)));
         let caches = node.is_some_and(|node| node.policy.cache.is_some());
         let kind = node.map_or("graph", |node| node.kind);
-        Self { span, at, abort, pulse, kind, calls, leaf, suspended, answered, caches }
+        Self { span, at, abort, pulse, kind, calls, leaf, answer, caches }
     }
 
     fn stop(&self) {
@@ -430,11 +439,11 @@ impl Driver {
 
     /// The task waits for an answer, unless one came while it ran, which it did not see.
     fn suspend(&mut self, path: &Arc<str>) {
-        if self.live.get(path).is_some_and(|running| running.answered) {
+        if self.live.get(path).is_some_and(|running| running.answer == Awaited::Came) {
             self.live.remove(path);
             self.ready.push_back(path.clone());
         } else if let Some(running) = self.live.get_mut(path) {
-            running.suspended = true;
+            running.answer = Awaited::Yes;
         }
     }
 
@@ -537,7 +546,7 @@ impl Driver {
         for task in below {
             if let Some(running) = self.live.remove(&task) {
                 running.stop();
-                self.working -= usize::from(running.leaf && !running.suspended);
+                self.working -= usize::from(running.leaf && running.answer != Awaited::Yes);
             }
         }
     }
@@ -555,11 +564,11 @@ impl Driver {
         });
         for path in again {
             match self.live.get_mut(&path) {
-                Some(running) if running.suspended => {
+                Some(running) if running.answer == Awaited::Yes => {
                     self.live.remove(&path);
                     self.ready.push_back(path);
                 }
-                Some(running) => running.answered = true,
+                Some(running) => running.answer = Awaited::Came,
                 None => {}
             }
         }
