@@ -67,6 +67,10 @@ pub struct Lease {
     pub epoch: u64,
     /// Who owns the log; `None`: that was never noted.
     pub owner: Option<UserId>,
+    /// The number of the log's last record when it was claimed; 0: it had none.
+    pub head: Number,
+    /// Every number handed out by then is at most this.
+    pub reserved: Number,
 }
 
 /// Until when a log that waits has nothing to do.

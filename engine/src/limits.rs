@@ -20,6 +20,9 @@ pub struct Limits {
     pub map_items: usize,
     /// `cache`: bytes that the results of nodes with `cache` may take in memory, about.
     pub cache: usize,
+    /// `histories`: bytes that logs may take in memory between two turns, about, so that the next
+    /// turn need not read them.
+    pub histories: usize,
     /// `runs`: logs that one process drives at once; others wait in the store.
     pub runs: usize,
     /// Answers of models.
@@ -119,6 +122,7 @@ impl Default for Limits {
             state: 64 * 1024 * 1024,
             map_items: 20_000,
             cache: 64 * 1024 * 1024,
+            histories: 64 * 1024 * 1024,
             runs: 16_000,
             answer: AnswerLimits::default(),
             expression: ExpressionLimits::default(),

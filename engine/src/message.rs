@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::id::MessageId;
+use crate::json;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +98,13 @@ impl From<Image> for String {
     }
 }
 
+/// What a value takes besides its text, as [`json::weigh`] counts it.
+const VALUE: usize = size_of::<Value>();
+
+fn field(key: &str, value: usize) -> usize {
+    VALUE + key.len() + value
+}
+
 /// One message. In a `messages` channel a message with the same id replaces the earlier one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,7 +171,31 @@ impl Message {
     /// What it takes in memory as a value of a channel, about, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
-        serde_json::to_value(self).map_or(0, |value| crate::json::weigh(&value))
+        let Self { id, role, content, images, reasoning, tool_calls, tool_call_id, .. } = self;
+        let Self { tool_name, edited_arguments, model, opaque, covers, .. } = self;
+        let text = |key: &str, text: &str| field(key, VALUE + text.len());
+        let maybe = |key: &str, value: Option<&str>| value.map_or(0, |value| text(key, value));
+        let json = |key: &str, value: &Option<Value>| {
+            value.as_ref().map_or(0, |value| field(key, json::weigh(value)))
+        };
+        let mut weight = VALUE + text("id", id.as_str()) + text("role", role.as_str());
+        weight += text("content", content);
+        if !images.is_empty() {
+            let each = images.iter().map(|image| VALUE + image.0.len());
+            weight += field("images", VALUE + each.sum::<usize>());
+        }
+        if !tool_calls.is_empty() {
+            let each = tool_calls.iter().map(|ToolCall { id, name, arguments, opaque }| {
+                let texts = text("id", id) + text("name", name) + text("arguments", arguments);
+                VALUE + texts + json("opaque", opaque)
+            });
+            weight += field("tool_calls", VALUE + each.sum::<usize>());
+        }
+        weight += maybe("reasoning", reasoning.as_deref());
+        weight += maybe("tool_call_id", tool_call_id.as_deref());
+        weight += maybe("tool_name", tool_name.as_deref()) + maybe("model", model.as_deref());
+        weight += maybe("covers", covers.as_ref().map(MessageId::as_str));
+        weight + json("edited_arguments", edited_arguments) + json("opaque", opaque)
     }
 
     /// The answer to `call`.
@@ -210,7 +242,29 @@ pub fn pending_tool_calls<'m>(
 
 #[cfg(test)]
 mod tests {
-    use super::Image;
+    use serde_json::json;
+
+    use super::{Image, Message};
+
+    #[test]
+    fn a_message_weighs_as_much_as_the_json_that_it_is_stored_as() {
+        let call = json!({ "id": "c", "name": "pay", "arguments": "{}", "opaque": { "s": 1 } });
+        let whole = json!({
+            "id": "msg_1", "role": "assistant", "content": "Grüße", "reasoning": "so",
+            "images": ["https://example.com/a.png"], "tool_calls": [call, call],
+            "tool_call_id": "c1", "tool_name": "pay", "edited_arguments": { "n": [1, 2] },
+            "model": "mock/echo", "opaque": "x", "covers": "msg_0",
+        });
+        for left_out in whole.as_object().unwrap().keys() {
+            let mut part = whole.clone();
+            if !matches!(left_out.as_str(), "id" | "role" | "content") {
+                part.as_object_mut().unwrap().remove(left_out);
+            }
+            let message: Message = serde_json::from_value(part).unwrap();
+            let stored = serde_json::to_value(&message).unwrap();
+            assert_eq!(message.weight(), crate::json::weigh(&stored), "without {left_out}");
+        }
+    }
 
     #[test]
     fn an_image_is_an_address_or_base64_of_a_known_kind() {

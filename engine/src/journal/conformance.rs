@@ -95,6 +95,7 @@ async fn taken_over(journal: &dyn Journal, old: &super::Lease) -> Held {
     ensure(lease.log == old.log && lease.epoch > old.epoch, || {
         format!("{lease:?} follows {old:?}")
     })?;
+    same(&(lease.head, lease.reserved), &(4, 90))?;
     let end = batch(4, vec![ended(91, "run_1", EndStatus::Cancelled)]);
     fenced(&journal.append(old, &end).await)?;
     journal.append(&lease, &end).await?;

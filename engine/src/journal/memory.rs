@@ -298,10 +298,10 @@ impl Logs {
         let id = first.or_else(|| woken.find(free))?.clone();
         let log = self.by_id.get_mut(&id)?;
         log.epoch += 1;
-        let epoch = log.epoch;
+        let (epoch, head, reserved) = (log.epoch, log.head, log.reserved);
         self.turn = log.owner.clone();
         self.hold(&id, Some(until));
-        Some(Lease { log: id, epoch, owner: self.turn.clone() })
+        Some(Lease { log: id, epoch, owner: self.turn.clone(), head, reserved })
     }
 
     fn park(&mut self, lease: &Lease, why: &RunError) -> Result<(), JournalError> {

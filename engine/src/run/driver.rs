@@ -96,7 +96,11 @@ async fn drive_on(
         }
         let mut seen = None;
         if *signals.hand_back.borrow() || !inbox::take(shared, &mut writer, &mut seen).await? {
-            return Ok(ReleaseInfo { wake_ms: inbox::next_expiry(&writer), seen });
+            let rest = ReleaseInfo { wake_ms: inbox::next_expiry(&writer), seen };
+            if let Some(log) = writer.into_stored() {
+                shared.kept.put(&held.lease.log, log);
+            }
+            return Ok(rest);
         }
     }
 }

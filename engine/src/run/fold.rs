@@ -29,7 +29,9 @@ use crate::run::record::{
 };
 use crate::run::trials::Suspicion;
 use crate::run::writes::parse_messages;
-use crate::state::{self, Channel, ChannelValue, Delta, MessageMap, Op, Reducer, State};
+use crate::state::{
+    self, Channel, ChannelValue, Delta, MessageList, MessageMap, Op, Reducer, State,
+};
 use crate::tool::ToolErrorKind;
 
 /// A record that may not follow those before it.
@@ -277,6 +279,28 @@ impl LogState {
         };
         let fresh = |c: &&Channel| c.scope == state::Scope::Run || !kept(c);
         graph.channels.iter().filter(fresh).map(|c| (c.name.clone(), c.initial.clone())).collect()
+    }
+
+    /// Forgets messages that no channel holds any more, once they are the most of all: between two
+    /// runs nothing else reads them.
+    pub(crate) fn forget_unnamed(&mut self) {
+        const FEW: usize = 64;
+        let lists = || self.values.values().filter_map(ChannelValue::as_messages);
+        let held: usize = lists().map(MessageList::len).sum();
+        if self.run.is_some() || self.messages.len() <= 2 * held + FEW {
+            return;
+        }
+        let held = lists().flat_map(MessageList::iter);
+        self.messages = held.map(|message| (message.id.clone(), message.clone())).collect();
+    }
+
+    /// How much of memory it takes between two runs, about, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        /// What a message takes in the map besides what it takes in the lists that share it.
+        const NAMED: usize = 128;
+        let values = self.values.iter().map(|(name, value)| name.len() + value.weight());
+        size_of::<Self>() + values.sum::<usize>() + self.messages.len() * NAMED
     }
 
     /// How much the channels that the last run left take in memory, about, in bytes, once `delta` is

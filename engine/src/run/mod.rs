@@ -19,6 +19,7 @@
 //! | `event.rs`, `live.rs`, `stream.rs` | what readers see: projections, what is on its way, both in order |
 //! | `pages.rs`, `history.rs`, `deltas.rs` | what happened, page by page, deltas in their places |
 //! | `checkpoint.rs`, `standing.rs`, `replay.rs` | where a run can be read and forked from; what stood there |
+//! | `kept.rs` | logs that were driven lately, so that they need not be read again |
 //! | `engine.rs`, `places.rs` | the front: send, watch, read, and the loop that claims logs; who holds how many places |
 
 mod apply;
@@ -42,6 +43,7 @@ mod history;
 mod inbox;
 pub mod instance;
 pub mod joins;
+mod kept;
 mod launch;
 mod leases;
 pub mod live;

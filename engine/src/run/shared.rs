@@ -16,6 +16,7 @@ use crate::message::Message;
 use crate::run::cache::Cache;
 use crate::run::context::Services;
 use crate::run::end;
+use crate::run::kept::KeptLogs;
 use crate::run::leases::Leases;
 use crate::run::live::Live;
 use crate::run::record::RunError;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub leases: Leases,
     /// Results that nodes with `cache` may take again.
     pub cache: Cache,
+    /// Logs that were driven here lately.
+    pub kept: KeptLogs,
 }
 
 impl Shared {
@@ -66,6 +69,7 @@ impl Shared {
     ) -> (Arc<Self>, watch::Receiver<Option<String>>) {
         let (fault, faults) = watch::channel(None);
         let cache = Cache::new(catalog.limits.cache);
+        let kept = KeptLogs::new(catalog.limits.histories);
         let shared = Self {
             journal,
             live,
@@ -80,6 +84,7 @@ impl Shared {
             trials: Trials::new(),
             leases: Leases::default(),
             cache,
+            kept,
         };
         (Arc::new(shared), faults)
     }

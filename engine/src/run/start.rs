@@ -27,6 +27,12 @@ pub(crate) async fn open(
     arrival: Arrival,
 ) -> Result<Writer, JournalError> {
     let lease = &held.lease;
+    if let Some(log) = shared.kept.take(lease) {
+        shared.live.begin(lease, lease.reserved).await;
+        arrival.admitted(None).await;
+        let programs = Programs::default();
+        return Ok(Writer::new(shared.clone(), held.clone(), log, lease.reserved, programs));
+    }
     let history = shared.journal.load(&lease.log, None).await?;
     let reserved = history.reserved;
     let (programs, broken) = programs(shared, &history).await?;

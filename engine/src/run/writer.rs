@@ -125,6 +125,12 @@ impl Writer {
         &self.held.lease
     }
 
+    /// What the records say, if all of them are stored.
+    pub(crate) fn into_stored(self) -> Option<LogState> {
+        let stored = self.flight.is_none() && self.stored == self.log.head;
+        stored.then_some(self.log)
+    }
+
     /// How much is admitted.
     pub(crate) fn limits(&self) -> &Limits {
         self.shared.limits()

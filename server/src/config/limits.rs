@@ -73,6 +73,9 @@ pub struct LimitsFile {
     /// Most memory that the results of nodes with `cache` take together; those with the least time
     /// left go first. 64MiB by default.
     pub cache: Option<Size>,
+    /// Most memory that conversations take between two turns, about, so that the next turn need not
+    /// read them again; those that had a turn longest ago go first. 64MiB by default.
+    pub histories: Option<Size>,
     /// Most runs that go on at once; others are queued. 16,000 by default: one that waits for a
     /// model or a tool takes some memory and nothing else.
     #[schemars(range(min = 1))]
@@ -208,6 +211,9 @@ impl Limits {
         // None at all would begin nothing.
         if let Some(Size(bytes)) = file.cache {
             engine.cache = bytes;
+        }
+        if let Some(Size(bytes)) = file.histories {
+            engine.histories = bytes;
         }
         if let Some(runs) = file.runs {
             engine.runs = usize::try_from(runs).unwrap_or(usize::MAX).max(1);

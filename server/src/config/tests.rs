@@ -377,11 +377,11 @@ fn limits_are_read_under_their_names_and_keep_their_defaults() {
          header_timeout: 5s, idle_timeout: 6s, write_timeout: 7s, connections: 100, \
          connections_per_address: 99, http2_streams: 8, shutdown: 9s, \
          file_size: 2MiB, folder_size: 3MiB, file_values: 4000, file_expanded: 5MiB, \
-         file_checks: 6000, ready_wait: 4s, answer: 7MiB, answer_pieces: 8000, runs: 9, cache: 10MiB }",
+         file_checks: 6000, ready_wait: 4s, answer: 7MiB, answer_pieces: 8000, runs: 9, cache: 10MiB, histories: 11MiB }",
     );
     let engine = &written.engine;
     assert_eq!((engine.answer.bytes, engine.answer.pieces, engine.runs), (7 << 20, 8000, 9));
-    assert_eq!(engine.cache, 10 << 20);
+    assert_eq!((engine.cache, engine.histories), (10 << 20, 11 << 20));
     let files = FileLimits {
         size: 2 << 20,
         folder: 3 << 20,

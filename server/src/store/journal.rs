@@ -236,7 +236,7 @@ impl Store {
                   WHERE wake <= (SELECT now FROM clock)
                     AND (lease_until IS NULL OR lease_until <= (SELECT now FROM clock))
                   ORDER BY wake LIMIT 1))
-             RETURNING id, epoch, owner",
+             RETURNING id, epoch, owner, head, reserved",
         )
         .bind(worker.as_str())
         .bind(millis(lease))
@@ -248,7 +248,9 @@ impl Store {
             row.try_get::<&str, _>("owner")?.clone_into(&mut turn);
             let log = LogId::from(row.try_get::<&str, _>("id")?);
             let owner = Some(turn.as_str()).filter(|owner| !owner.is_empty()).map(UserId::from);
-            Ok(Lease { log, epoch: column::number(&row, "epoch")?, owner })
+            let number = |name| column::number(&row, name);
+            let (epoch, head, reserved) = (number("epoch")?, number("head")?, number("reserved")?);
+            Ok(Lease { log, epoch, owner, head, reserved })
         };
         row.map(claimed).transpose()
     }

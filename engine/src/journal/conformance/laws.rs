@@ -59,7 +59,7 @@ async fn unknown_is_empty(journal: &dyn Journal) -> Held {
     same(&journal.inbox(&log("nobody")).await?, &Vec::new())?;
     same(&journal.find(&RunId::from("nobody")).await?, &None)?;
     same(&journal.claim(&worker(), LONG, &[]).await?, &None)?;
-    let lease = Lease { log: log("nobody"), epoch: 0, owner: None };
+    let lease = Lease { log: log("nobody"), epoch: 0, owner: None, head: 0, reserved: 0 };
     fenced(&journal.append(&lease, &batch(0, vec![started(1, "nobody")])).await)?;
     void(journal, &lease).await
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 
 fn lease(epoch: u64) -> Lease {
-    Lease { log: LogId::from("log_1"), epoch, owner: None }
+    Lease { log: LogId::from("log_1"), epoch, owner: None, head: 0, reserved: 0 }
 }
 
 fn delta(number: Number) -> Shown {
