@@ -139,10 +139,10 @@ fn a_use_against_an_arrow_is_seen() {
 fn a_dependency_named_outside_its_owner_is_seen() {
     check(
         sources::owners,
-        "server/src/routes/runs.rs",
+        "server/src/api/runs/list.rs",
         "//! Runs.\nlet pool: sqlx::SqlitePool = open();\n",
         "//! Runs.\nlet store = Store::open(); // not sqlx::SqlitePool\n",
-        "server/src/routes/runs.rs: sqlx belongs to server/src/store/",
+        "server/src/api/runs/list.rs: sqlx belongs to server/src/store/",
     );
 }
 
@@ -150,10 +150,10 @@ fn a_dependency_named_outside_its_owner_is_seen() {
 fn a_status_code_outside_its_file_is_seen() {
     check(
         sources::owners,
-        "server/src/routes/runs.rs",
+        "server/src/api/runs/list.rs",
         "//! Runs.\nuse axum::http::{HeaderMap, StatusCode};\n",
         "//! Runs.\nuse axum::http::HeaderMap;\n",
-        "server/src/routes/runs.rs: StatusCode belongs to server/src/problem.rs, nodes/src/http.rs",
+        "server/src/api/runs/list.rs: StatusCode belongs to server/src/http/problem/mod.rs, nodes/src/http.rs",
     );
 }
 

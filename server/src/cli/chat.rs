@@ -1,6 +1,6 @@
 //! `exile chat`: a conversation, line by line.
 
-use crate::speakers::{Speakers, Word};
+use crate::runs::speakers::{Speakers, Word};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};

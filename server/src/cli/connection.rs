@@ -22,10 +22,10 @@ use serde_json::Value;
 
 use super::error::CliError;
 use super::events::Events;
-use crate::compose::{Duty, Server};
+use crate::config::home::{Home, Listening};
+use crate::config::local_key::proves;
 use crate::config::{Config, Secret};
-use crate::home::{Home, Listening};
-use crate::local_key::proves;
+use crate::process::compose::{Duty, Server};
 
 /// How long the server may take to begin an answer.
 const HEAD: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::connection::{Connection, part};
 use super::error::CliError;
 use super::terminal::Terminal;
-use crate::access::Scope;
+use crate::http::auth::Scope;
 
 /// Manage keys.
 #[derive(Subcommand)]

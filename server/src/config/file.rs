@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::limits::LimitsFile;
-use crate::ledger::QuotaFile;
+use crate::usage::QuotaFile;
 
 /// `exile.yaml`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -8,6 +8,7 @@
 //! | `limits.rs` | how much is admitted |
 //! | `unsupported.rs` | what the shape has and this version has not |
 //! | `find.rs` | where `exile.yaml`, home and graphs are |
+//! | `home.rs`, `local_key.rs` | the folder with the database, held by one process; its key |
 //!
 //! Invariants:
 //! - The environment, the working folder and the flags come in as values ([`Surroundings`]).
@@ -17,7 +18,9 @@
 mod complaint;
 mod file;
 mod find;
+pub mod home;
 mod limits;
+pub mod local_key;
 mod models;
 mod unsupported;
 mod variables;
@@ -36,9 +39,9 @@ pub use exile_nodes::providers::Secret;
 use exile_nodes::providers::mock::Script;
 use jiff::tz::TimeZone;
 
-use crate::access::origin;
-use crate::access::proxies::Proxies;
-use crate::ledger::QuotaFile;
+use crate::http::auth::origin;
+use crate::http::auth::proxies::Proxies;
+use crate::usage::QuotaFile;
 pub use complaint::Complaint;
 pub use file::{ConfigFile, Currency, Environment};
 pub use find::Places;

@@ -3,6 +3,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `v1.rs` | the routes |
 //! | `fields.rs` | an object of a body, read field by field, refused in OpenAI's words |
 //! | `request.rs`, `messages.rs` | what is asked; the conversation in it |
 //! | `answer.rs` | an answer, whole or in chunks |
@@ -24,7 +25,19 @@ mod messages;
 mod passing;
 pub mod request;
 mod running;
+mod v1;
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::http::app::App;
 
 pub use answer::embeddings;
-pub use passing::{ends, pass};
+pub use passing::pass;
 pub use running::run;
+
+/// Every route of this folder, documented.
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    v1::routes()
+}

@@ -28,9 +28,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Head, Piece, Said};
-use crate::app::App;
-use crate::problem::Problem;
-use crate::sse;
+use crate::http::app::App;
+use crate::http::problem::Problem;
+use crate::http::sse;
 
 /// Pieces that wait for a slow client before the reading of the model stops.
 const PIECES: usize = 16;
@@ -145,7 +145,7 @@ pub async fn pass(
             passing.begins();
             passing.ends(*asked);
         }
-        Came::Cut => return Err(ends()),
+        Came::Cut => return Err(Problem::stopping()),
     }
     let chunks = stream::unfold(passing, |mut passing| async move {
         let chunk = passing.chunk().await?;
@@ -174,12 +174,6 @@ enum Came {
     End(Box<Asked>),
     /// The server ends.
     Cut,
-}
-
-/// What a call is told that ends with the server.
-#[must_use]
-pub fn ends() -> Problem {
-    Problem::NotReady(vec!["the server ends".to_owned()])
 }
 
 impl Passing {
@@ -213,7 +207,7 @@ impl Passing {
             match tokio::time::timeout(sse::HEARTBEAT, self.next()).await {
                 Ok(Came::Piece(delta)) => self.shows(&delta),
                 Ok(Came::End(asked)) => self.ends(*asked),
-                Ok(Came::Cut) => self.ready.push_back(answer::failure(&ends())),
+                Ok(Came::Cut) => self.ready.push_back(answer::failure(&Problem::stopping())),
                 Err(_) => return Some(sse::COMMENT),
             }
         }

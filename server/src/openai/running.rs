@@ -27,17 +27,16 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Head, Piece, Said};
-use super::passing::ends;
 use super::request::Completion;
-use crate::access::Caller;
-use crate::app::App;
-use crate::idempotency::Once;
-use crate::leaving::{Leaving, OnDisconnect};
-use crate::problem::{Problem, RUN_HEADER};
-use crate::speakers::{Speakers, Word};
-use crate::sse;
-use crate::start::{self, Wish};
-use crate::trace::Trace;
+use crate::http::app::App;
+use crate::http::auth::Caller;
+use crate::http::idempotency::Once;
+use crate::http::problem::{Problem, RUN_HEADER};
+use crate::http::sse;
+use crate::http::trace::Trace;
+use crate::runs::create::{self, Wish};
+use crate::runs::disconnect::{Leaving, OnDisconnect};
+use crate::runs::speakers::{Speakers, Word};
 
 /// Runs `graph`, for a caller, and answers.
 ///
@@ -51,7 +50,7 @@ pub async fn run(
     (graph, options): (String, RunOptions),
     completion: Completion,
 ) -> Result<Response, Problem> {
-    start::conversational(&app.library.now(), &graph)?;
+    create::conversational(&app.library.now(), &graph)?;
     let (streams, usage) = (completion.stream, completion.usage);
     let model = completion.model.clone();
     let messages = serde_json::to_value(completion.for_graph(app)?)
@@ -66,7 +65,7 @@ pub async fn run(
         if_active: IfActive::default(),
         durability: None,
     };
-    let run = start::start(app, caller, request, wish).await?;
+    let run = create::start(app, caller, request, wish).await?;
     let leaving = Leaving::new(app, LogId::from(&run), &run, OnDisconnect::Cancel);
     let id = format!("chatcmpl-{run}");
     let head = Head { id, created: app.env.now().as_second(), model };
@@ -250,7 +249,7 @@ impl Telling {
             let next = tokio::select! {
                 biased;
                 next = tokio::time::timeout(sse::HEARTBEAT, self.next()) => next,
-                () = cut.cancelled() => Ok(Err(ends())),
+                () = cut.cancelled() => Ok(Err(Problem::stopping())),
             };
             match next {
                 Ok(Ok(next)) => self.shows(next),

@@ -1,6 +1,6 @@
 //! What administrators ask: whose something is, and lists of everybody's.
 //!
-//! Absent on purpose: whether who asks may know. That is for those to say who ask (`access/reach.rs`).
+//! Absent on purpose: whether who asks may know. That is for those to say who ask (`http/auth/reach.rs`).
 
 use exile_engine::id::{ConversationId, RunId, UserId};
 use jiff::Timestamp;
