@@ -130,7 +130,7 @@ async fn create(
         key: None,
         system_prompt: body.system_prompt,
     };
-    create::names(&app, &library, &options)?;
+    create::names(app.runs(), &library, &options)?;
     let resolve = |model: &String| {
         Models::resolve(app.catalog.models.aliases(), model, options.business.as_deref())
     };

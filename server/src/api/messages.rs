@@ -21,14 +21,14 @@ use crate::http::app::App;
 use crate::http::auth::{Caller, reach};
 use crate::http::body::JsonBody;
 use crate::http::extract::{Path, Query};
-use crate::http::idempotency::Once;
 use crate::http::openapi::{if_active, on_disconnect};
 use crate::http::pagination::{List, PageQuery};
 use crate::http::problem::{Problem, RUN_HEADER};
 use crate::http::sse::{self, Accepts};
 use crate::http::trace::Trace;
-use crate::runs::create::{self, Wish};
-use crate::runs::disconnect::{Leaving, OnDisconnect};
+use crate::runs::IdempotencyKey;
+use crate::runs::create::{self, NewRun};
+use crate::runs::disconnect::OnDisconnect;
 use crate::runs::interrupts::InterruptView;
 use crate::runs::resume;
 use crate::store::{Conversation, MessageRow};
@@ -184,7 +184,7 @@ async fn send(
     State(app): State<Arc<App>>,
     caller: Caller,
     Extension(trace): Extension<Trace>,
-    once: Once,
+    key: IdempotencyKey,
     Accepts(accepts): Accepts,
     Path(id): Path<ConversationId>,
     JsonBody(body): JsonBody<SendBody>,
@@ -196,14 +196,14 @@ async fn send(
         return Err(Problem::Field { field: "content".into(), what });
     }
     let SendBody { content, images, stream, if_active, on_disconnect } = body;
-    let said = Said { trace, once, content, images, if_active };
+    let said = Said { trace, key, content, images, if_active };
     let (run, after) = said.to(&app, &caller, conversation).await?;
-    let mut leaving = Leaving::new(&app, LogId::from(&id), &run, on_disconnect);
+    let mut on_leave = app.on_disconnect(LogId::from(&id), &run, on_disconnect);
     if stream || accepts {
-        return Ok(sse::stream(&app, run, after, leaving));
+        return Ok(sse::stream(&app, run, after, on_leave));
     }
-    let stopped = create::stopped(&app, &run, after).await;
-    leaving.over();
+    let stopped = create::stopped(app.runs(), &run, after).await;
+    on_leave.over();
     stopped?;
     let row = app.store.run(caller.id(), &run).await?.ok_or(Problem::NotFound)?;
     let message = app.store.answer_of(&row, after).await?.map(Into::into);
@@ -216,7 +216,7 @@ async fn send(
 /// A message that was sent.
 struct Said {
     trace: Trace,
-    once: Once,
+    key: IdempotencyKey,
     content: String,
     images: Vec<Image>,
     if_active: IfActive,
@@ -230,8 +230,8 @@ impl Said {
         caller: &Caller,
         conversation: Conversation,
     ) -> Result<(RunId, Number), Problem> {
-        let id = self.once.message_id(&*app.env);
-        if self.once.is_keyed()
+        let id = self.key.message_id(&*app.env);
+        if self.key.is_keyed()
             && let Some(known) = app.store.message(caller.id(), &id).await?
         {
             // Sent before, by a request that was cut off.
@@ -242,26 +242,30 @@ impl Said {
         let waits = match self.if_active {
             IfActive::Interrupt | IfActive::Rollback => None,
             IfActive::Reject | IfActive::Enqueue => {
-                create::waiting_in(app, caller.id(), &conversation.id).await?
+                create::waiting_in(app.runs(), caller.id(), &conversation.id).await?
             }
         };
         if let Some(row) = waits
-            && let Some(after) = resume::by_message(app, &self.once, &row, &message).await?
+            && let Some(after) = resume::by_message(app.runs(), &self.key, &row, &message).await?
         {
             return Ok((row.id, after));
         }
-        let wish = turn(conversation, &message, self.if_active);
-        let run = create::start(app, caller, (&self.trace, &self.once), wish).await?;
+        let new = turn(conversation, &message, (self.if_active, self.trace.traceparent));
+        let run = create::start(app.runs(), &caller.requester(), &self.key, new).await?;
         Ok((run, 0))
     }
 }
 
-fn turn(conversation: Conversation, message: &Message, if_active: IfActive) -> Wish {
+fn turn(
+    conversation: Conversation,
+    message: &Message,
+    (if_active, traceparent): (IfActive, Option<String>),
+) -> NewRun {
     let mut said = json!([{ "id": message.id, "role": message.role, "content": message.content }]);
     if !message.images.is_empty() {
         said[0]["images"] = json!(message.images);
     }
-    Wish {
+    NewRun {
         graph: conversation.graph,
         conversation: Some(conversation.id),
         options: RunOptions {
@@ -274,6 +278,7 @@ fn turn(conversation: Conversation, message: &Message, if_active: IfActive) -> W
         input: std::iter::once(("messages".to_owned(), said)).collect(),
         if_active,
         durability: None,
+        traceparent,
     }
 }
 

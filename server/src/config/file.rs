@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::limits::LimitsFile;
-use crate::usage::QuotaFile;
+use crate::usage::{Currency, QuotaFile};
 
 /// `exile.yaml`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -88,22 +88,6 @@ impl Environment {
             Self::Development => "development",
             Self::Production => "production",
         }
-    }
-}
-
-/// What money is counted in.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-pub struct Currency {
-    /// ISO 4217, e.g. `CNY`.
-    pub unit: String,
-    /// What one unit of another currency is worth, e.g. `USD: 7.10`.
-    #[serde(flatten)]
-    pub rates: BTreeMap<String, f64>,
-}
-
-impl Default for Currency {
-    fn default() -> Self {
-        Self { unit: "USD".into(), rates: BTreeMap::new() }
     }
 }
 

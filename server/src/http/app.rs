@@ -7,16 +7,19 @@ use std::sync::Arc;
 
 use exile_engine::bundle::Catalog;
 use exile_engine::env::Env;
+use exile_engine::id::{LogId, RunId};
 use exile_engine::run::engine::Engine;
 use exile_engine::span::TraceLink;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Proxies;
 use crate::config::local_key::LocalKey;
 pub use crate::config::{Environment, Limits};
 use crate::http::auth::guesses::Guesses;
-use crate::http::auth::proxies::Proxies;
 use crate::http::transport::Transport;
 use crate::library::Current;
+use crate::runs::Runs;
+use crate::runs::disconnect::{CancelOnDisconnect, OnDisconnect};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::usage::Ledger;
@@ -50,6 +53,34 @@ pub struct App {
     pub local_key: LocalKey,
     /// Wrong sign-in links.
     pub guesses: Arc<Guesses>,
+}
+
+impl App {
+    /// What runs are begun, answered and read with.
+    #[must_use]
+    pub fn runs(&self) -> Runs<'_> {
+        Runs {
+            store: &self.store,
+            engine: &self.engine,
+            library: &self.library,
+            catalog: &self.catalog,
+            env: &*self.env,
+            ledger: &self.ledger,
+            page_bytes: self.settings.limits.page,
+        }
+    }
+
+    /// Does what the caller of a run wants when it leaves before the run has come to rest.
+    #[must_use]
+    pub fn on_disconnect(
+        &self,
+        log: LogId,
+        run: &RunId,
+        wanted: OnDisconnect,
+    ) -> CancelOnDisconnect {
+        let ends = [self.cut.clone(), self.transport.readers.clone()];
+        CancelOnDisconnect::new(&self.engine, (log, run), wanted, ends)
+    }
 }
 
 /// The part of the configuration that routes read.

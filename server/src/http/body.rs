@@ -26,6 +26,7 @@ use crate::config::TransportLimits;
 use crate::http::admission::{FREE, Room};
 use crate::http::app::App;
 use crate::http::problem::Problem;
+use crate::runs::input::mistake;
 
 /// A body of JSON.
 pub struct JsonBody<T>(pub T);
@@ -185,19 +186,6 @@ async fn drain(limits: &TransportLimits, mut stream: BodyDataStream) {
     };
     // A body that does not come to its end is left alone.
     let _ = tokio::time::timeout(limits.body_timeout, draining).await;
-}
-
-/// What a value is instead of what it should be, without the names that types have in here.
-#[must_use]
-pub fn mistake(error: &serde_json::Error) -> String {
-    let said = error.to_string();
-    match said.rsplit_once("expected struct ") {
-        Some((before, name)) => {
-            let after = name.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
-            format!("{before}expected an object{after}")
-        }
-        None => said,
-    }
 }
 
 /// Reads one JSON object of a type.

@@ -20,7 +20,7 @@ pub fn surround(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::Method)
         .layer(middleware::from_fn_with_state(app.clone(), until_cut))
-        .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
+        .layer(middleware::from_fn_with_state(app.clone(), idempotency::answer_once))
         .layer(middleware::from_fn(admission::until_answered))
         .layer(middleware::from_fn_with_state(app.clone(), auth::check))
         .layer(CatchPanicLayer::custom(panicked))

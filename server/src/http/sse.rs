@@ -28,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::app::App;
 use crate::http::problem::{Problem, RUN_HEADER};
-use crate::runs::disconnect::Leaving;
+use crate::runs::disconnect::CancelOnDisconnect;
+use crate::runs::events::with_output;
 
 /// The header that names the number beyond which a stream begins.
 pub const AFTER_HEADER: HeaderName = HeaderName::from_static("x-exile-after");
@@ -52,7 +53,7 @@ struct Reading {
     run: RunId,
     /// No run goes on here any more.
     readers: CancellationToken,
-    leaving: Leaving,
+    on_leave: CancelOnDisconnect,
 }
 
 impl Reading {
@@ -63,7 +64,7 @@ impl Reading {
             () = self.readers.cancelled() => return Some(Err(Broken::Stopping)),
         };
         if event.as_ref().is_ok_and(Event::ends_stream) {
-            self.leaving.over();
+            self.on_leave.over();
         }
         let event = match event {
             Ok(event) => with_output(&self.engine, &self.run, event).await,
@@ -74,14 +75,14 @@ impl Reading {
     }
 }
 
-/// The run's events after a number, until it ends or waits. `leaving`: what the reader wants of
+/// The run's events after a number, until it ends or waits. `on_leave`: what the reader wants of
 /// the run if it leaves before.
-pub fn stream(app: &App, run: RunId, after: Number, leaving: Leaving) -> Response {
+pub fn stream(app: &App, run: RunId, after: Number, on_leave: CancelOnDisconnect) -> Response {
     let location = format!("/api/runs/{run}");
     let name = run.to_string();
     let readers = app.transport.readers.clone();
     let (engine, events) = (app.engine.clone(), app.engine.events(run.clone(), after));
-    let reading = Reading { events, engine, run, readers, leaving };
+    let reading = Reading { events, engine, run, readers, on_leave };
     let events = stream::unfold(reading, |mut reading| async move {
         let frame = reading.next().await?;
         Some((frame, reading))
@@ -99,25 +100,6 @@ pub fn stream(app: &App, run: RunId, after: Number, leaving: Leaving) -> Respons
         }
     }
     response
-}
-
-/// The event, and what its run gave, if it tells that the run ended well. The record of an end names
-/// the channels alone, so that no value is stored twice; they are read where they stand.
-pub async fn with_output(
-    engine: &Engine,
-    run: &RunId,
-    mut event: Event,
-) -> Result<Event, JournalError> {
-    if event.name != "run.finished" {
-        return Ok(event);
-    }
-    match engine.told(run, event.number).await {
-        Ok(Some(told)) => Arc::make_mut(&mut event.data)["output"] = told.into(),
-        // Its records were removed between two looks.
-        Ok(None) | Err(JournalError::Purged(_)) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(event)
 }
 
 fn frame(event: &Event) -> Frame {

@@ -30,12 +30,12 @@ use super::answer::{self, Head, Piece, Said};
 use super::request::Completion;
 use crate::http::app::App;
 use crate::http::auth::Caller;
-use crate::http::idempotency::Once;
 use crate::http::problem::{Problem, RUN_HEADER};
 use crate::http::sse;
 use crate::http::trace::Trace;
-use crate::runs::create::{self, Wish};
-use crate::runs::disconnect::{Leaving, OnDisconnect};
+use crate::runs::IdempotencyKey;
+use crate::runs::create::{self, NewRun};
+use crate::runs::disconnect::{CancelOnDisconnect, OnDisconnect};
 use crate::runs::speakers::{Speakers, Word};
 
 /// Runs `graph`, for a caller, and answers.
@@ -46,7 +46,7 @@ use crate::runs::speakers::{Speakers, Word};
 pub async fn run(
     app: &Arc<App>,
     caller: &Caller,
-    request: (&Trace, &Once),
+    (trace, key): (&Trace, &IdempotencyKey),
     (graph, options): (String, RunOptions),
     completion: Completion,
 ) -> Result<Response, Problem> {
@@ -57,16 +57,17 @@ pub async fn run(
         .map_err(|error| Problem::Internal(error.to_string()))?;
     let messages = given(messages);
     let input: Map<String, Value> = [("messages".to_owned(), messages)].into_iter().collect();
-    let wish = Wish {
+    let new = NewRun {
         graph,
         conversation: None,
         options,
         input,
         if_active: IfActive::default(),
         durability: None,
+        traceparent: trace.traceparent.clone(),
     };
-    let run = create::start(app, caller, request, wish).await?;
-    let leaving = Leaving::new(app, LogId::from(&run), &run, OnDisconnect::Cancel);
+    let run = create::start(app.runs(), &caller.requester(), key, new).await?;
+    let on_leave = app.on_disconnect(LogId::from(&run), &run, OnDisconnect::Cancel);
     let id = format!("chatcmpl-{run}");
     let head = Head { id, created: app.env.now().as_second(), model };
     let events = app.engine.events(run.clone(), 0);
@@ -75,7 +76,7 @@ pub async fn run(
         events,
         head,
         usage,
-        leaving,
+        on_leave,
         cut: app.cut.clone(),
         speakers: Speakers::default(),
         words: VecDeque::new(),
@@ -138,7 +139,7 @@ struct Telling {
     events: BoxStream<'static, Result<Event, JournalError>>,
     head: Head,
     usage: bool,
-    leaving: Leaving,
+    on_leave: CancelOnDisconnect,
     /// The server ends.
     cut: CancellationToken,
     speakers: Speakers,
@@ -176,7 +177,7 @@ impl Telling {
             };
             let event = event?;
             if event.ends_stream() {
-                self.leaving.over();
+                self.on_leave.over();
             }
             match event.name {
                 "run.waiting" => return Err(Problem::RunWaits(self.run.clone())),

@@ -17,11 +17,11 @@ use crate::http::app::App;
 use crate::http::auth::business::named;
 use crate::http::auth::{self, Caller};
 use crate::http::body::JsonBody;
-use crate::http::idempotency::Once;
 use crate::http::problem::Problem;
 use crate::http::trace::Trace;
 use crate::openai::request::{Completion, Embedding, Target};
 use crate::openai::{self, embeddings};
+use crate::runs::IdempotencyKey;
 use crate::store::User;
 
 /// This file's routes.
@@ -47,7 +47,7 @@ async fn complete(
     State(app): State<Arc<App>>,
     caller: Caller,
     Extension(trace): Extension<Trace>,
-    once: Once,
+    key: IdempotencyKey,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Value>,
 ) -> Result<Response, Problem> {
@@ -67,7 +67,7 @@ async fn complete(
         Target::Graph(graph) => (graph, options(None)),
         Target::Skill(skill) => (app.settings.default_graph.clone(), options(Some(skill))),
     };
-    openai::run(&app, &caller, (&trace, &once), run, completion).await
+    openai::run(&app, &caller, (&trace, &key), run, completion).await
 }
 
 /// Turns texts into vectors, as OpenAI's embeddings do. Vectors of different models do not mix: an

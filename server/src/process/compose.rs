@@ -184,7 +184,14 @@ impl Server {
         parts.push(("runs", tokio::spawn(runs)));
         if duty == Duty::Everything {
             let keep = (config.keep_records, config.keep_usage);
-            parts.push(("upkeep", tokio::spawn(retention::serve(app.clone(), keep, stop.clone()))));
+            parts.push((
+                "upkeep",
+                tokio::spawn(retention::serve(
+                    (app.store.clone(), app.env.clone()),
+                    keep,
+                    stop.clone(),
+                )),
+            ));
         }
         let closing = CancellationToken::new();
         let books = tokio::spawn(app.ledger.clone().serve(closing.clone()));

@@ -12,17 +12,13 @@ use exile_engine::run::engine::Stopped;
 use exile_engine::run::record::{Durability, EndStatus, Number, RunError, RunOptions};
 use serde_json::{Map, Value};
 
-use crate::http::app::App;
-use crate::http::auth::Caller;
-use crate::http::idempotency::Once;
-use crate::http::problem::Problem;
-use crate::http::trace::Trace;
-use crate::runs::input;
-use crate::runs::resume;
+use super::input;
+use super::resume;
+use super::{IdempotencyKey, Requester, Runs, RunsError};
 use crate::store::RunRow;
 
 /// A run as it is asked for.
-pub struct Wish {
+pub struct NewRun {
     /// The graph's name.
     pub graph: String,
     /// The conversation it is a turn of; it belongs to the owner.
@@ -35,107 +31,109 @@ pub struct Wish {
     pub if_active: IfActive,
     /// When its records are stored; else as its graph says.
     pub durability: Option<Durability>,
+    /// The W3C `traceparent` of the request; `None` if it belongs to no trace.
+    pub traceparent: Option<String>,
 }
 
 /// Begins a run and gives its id.
 pub async fn start(
-    app: &App,
-    caller: &Caller,
-    (trace, once): (&Trace, &Once),
-    mut wish: Wish,
-) -> Result<RunId, Problem> {
-    let library = app.library.now();
-    let graph = program(&library, &wish.graph)?.graph.clone();
-    names(app, &library, &wish.options)?;
-    let input = input::check(&graph, wish.input, &*app.env)?;
-    wish.options.business = caller.business(app, wish.options.business)?;
-    app.ledger.check(&caller.payer(wish.options.business.clone())).await?;
-    wish.options.key = caller.quota_key();
-    let (_, bundle) = pinned(app, &library, &wish.graph, wish.options.skill.as_deref()).await?;
-    let run = once.run_id(&*app.env);
-    let log = wish.conversation.as_ref().map_or_else(|| LogId::from(&run), LogId::from);
+    runs: Runs<'_>,
+    by: &Requester<'_>,
+    key: &IdempotencyKey,
+    mut new: NewRun,
+) -> Result<RunId, RunsError> {
+    let library = runs.library.now();
+    let graph = program(&library, &new.graph)?.graph.clone();
+    names(runs, &library, &new.options)?;
+    let input = input::check(&graph, new.input, runs.env)?;
+    new.options.business = runs.business(by, new.options.business)?;
+    runs.ledger.check(&by.payer(new.options.business.clone())).await?;
+    new.options.key.clone_from(&by.quota_key);
+    let (_, bundle) = pinned(runs, &library, &new.graph, new.options.skill.as_deref()).await?;
+    let run = key.run_id(runs.env);
+    let log = new.conversation.as_ref().map_or_else(|| LogId::from(&run), LogId::from);
     let start = StartRun {
         run: run.clone(),
-        graph: wish.graph.into(),
+        graph: new.graph.into(),
         bundle,
-        owner: caller.id().clone(),
-        conversation: wish.conversation,
-        options: wish.options,
+        owner: by.owner.clone(),
+        conversation: new.conversation,
+        options: new.options,
         input,
-        traceparent: trace.traceparent.clone(),
-        if_active: wish.if_active,
-        durability: wish.durability,
+        traceparent: new.traceparent,
+        if_active: new.if_active,
+        durability: new.durability,
     };
-    match app.engine.start(&log, &InputId::from(format!("start_{run}")), start).await? {
+    match runs.engine.start(&log, &InputId::from(format!("start_{run}")), start).await? {
         Sent::New | Sent::Known => Ok(run),
-        Sent::Busy => Err(Problem::RunActive),
+        Sent::Busy => Err(RunsError::Active),
     }
 }
 
 /// The graph of that name as it is now, and the address of the bundle that a run of it is pinned
 /// to; the bundle is stored. `skill`: the one for nodes that name none.
 pub async fn pinned(
-    app: &App,
+    runs: Runs<'_>,
     library: &Library,
     graph: &str,
     skill: Option<&str>,
-) -> Result<(Arc<Program>, BlobId), Problem> {
+) -> Result<(Arc<Program>, BlobId), RunsError> {
     let program = program(library, graph)?;
-    let missing = || Problem::Internal(format!("graph `{graph}` has no bundle"));
+    let missing = || RunsError::Internal(format!("graph `{graph}` has no bundle"));
     let bytes = library.bundle(graph, skill).ok_or_else(missing)?.to_bytes();
     let bundle = if BlobId::of(&bytes) == program.id {
-        app.engine.pin(program.clone(), &bytes).await?
+        runs.engine.pin(program.clone(), &bytes).await?
     } else {
         // The conversation's skill makes another bundle of it; the engine compiles it when it is
         // first run.
-        app.engine.pin_bytes(&bytes).await?
+        runs.engine.pin_bytes(&bytes).await?
     };
     Ok((program, bundle))
 }
 
 /// The run of a conversation that waits for its owner, if one does.
 pub async fn waiting_in(
-    app: &App,
+    runs: Runs<'_>,
     owner: &UserId,
     conversation: &ConversationId,
-) -> Result<Option<RunRow>, Problem> {
-    Ok(app.store.waiting_run(owner, conversation).await?)
+) -> Result<Option<RunRow>, RunsError> {
+    Ok(runs.store.waiting_run(owner, conversation).await?)
 }
 
 /// The graph of that name, if it serves.
-pub fn program(library: &Library, name: &str) -> Result<Arc<Program>, Problem> {
+pub fn program(library: &Library, name: &str) -> Result<Arc<Program>, RunsError> {
     let Some(graph) = library.graph(name) else {
         let known = library.graphs().iter().map(|g| g.name.clone()).collect();
-        return Err(Problem::UnknownName { what: "graph", name: name.to_owned(), known });
+        return Err(RunsError::UnknownName { what: "graph", name: name.to_owned(), known });
     };
     graph.program.clone().ok_or_else(|| {
         let error = graph.findings.iter().find(|f| f.severity == Severity::Error);
         let first =
             error.map_or_else(String::new, |f| format!("{}:{}: {}", f.path, f.line, f.message));
-        Problem::GraphBroken { graph: name.to_owned(), first }
+        RunsError::GraphBroken { graph: name.to_owned(), first }
     })
 }
 
 /// Whether a graph can hold a conversation.
-pub fn conversational(library: &Library, graph: &str) -> Result<(), Problem> {
+pub fn conversational(library: &Library, graph: &str) -> Result<(), RunsError> {
     let takes = program(library, graph)?.graph.input.iter().any(|channel| &**channel == "messages");
-    if takes { Ok(()) } else { Err(Problem::NotConversational(graph.to_owned())) }
+    if takes { Ok(()) } else { Err(RunsError::NotConversational(graph.to_owned())) }
 }
 
 /// Checks the names that a conversation or a caller gives for a whole run.
-pub fn names(app: &App, library: &Library, options: &RunOptions) -> Result<(), Problem> {
+pub fn names(runs: Runs<'_>, library: &Library, options: &RunOptions) -> Result<(), RunsError> {
     if let Some(name) = &options.skill
         && library.skill(name).is_none_or(|skill| skill.skill.is_none())
     {
         let skills = library.skills().iter().filter(|skill| skill.skill.is_some());
         let known = skills.map(|skill| skill.name.clone()).collect();
-        return Err(Problem::UnknownName { what: "skill", name: name.clone(), known });
+        return Err(RunsError::UnknownName { what: "skill", name: name.clone(), known });
     }
     if let Some(name) = &options.model
-        && !app.catalog.models.knows(name)
+        && !runs.catalog.models.knows(name)
     {
-        let known = app.catalog.models.names();
-        return Err(Problem::UnknownName { what: "model", name: name.clone(), known });
+        let known = runs.catalog.models.names();
+        return Err(RunsError::UnknownName { what: "model", name: name.clone(), known });
     }
     Ok(())
 }
@@ -143,20 +141,20 @@ pub fn names(app: &App, library: &Library, options: &RunOptions) -> Result<(), P
 /// Waits until a run has finished, or waits for answers, beyond a number. A run that ends
 /// otherwise, that needs attention, or that is queued behind one that waits, is a problem that
 /// carries its id.
-pub async fn stopped(app: &App, run: &RunId, after: Number) -> Result<(), Problem> {
-    let error = match app.engine.wait_beyond(run, after).await? {
+pub async fn stopped(runs: Runs<'_>, run: &RunId, after: Number) -> Result<(), RunsError> {
+    let error = match runs.engine.wait_beyond(run, after).await? {
         Stopped::Ended(ended) => match ended.status {
             EndStatus::Finished => return Ok(()),
-            EndStatus::Cancelled => return Err(Problem::RunCancelled(run.clone())),
+            EndStatus::Cancelled => return Err(RunsError::Cancelled(run.clone())),
             EndStatus::Failed => ended.error,
         },
         Stopped::Waiting(waiting) => match waiting.attention {
             None => return Ok(()),
             attention => attention,
         },
-        Stopped::Behind(ahead) => return Err(resume::behind(app, run, ahead).await?),
+        Stopped::Behind(ahead) => return Err(resume::behind(runs, run, ahead).await?),
     };
     let silent = || RunError::new("run_failed", "the run failed without saying why");
     let error = error.unwrap_or_else(silent);
-    Err(Problem::RunFailed { run: run.clone(), error: Box::new(error) })
+    Err(RunsError::Failed { run: run.clone(), error: Box::new(error) })
 }

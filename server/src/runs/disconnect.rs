@@ -8,8 +8,6 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::app::App;
-
 /// What a caller wants of a run that it no longer waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -24,7 +22,7 @@ pub enum OnDisconnect {
 /// Held while a caller is there. Dropped with the request, before the run has come to rest, it
 /// does what the caller wanted; unless the server ends, which sends everybody away: then the run
 /// goes on at the next start.
-pub struct Leaving(Option<Wanted>);
+pub struct CancelOnDisconnect(Option<Wanted>);
 
 /// What is done if the caller leaves.
 struct Wanted {
@@ -35,17 +33,18 @@ struct Wanted {
     ends: [CancellationToken; 2],
 }
 
-impl Leaving {
-    /// For a caller that waits for `run`, whose log is `log`.
+impl CancelOnDisconnect {
+    /// For a caller that waits for `run`, whose log is `log`. `ends`: each of them is cancelled when
+    /// the server sends callers away.
     #[must_use]
-    pub fn new(app: &App, log: LogId, run: &RunId, wish: OnDisconnect) -> Self {
-        let cancels = wish == OnDisconnect::Cancel;
-        Self(cancels.then(|| Wanted {
-            engine: app.engine.clone(),
-            log,
-            run: run.clone(),
-            ends: [app.cut.clone(), app.transport.readers.clone()],
-        }))
+    pub fn new(
+        engine: &Arc<Engine>,
+        (log, run): (LogId, &RunId),
+        wanted: OnDisconnect,
+        ends: [CancellationToken; 2],
+    ) -> Self {
+        let cancels = wanted == OnDisconnect::Cancel;
+        Self(cancels.then(|| Wanted { engine: engine.clone(), log, run: run.clone(), ends }))
     }
 
     /// For a caller whose leaving means nothing.
@@ -60,7 +59,7 @@ impl Leaving {
     }
 }
 
-impl Drop for Leaving {
+impl Drop for CancelOnDisconnect {
     fn drop(&mut self) {
         let (Some(wanted), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
         let Wanted { engine, log, run, ends } = wanted;

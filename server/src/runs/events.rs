@@ -1,19 +1,20 @@
 //! What a run has done so far, a part at a time: its events without deltas, as its records tell them.
 //!
 //! Invariants:
-//! - Pages that follow each other by `next` give every event once, in order.
+//! - Pages that follow each other by `next` give every event key, in order.
 //! - A page costs what it holds, however long the run is.
 
 use std::io;
+use std::sync::Arc;
 
 use exile_engine::id::RunId;
+use exile_engine::journal::JournalError;
+use exile_engine::run::engine::Engine;
 use exile_engine::run::event::Event;
 use exile_engine::run::record::Number;
 use futures_util::TryStreamExt as _;
 
-use crate::http::app::App;
-use crate::http::problem::Problem;
-use crate::http::sse;
+use super::{Runs, RunsError};
 
 /// A part of a run's events.
 pub struct Page {
@@ -28,12 +29,17 @@ pub struct Page {
 ///
 /// # Errors
 /// The records cannot be read, or were removed.
-pub async fn page(app: &App, run: RunId, after: Number, limit: usize) -> Result<Page, Problem> {
+pub async fn page(
+    runs: Runs<'_>,
+    run: RunId,
+    after: Number,
+    limit: usize,
+) -> Result<Page, RunsError> {
     let mut page = Page { events: Vec::new(), next: None };
-    let mut left = app.settings.limits.page;
-    let mut history = app.engine.history(run.clone(), after);
+    let mut left = runs.page_bytes;
+    let mut history = runs.engine.history(run.clone(), after);
     while let Some(event) = history.try_next().await? {
-        let event = sse::with_output(&app.engine, &run, event).await?;
+        let event = with_output(runs.engine, &run, event).await?;
         let size = size(&event);
         if page.events.len() == limit || (size > left && !page.events.is_empty()) {
             page.next = page.events.last().map(|last| last.number);
@@ -43,6 +49,25 @@ pub async fn page(app: &App, run: RunId, after: Number, limit: usize) -> Result<
         page.events.push(event);
     }
     Ok(page)
+}
+
+/// The event, and what its run gave, if it tells that the run ended well. The record of an end names
+/// the channels alone, so that no value is stored twice; they are read where they stand.
+pub async fn with_output(
+    engine: &Engine,
+    run: &RunId,
+    mut event: Event,
+) -> Result<Event, JournalError> {
+    if event.name != "run.finished" {
+        return Ok(event);
+    }
+    match engine.told(run, event.number).await {
+        Ok(Some(told)) => Arc::make_mut(&mut event.data)["output"] = told.into(),
+        // Its records were removed between two looks.
+        Ok(None) | Err(JournalError::Purged(_)) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(event)
 }
 
 /// About how many bytes of a page an event takes.

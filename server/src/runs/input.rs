@@ -16,15 +16,14 @@ use exile_engine::state::{Channel, Reducer, State, Writes};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::http::body;
-use crate::http::problem::Problem;
+use super::RunsError;
 
 /// Checks an input against the graph and completes its messages.
 pub fn check(
     graph: &Graph,
     input: Map<String, Value>,
     env: &dyn Env,
-) -> Result<Map<String, Value>, Problem> {
+) -> Result<Map<String, Value>, RunsError> {
     writes(graph, "input", &graph.input, input, env)
 }
 
@@ -33,7 +32,7 @@ pub fn check_edit(
     graph: &Graph,
     values: Map<String, Value>,
     env: &dyn Env,
-) -> Result<Map<String, Value>, Problem> {
+) -> Result<Map<String, Value>, RunsError> {
     let all: Vec<Arc<str>> = graph.channels.iter().map(|channel| channel.name.clone()).collect();
     writes(graph, "values", &all, values, env)
 }
@@ -45,12 +44,12 @@ fn writes(
     may: &[Arc<str>],
     values: Map<String, Value>,
     env: &dyn Env,
-) -> Result<Map<String, Value>, Problem> {
+) -> Result<Map<String, Value>, RunsError> {
     let mut writes = Writes::new();
     for (name, value) in values {
         let allowed = may.iter().any(|allowed| **allowed == *name);
         let Some(channel) = graph.channels.get(&name).filter(|_| allowed) else {
-            return Err(Problem::UnknownChannel {
+            return Err(RunsError::UnknownChannel {
                 under: field,
                 graph: graph.name.to_string(),
                 channel: name,
@@ -63,7 +62,12 @@ fn writes(
     Ok(writes.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
 }
 
-fn complete(channel: &Channel, value: Value, field: &str, env: &dyn Env) -> Result<Value, Problem> {
+fn complete(
+    channel: &Channel,
+    value: Value,
+    field: &str,
+    env: &dyn Env,
+) -> Result<Value, RunsError> {
     if channel.reduce != Reducer::Messages {
         return Ok(value);
     }
@@ -93,15 +97,15 @@ struct Given {
     tool_name: Option<String>,
 }
 
-fn message(field: String, item: Value, env: &dyn Env) -> Result<Value, Problem> {
-    let wrong = |what: String| Problem::Field { what: format!("{field}: {what}"), field };
+fn message(field: String, item: Value, env: &dyn Env) -> Result<Value, RunsError> {
+    let wrong = |what: String| RunsError::Field { what: format!("{field}: {what}"), field };
     let given: Given = match item {
         Value::String(content) => return Ok(value(&user_message(env, content))),
         // A list would be read as the fields of a message, in their order.
         Value::Array(_) => return Err(wrong("expected a message, got a list".into())),
         item => match serde_json::from_value(item) {
             Ok(given) => given,
-            Err(error) => return Err(wrong(body::mistake(&error))),
+            Err(error) => return Err(wrong(mistake(&error))),
         },
     };
     if given.id.as_ref().is_some_and(|id| !(1..=128).contains(&id.as_str().len())) {
@@ -130,4 +134,17 @@ fn user_message(env: &dyn Env, content: String) -> Message {
 fn value(message: &Message) -> Value {
     // A message is text, numbers and JSON: printing it cannot fail.
     serde_json::to_value(message).unwrap_or_default()
+}
+
+/// What a value is instead of what it should be, without the names that types have in here.
+#[must_use]
+pub fn mistake(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    match said.rsplit_once("expected struct ") {
+        Some((before, name)) => {
+            let after = name.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+            format!("{before}expected an object{after}")
+        }
+        None => said,
+    }
 }

@@ -14,20 +14,17 @@ use exile_engine::run::standing::RunAt;
 use exile_engine::tool::ToolRegistry;
 use serde_json::{Value, json};
 
-use crate::http::app::App;
-use crate::http::idempotency::Once;
-use crate::http::problem::Problem;
-use crate::runs::conflict::RunConflict;
-use crate::runs::verdict;
+use super::verdict;
+use super::{IdempotencyKey, RunConflict, Runs, RunsError};
 use crate::store::RunRow;
 
 /// Answers by question.
 pub type Answers = BTreeMap<InterruptId, Value>;
 
 /// How a run stands, and the answers that it has; `None` if it has not begun.
-pub async fn standing(app: &App, row: &RunRow) -> Result<Option<(RunAt, Answers)>, Problem> {
-    let at = match app.engine.run_at(&row.id, None).await {
-        Err(JournalError::Corrupt(why)) => return Err(verdict::unreadable(app, row, why).await?),
+pub async fn standing(runs: Runs<'_>, row: &RunRow) -> Result<Option<(RunAt, Answers)>, RunsError> {
+    let at = match runs.engine.run_at(&row.id, None).await {
+        Err(JournalError::Corrupt(why)) => return Err(verdict::unreadable(runs, row, why).await?),
         at => at?,
     };
     let Some(at) = at else { return Ok(None) };
@@ -47,13 +44,13 @@ pub fn open(given: &Answers, at: &RunAt) -> Vec<Asked> {
 /// # Errors
 /// [`RunConflict`]: what the run waits for is no text.
 pub async fn by_message(
-    app: &App,
-    once: &Once,
+    runs: Runs<'_>,
+    key: &IdempotencyKey,
     row: &RunRow,
     message: &Message,
-) -> Result<Option<Number>, Problem> {
-    let Some((at, given)) = standing(app, row).await? else { return Ok(None) };
-    let open = waits_for(app, once, row, (&at, &given))?;
+) -> Result<Option<Number>, RunsError> {
+    let Some((at, given)) = standing(runs, row).await? else { return Ok(None) };
+    let open = waits_for(runs, key, row, (&at, &given))?;
     let asked = match open.as_slice() {
         [] => return Ok(None),
         [asked] if takes_text(asked) => asked,
@@ -66,24 +63,28 @@ pub async fn by_message(
         message: Some(Box::new(message.clone())),
     };
     let input = Input::Resume(Box::new(resume));
-    match verdict::decision(app, once, row, &input).await? {
+    match verdict::decision(runs, key, row, &input).await? {
         None => Ok(Some(at.number)),
         // Somebody else answered first, or ended the run.
         Some(Refusal::Answered { .. } | Refusal::Ended) => Ok(None),
-        Some(why) => Err(Problem::Internal(format!("an answer was refused: {why}"))),
+        Some(why) => Err(RunsError::Internal(format!("an answer was refused: {why}"))),
     }
 }
 
 /// Refuses a run that would be queued behind one that waits.
-pub async fn refuse_behind(app: &App, once: &Once, row: &RunRow) -> Result<(), Problem> {
-    let Some((at, given)) = standing(app, row).await? else { return Ok(()) };
-    let open = waits_for(app, once, row, (&at, &given))?;
+pub async fn refuse_behind(
+    runs: Runs<'_>,
+    key: &IdempotencyKey,
+    row: &RunRow,
+) -> Result<(), RunsError> {
+    let Some((at, given)) = standing(runs, row).await? else { return Ok(()) };
+    let open = waits_for(runs, key, row, (&at, &given))?;
     if open.is_empty() { Ok(()) } else { Err(waiting(row, open)) }
 }
 
 /// That a run is queued behind one that waits.
-pub async fn behind(app: &App, queued: &RunId, ahead: RunId) -> Result<Problem, Problem> {
-    let at = app.engine.run_at(&ahead, None).await?;
+pub async fn behind(runs: Runs<'_>, queued: &RunId, ahead: RunId) -> Result<RunsError, RunsError> {
+    let at = runs.engine.run_at(&ahead, None).await?;
     let open = at.map(|at| at.open()).unwrap_or_default();
     let interrupts = open.into_iter().map(Into::into).collect();
     Ok(RunConflict::Behind { run: queued.clone(), ahead, interrupts }.into())
@@ -91,12 +92,12 @@ pub async fn behind(app: &App, queued: &RunId, ahead: RunId) -> Result<Problem, 
 
 /// The questions that a run waits for answers to; a run that needs attention is refused.
 fn waits_for(
-    app: &App,
-    once: &Once,
+    runs: Runs<'_>,
+    key: &IdempotencyKey,
     row: &RunRow,
     (at, given): (&RunAt, &Answers),
-) -> Result<Vec<Asked>, Problem> {
-    if row.id == once.run_id(&*app.env) {
+) -> Result<Vec<Asked>, RunsError> {
+    if row.id == key.run_id(runs.env) {
         // The request began this very run; it was cut off, and is sent again.
         return Ok(Vec::new());
     }
@@ -107,21 +108,21 @@ fn waits_for(
     Ok(open(given, at))
 }
 
-fn waiting(row: &RunRow, open: Vec<Asked>) -> Problem {
+fn waiting(row: &RunRow, open: Vec<Asked>) -> RunsError {
     let interrupts = open.into_iter().map(Into::into).collect();
     RunConflict::Waiting { run: row.id.clone(), interrupts }.into()
 }
 
 /// Checks answers to open questions; one that names none of them is refused.
-pub fn check(open: &[Asked], answers: &Answers, tools: &ToolRegistry) -> Result<(), Problem> {
+pub fn check(open: &[Asked], answers: &Answers, tools: &ToolRegistry) -> Result<(), RunsError> {
     for (id, value) in answers {
         let asked = open.iter().find(|asked| asked.id == *id).ok_or_else(|| {
             let known = open.iter().map(|asked| asked.id.to_string()).collect();
-            Problem::UnknownName { what: "interrupt", name: id.to_string(), known }
+            RunsError::UnknownName { what: "interrupt", name: id.to_string(), known }
         })?;
         admits(asked, value, tools).map_err(|why| {
             let field = format!("answers.{id}");
-            Problem::Field { what: format!("{field}: {why}"), field }
+            RunsError::Field { what: format!("{field}: {why}"), field }
         })?;
     }
     Ok(())
@@ -213,7 +214,7 @@ mod tests {
             let open = [question.clone()];
             check(&open, &answer(good), &tools).unwrap();
             let refused = check(&open, &answer(bad), &tools).unwrap_err();
-            assert!(matches!(&refused, Problem::Field { field, .. } if field == "answers.int_1"));
+            assert!(matches!(&refused, RunsError::Field { field, .. } if field == "answers.int_1"));
         }
     }
 

@@ -45,7 +45,7 @@ pub use calendar::Every;
 use calendar::{Per, Window};
 use clock::Clock;
 use counters::{Counter, Counters, Left, Memory, Settled, Take, Taken, Untaken};
-pub use money::Money;
+pub use money::{Currency, Money};
 pub use quota::{Allowance, Kind, QuotaFile, Unit};
 use quota::{Limit, Taker, limits};
 
@@ -151,6 +151,7 @@ impl Ledger {
             going: Mutex::default(),
             wake: Notify::new(),
         };
+        ledger.metrics.know_quotas(&Kind::ALL.map(Kind::as_str), &Unit::ALL.map(Unit::as_str));
         ledger.read_quotas().await?;
         Ok(Arc::new(ledger))
     }

@@ -3,8 +3,24 @@
 use std::collections::BTreeMap;
 
 use exile_engine::model::price::{Micros, Price, micros};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use crate::config::Currency;
+/// What money is counted in.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+pub struct Currency {
+    /// ISO 4217, e.g. `CNY`.
+    pub unit: String,
+    /// What one unit of another currency is worth, e.g. `USD: 7.10`.
+    #[serde(flatten)]
+    pub rates: BTreeMap<String, f64>,
+}
+
+impl Default for Currency {
+    fn default() -> Self {
+        Self { unit: "USD".into(), rates: BTreeMap::new() }
+    }
+}
 
 /// Rates of exchange.
 #[derive(Clone, Debug)]

@@ -14,8 +14,7 @@ use tempfile::TempDir;
 
 use super::calendar::Per;
 use super::counters::{Counter, Take};
-use super::{Allowance, Kind, Ledger, Money, QuotaFile, Rules, Shared, Unit};
-use crate::config::Currency;
+use super::{Allowance, Currency, Kind, Ledger, Money, QuotaFile, Rules, Shared, Unit};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 

@@ -23,7 +23,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["server/src/process/serve/", "server/src/http/held.rs"]),
     ("hyper_util", &["server/src/process/serve/"]),
     ("socket2", &["server/src/process/serve/"]),
-    ("ipnet", &["server/src/http/auth/proxies.rs"]),
+    ("ipnet", &["server/src/config/proxies.rs"]),
     ("libc", &["server/src/cli/allocator.rs"]),
     ("notify", &["server/src/library/"]),
     ("opentelemetry", &["server/src/telemetry/mod.rs"]),

@@ -24,10 +24,10 @@ use crate::http::app::App;
 use crate::http::auth::Caller;
 use crate::http::body::JsonBody;
 use crate::http::extract::Path;
-use crate::http::idempotency::Once;
 use crate::http::problem::{Accepted, Problem};
 use crate::http::trace::Trace;
-use crate::runs::conflict::RunConflict;
+use crate::runs::IdempotencyKey;
+use crate::runs::RunConflict;
 use crate::runs::create;
 use crate::runs::input;
 use crate::runs::verdict;
@@ -74,7 +74,7 @@ async fn fork(
     State(app): State<Arc<App>>,
     caller: Caller,
     Extension(trace): Extension<Trace>,
-    once: Once,
+    key: IdempotencyKey,
     Path(id): Path<RunId>,
     JsonBody(body): JsonBody<ForkBody>,
 ) -> Result<Response, Problem> {
@@ -88,7 +88,7 @@ async fn fork(
         return Err(Problem::Field { field: "at".into(), what });
     }
     may_go_on(&app, &caller, &from)?;
-    let run = once.run_id(&*app.env);
+    let run = key.run_id(&*app.env);
     let change = EditBody { values: body.values, as_node: body.as_node, path: body.path };
     let edit = change.check(&app, &caller, &run, &from)?;
     let edit = (!edit.writes.is_empty() || edit.as_node.is_some()).then(|| Box::new(edit));
@@ -106,7 +106,7 @@ async fn fork(
         traceparent: trace.traceparent.clone(),
     };
     let input = Input::Fork(Box::new(fork));
-    app.engine.send(&log, &once.input_id(&*app.env), &input).await?;
+    app.engine.send(&log, &key.input_id(&*app.env), &input).await?;
     accepted(&app, &caller, &run).await
 }
 
@@ -178,7 +178,7 @@ struct EditBody {
 async fn edit(
     State(app): State<Arc<App>>,
     caller: Caller,
-    once: Once,
+    key: IdempotencyKey,
     Path(id): Path<RunId>,
     JsonBody(body): JsonBody<EditBody>,
 ) -> Result<Response, Problem> {
@@ -192,7 +192,7 @@ async fn edit(
         }
     }
     let edit = body.check(&app, &caller, &id, &at)?;
-    verdict::submit(&app, &once, &row, &Input::Edit(edit)).await?;
+    verdict::submit(app.runs(), &key, &row, &Input::Edit(edit)).await?;
     accepted(&app, &caller, &id).await
 }
 
@@ -203,7 +203,9 @@ async fn resting(app: &App, row: &RunRow) -> Result<RunAt, Problem> {
         return Err(goes_on().into());
     }
     match app.engine.run_at(&row.id, None).await {
-        Err(JournalError::Corrupt(why)) => Err(verdict::unreadable(app, row, why).await?),
+        Err(JournalError::Corrupt(why)) => {
+            Err(verdict::unreadable(app.runs(), row, why).await?.into())
+        }
         at => at?.ok_or_else(|| goes_on().into()),
     }
 }
@@ -315,7 +317,7 @@ impl From<migrate::Problem> for MisfitView {
 async fn migrate(
     State(app): State<Arc<App>>,
     caller: Caller,
-    once: Once,
+    key: IdempotencyKey,
     Path(id): Path<RunId>,
     JsonBody(body): JsonBody<MigrateBody>,
 ) -> Result<Response, Problem> {
@@ -325,7 +327,8 @@ async fn migrate(
         return Err(RunConflict::Over { run: id, status: row.status.as_str() }.into());
     }
     let skill = at.options.skill.as_deref();
-    let (program, bundle) = create::pinned(&app, &app.library.now(), &row.graph, skill).await?;
+    let (program, bundle) =
+        create::pinned(app.runs(), &app.library.now(), &row.graph, skill).await?;
     let problems = at.misfits(&program.graph);
     let problems: Vec<MisfitView> = problems.into_iter().map(Into::into).collect();
     let view = MigrationView { ok: problems.is_empty(), bundle: bundle.0.to_string(), problems };
@@ -337,6 +340,6 @@ async fn migrate(
         return Err(RunConflict::Migration { run: id, problems }.into());
     }
     let input = Input::Migrate { run: id.clone(), bundle };
-    verdict::submit(&app, &once, &row, &input).await?;
+    verdict::submit(app.runs(), &key, &row, &input).await?;
     Ok(Accepted { location: format!("/api/runs/{id}"), body: view }.into_response())
 }

@@ -22,14 +22,14 @@ use crate::http::auth::business::named;
 use crate::http::auth::reach::{self, Owners};
 use crate::http::body::JsonBody;
 use crate::http::extract::Query;
-use crate::http::idempotency::Once;
 use crate::http::openapi::{durability, if_active, on_disconnect};
 use crate::http::pagination::{self, List};
 use crate::http::problem::{Problem, RUN_HEADER};
 use crate::http::sse;
 use crate::http::trace::Trace;
-use crate::runs::create::{self, Wish};
-use crate::runs::disconnect::{Leaving, OnDisconnect};
+use crate::runs::IdempotencyKey;
+use crate::runs::create::{self, NewRun};
+use crate::runs::disconnect::{CancelOnDisconnect, OnDisconnect};
 use crate::runs::interrupts::InterruptView;
 use crate::runs::resume;
 use crate::store::{RunFilter, RunStatus};
@@ -79,11 +79,11 @@ struct RunBody {
 
 impl RunBody {
     /// What the run does if its caller leaves, by its id.
-    fn leaving(&self) -> impl Fn(&App, &RunId) -> Leaving + use<> {
-        let (conversation, wish) = (self.conversation_id.clone(), self.on_disconnect);
+    fn on_leave(&self) -> impl Fn(&App, &RunId) -> CancelOnDisconnect + use<> {
+        let (conversation, wanted) = (self.conversation_id.clone(), self.on_disconnect);
         move |app, run| {
             let log = conversation.as_ref().map_or_else(|| LogId::from(run), LogId::from);
-            Leaving::new(app, log, run, wish)
+            app.on_disconnect(log, run, wanted)
         }
     }
 }
@@ -110,18 +110,18 @@ async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
     Extension(trace): Extension<Trace>,
-    once: Once,
+    key: IdempotencyKey,
     headers: HeaderMap,
     JsonBody(body): JsonBody<RunBody>,
 ) -> Result<Response, Problem> {
-    let run = begin(&app, &caller, (&trace, &once), &headers, body).await?;
+    let run = begin(&app, &caller, (&trace, &key), &headers, body).await?;
     accepted(&app, &caller, &run).await
 }
 
 async fn begin(
     app: &App,
     mut caller: &Caller,
-    request: (&Trace, &Once),
+    request: (&Trace, &IdempotencyKey),
     headers: &HeaderMap,
     body: RunBody,
 ) -> Result<RunId, Problem> {
@@ -132,9 +132,9 @@ async fn begin(
         turn_of = caller.in_place_of(app, &row.owner).await?;
         caller = &turn_of;
         if body.if_active == IfActive::Enqueue
-            && let Some(waits) = create::waiting_in(app, caller.id(), id).await?
+            && let Some(waits) = create::waiting_in(app.runs(), caller.id(), id).await?
         {
-            resume::refuse_behind(app, request.1, &waits).await?;
+            resume::refuse_behind(app.runs(), request.1, &waits).await?;
         }
         let options = RunOptions {
             skill: body.skill.or(row.skill),
@@ -149,15 +149,16 @@ async fn begin(
         let graph = body.graph.unwrap_or_else(|| app.settings.default_graph.clone());
         (graph, RunOptions { skill, model, business, system_prompt, key: None })
     };
-    let wish = Wish {
+    let new = NewRun {
         graph,
         conversation: body.conversation_id,
         options,
         input: body.input,
         if_active: body.if_active,
         durability: body.durability,
+        traceparent: request.0.traceparent.clone(),
     };
-    create::start(app, caller, request, wish).await
+    Ok(create::start(app.runs(), &caller.requester(), request.1, new).await?)
 }
 
 /// Runs a graph and waits until the run has ended or waits for answers.
@@ -170,15 +171,15 @@ async fn wait(
     State(app): State<Arc<App>>,
     caller: Caller,
     Extension(trace): Extension<Trace>,
-    once: Once,
+    key: IdempotencyKey,
     headers: HeaderMap,
     JsonBody(body): JsonBody<RunBody>,
 ) -> Result<Response, Problem> {
-    let leaving = body.leaving();
-    let run = begin(&app, &caller, (&trace, &once), &headers, body).await?;
-    let mut leaving = leaving(&app, &run);
-    let stopped = create::stopped(&app, &run, 0).await;
-    leaving.over();
+    let on_leave = body.on_leave();
+    let run = begin(&app, &caller, (&trace, &key), &headers, body).await?;
+    let mut on_leave = on_leave(&app, &run);
+    let stopped = create::stopped(app.runs(), &run, 0).await;
+    on_leave.over();
     stopped?;
     let row = reach::run_again(&app, &caller, &run).await?;
     let output = output(&app, &row).await?.unwrap_or_default();
@@ -198,14 +199,14 @@ async fn stream(
     State(app): State<Arc<App>>,
     caller: Caller,
     Extension(trace): Extension<Trace>,
-    once: Once,
+    key: IdempotencyKey,
     headers: HeaderMap,
     JsonBody(body): JsonBody<RunBody>,
 ) -> Result<Response, Problem> {
-    let leaving = body.leaving();
-    let run = begin(&app, &caller, (&trace, &once), &headers, body).await?;
-    let leaving = leaving(&app, &run);
-    Ok(sse::stream(&app, run, 0, leaving))
+    let on_leave = body.on_leave();
+    let run = begin(&app, &caller, (&trace, &key), &headers, body).await?;
+    let on_leave = on_leave(&app, &run);
+    Ok(sse::stream(&app, run, 0, on_leave))
 }
 
 /// Which runs.

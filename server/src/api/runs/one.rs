@@ -23,7 +23,7 @@ use crate::http::extract::{Path, Query};
 use crate::http::pagination::List;
 use crate::http::problem::Problem;
 use crate::http::sse;
-use crate::runs::disconnect::Leaving;
+use crate::runs::disconnect::CancelOnDisconnect;
 use crate::runs::events;
 use crate::runs::verdict;
 
@@ -103,7 +103,7 @@ async fn events(
 ) -> Result<Json<List<EventView>>, Problem> {
     let row = owned(&app, &caller, &id).await?;
     let limit = query.limit.unwrap_or(500).clamp(1, 1000) as usize;
-    let page = events::page(&app, row.id, query.after.unwrap_or(0), limit).await?;
+    let page = events::page(app.runs(), row.id, query.after.unwrap_or(0), limit).await?;
     Ok(Json(List {
         items: page.events.into_iter().map(Into::into).collect(),
         next: page.next.map(|number| number.to_string()),
@@ -146,7 +146,7 @@ async fn watch(
     Query(query): Query<WatchQuery>,
 ) -> Result<Response, Problem> {
     let row = owned(&app, &caller, &id).await?;
-    Ok(sse::stream(&app, row.id, sse::position(&headers, query.after)?, Leaving::free()))
+    Ok(sse::stream(&app, row.id, sse::position(&headers, query.after)?, CancelOnDisconnect::free()))
 }
 
 /// Stops a run, whether it has begun or not; a run that has ended stays as it is. Refused if the run
@@ -163,7 +163,7 @@ async fn cancel(
 ) -> Result<Response, Problem> {
     let row = owned(&app, &caller, &id).await?;
     if row.ended_at.is_none() {
-        verdict::cancel(&app, &row).await?;
+        verdict::cancel(app.runs(), &row).await?;
     }
     accepted(&app, &caller, &row.id).await
 }

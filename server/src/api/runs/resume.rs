@@ -18,11 +18,11 @@ use crate::http::app::App;
 use crate::http::auth::Caller;
 use crate::http::body::JsonBody;
 use crate::http::extract::Path;
-use crate::http::idempotency::Once;
 use crate::http::problem::Problem;
 use crate::http::sse::{self, Accepts};
-use crate::runs::conflict::RunConflict;
-use crate::runs::disconnect::Leaving;
+use crate::runs::IdempotencyKey;
+use crate::runs::RunConflict;
+use crate::runs::disconnect::CancelOnDisconnect;
 use crate::runs::resume::{self, Answers};
 use crate::runs::verdict;
 use crate::store::{RunRow, RunStatus};
@@ -59,7 +59,7 @@ struct ResumeBody {
 async fn resume(
     State(app): State<Arc<App>>,
     caller: Caller,
-    once: Once,
+    key: IdempotencyKey,
     Accepts(accepts): Accepts,
     Path(id): Path<RunId>,
     JsonBody(body): JsonBody<ResumeBody>,
@@ -70,9 +70,9 @@ async fn resume(
         return Err(Problem::Field { field: "answers".into(), what });
     }
     let not_waiting = RunConflict::NotWaiting { run: id.clone(), status: row.status.as_str() };
-    let standing = resume::standing(&app, &row).await?;
+    let standing = resume::standing(app.runs(), &row).await?;
     let Some((at, given)) = standing else { return Err(not_waiting.into()) };
-    let answers = new(&given, &once, body.answers)?;
+    let answers = new(&given, &key, body.answers)?;
     let open = resume::open(&given, &at);
     if open.is_empty() && !answers.is_empty() {
         return Err(not_waiting.into());
@@ -82,22 +82,22 @@ async fn resume(
         let by = caller.id().clone();
         let resume = ResumeRun { run: id.clone(), answers, by, message: None };
         let input = Input::Resume(Box::new(resume));
-        verdict::submit(&app, &once, &row, &input).await?;
+        verdict::submit(app.runs(), &key, &row, &input).await?;
     }
     if body.stream || accepts {
-        return Ok(sse::stream(&app, id, at.number, Leaving::free()));
+        return Ok(sse::stream(&app, id, at.number, CancelOnDisconnect::free()));
     }
     accepted(&app, &caller, &id).await
 }
 
 /// The answers that are new: one that was given before is passed over if its request may be a
 /// repetition, and a conflict otherwise.
-fn new(given: &Answers, once: &Once, answers: Answers) -> Result<Answers, Problem> {
+fn new(given: &Answers, key: &IdempotencyKey, answers: Answers) -> Result<Answers, Problem> {
     let mut new = Answers::new();
     for (interrupt, value) in answers {
         match given.get(&interrupt) {
             None => _ = new.insert(interrupt, value),
-            Some(before) if once.is_keyed() && *before == value => {}
+            Some(before) if key.is_keyed() && *before == value => {}
             Some(_) => return Err(RunConflict::Answered { interrupt }.into()),
         }
     }
@@ -147,13 +147,13 @@ enum Action {
 async fn resolve(
     State(app): State<Arc<App>>,
     caller: Caller,
-    once: Once,
+    key: IdempotencyKey,
     Path(id): Path<RunId>,
     JsonBody(body): JsonBody<ResolveBody>,
 ) -> Result<Response, Problem> {
     let row = owned(&app, &caller, &id).await?;
     if row.unreadable().is_some() {
-        return try_again(&app, &caller, &once, row, body).await;
+        return try_again(&app, &caller, &key, row, body).await;
     }
     let waiting = waiting(&app, &row).await?;
     let Some(waiting) = waiting.filter(|_| row.status == RunStatus::NeedsAttention) else {
@@ -164,7 +164,7 @@ async fn resolve(
     let action = resolution(body, &waiting.open, call.as_ref())?;
     let input =
         Input::Resolve(ResolveRun { run: id.clone(), call, action, by: caller.id().clone() });
-    verdict::submit(&app, &once, &row, &input).await?;
+    verdict::submit(app.runs(), &key, &row, &input).await?;
     accepted(&app, &caller, &id).await
 }
 
@@ -172,17 +172,17 @@ async fn resolve(
 async fn try_again(
     app: &App,
     caller: &Caller,
-    once: &Once,
+    key: &IdempotencyKey,
     row: RunRow,
     body: ResolveBody,
 ) -> Result<Response, Problem> {
     let (run, by) = (row.id.clone(), caller.id().clone());
     let action = resolution(body, &[], None)?;
     let input = Input::Resolve(ResolveRun { run, call: None, action, by });
-    match verdict::decision(app, once, &row, &input).await? {
+    match verdict::decision(app.runs(), key, &row, &input).await? {
         // It is read again, and stands where it stood.
         None | Some(Refusal::NoAttention) => accepted(app, caller, &row.id).await,
-        Some(why) => Err(verdict::conflict(app, &row, why).await?),
+        Some(why) => Err(verdict::conflict(app.runs(), &row, why).await?.into()),
     }
 }
 

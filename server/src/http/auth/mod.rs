@@ -11,9 +11,9 @@
 //! whose rows a caller reaches, `business.rs` which business a request belongs to.
 
 pub mod business;
+mod forwarded;
 pub mod guesses;
 pub mod origin;
-pub mod proxies;
 pub mod reach;
 mod scopes;
 

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 use axum::http::{HeaderMap, header};
 
+use crate::config::split_url as split;
+
 /// Whether a request comes from a page of this server. Browsers send `Origin` with every unsafe
 /// request; without one, only `Sec-Fetch-Site` can tell. `url`: where people reach the server.
 #[must_use]
@@ -74,32 +76,6 @@ fn is_loopback(host: &str) -> bool {
     local || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
-/// Scheme, host with its port, and what follows.
-fn split(url: &str) -> Option<(&str, &str, &str)> {
-    let (scheme, rest) = url.split_once("://")?;
-    let end = rest.find('/').unwrap_or(rest.len());
-    Some((scheme, &rest[..end], &rest[end..]))
-}
-
-/// An address under which people reach the server, without a slash at its end.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn public_url(text: &str) -> Result<String, &'static str> {
-    let text = text.trim_end_matches('/');
-    let Some((scheme, host, path)) = split(text) else {
-        return Err("write the whole address, e.g. https://exile.example.com");
-    };
-    if !matches!(scheme, "https" | "http") {
-        return Err("write an address that begins with https://");
-    }
-    let odd = |c: char| c.is_whitespace() || c.is_control() || "?#@\"<>\\".contains(c);
-    if host.is_empty() || host.contains(odd) || path.contains(odd) {
-        return Err("write scheme, host, and a path if there is one, and nothing else");
-    }
-    Ok(text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
@@ -154,19 +130,5 @@ mod tests {
         assert!(!kept(&[("host", "10.0.0.1"), ("x-forwarded-proto", "https")]), "anybody says so");
         assert!(keeps_cookies(&headers(&[("host", "10.0.0.1:8080")]), url, true));
         assert!(!kept(&[("host", "exile.example"), ("origin", "http://exile.example")]));
-    }
-
-    #[test]
-    fn a_public_address_is_whole_and_nothing_more() {
-        assert_eq!(public_url("https://exile.example/").unwrap(), "https://exile.example");
-        assert_eq!(
-            public_url("https://a.example:8443/exile").unwrap(),
-            "https://a.example:8443/exile"
-        );
-        for wrong in
-            ["exile.example", "ftp://a", "https://", "https://a?b", "https://u@a", "https://a b"]
-        {
-            assert!(public_url(wrong).is_err(), "{wrong}");
-        }
     }
 }

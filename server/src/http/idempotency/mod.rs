@@ -6,7 +6,7 @@
 //!   (`store/idempotency.rs`); a key that is used after that begins something new.
 //! - A request with a key is answered to its end even if its caller leaves.
 //! - What such a request begins takes its ids from the key, from this use of it and from the body
-//!   ([`Once`]), so that a process that dies before the answer is kept begins no second run, and no
+//!   ([`IdempotencyKey`]), so that a process that dies before the answer is kept begins no second run, and no
 //!   other body and no later use of the key is ever taken for this one.
 //! - Refusals that began nothing are not kept: the corrected request may use the key again. What
 //!   failed for exile's own reasons may have begun something: the same body goes on from there.
@@ -25,8 +25,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use exile_engine::env::Env;
-use exile_engine::id::{InputId, MessageId, RunId};
+use exile_engine::id::RunId;
 use exile_engine::journal::BlobId;
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
@@ -36,62 +35,15 @@ use crate::http::auth::{Caller, reach};
 use crate::http::body;
 use crate::http::problem::{Problem, RUN_HEADER};
 use crate::http::sse;
-use crate::runs::disconnect::Leaving;
+use crate::runs::IdempotencyKey;
+use crate::runs::disconnect::CancelOnDisconnect;
 use crate::store::{Idempotent, KeyUse, StoredAnswer};
 
 const HEADER: &str = "idempotency-key";
 /// A header that decides what a request does, as its body does.
 const BUSINESS: &str = "x-exile-business";
 
-/// What makes a request the same as an earlier one; empty without a key.
-#[derive(Clone, Debug, Default)]
-pub struct Once(Option<Arc<str>>);
-
-impl Once {
-    /// Of one use of a key: whoever sends that request again under the same generation gets the
-    /// same ids, and nobody else does.
-    fn of(used: &KeyUse, generation: &str) -> Self {
-        let KeyUse { owner, key, route, body } = used;
-        let text = format!("{owner}\0{route}\0{key}\0{generation}\0{body}");
-        let digest = BlobId::of(text.as_bytes()).0;
-        Self(Some(digest.trim_start_matches("sha256:").into()))
-    }
-
-    /// A new run's id: derived from the key, if there is one.
-    #[must_use]
-    pub fn run_id(&self, env: &dyn Env) -> RunId {
-        match &self.0 {
-            None => RunId::new(env),
-            Some(digest) => RunId::from(format!("{}_{}", RunId::PREFIX, &digest[..32])),
-        }
-    }
-
-    /// The id of what is sent to a run: derived from the key, if there is one.
-    #[must_use]
-    pub fn input_id(&self, env: &dyn Env) -> InputId {
-        match &self.0 {
-            None => InputId::new(env),
-            Some(digest) => InputId::from(format!("{}_{}", InputId::PREFIX, &digest[..32])),
-        }
-    }
-
-    /// The id of the message that the request sends: derived from the key, if there is one.
-    #[must_use]
-    pub fn message_id(&self, env: &dyn Env) -> MessageId {
-        match &self.0 {
-            None => MessageId::new(env),
-            Some(digest) => MessageId::from(format!("{}_{}", MessageId::PREFIX, &digest[..32])),
-        }
-    }
-
-    /// Whether the request may be a repetition.
-    #[must_use]
-    pub fn is_keyed(&self) -> bool {
-        self.0.is_some()
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Once {
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
@@ -108,7 +60,7 @@ struct Slot {
 }
 
 /// Answers a POST with a key once.
-pub async fn once(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn answer_once(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let keyed = request.method() == Method::POST && request.headers().contains_key(HEADER);
     let caller = request.extensions().get::<Caller>().cloned();
     match caller {
@@ -138,7 +90,7 @@ async fn answer(
         Idempotent::InFlight => Err(Problem::InFlight),
         Idempotent::Mismatch => Err(Problem::KeyReused),
         Idempotent::Fresh { generation } => {
-            parts.extensions.insert(Once::of(&used, &generation));
+            parts.extensions.insert(IdempotencyKey::of(&used, &generation));
             let slot = Slot { app, used, generation };
             let request = Request::from_parts(parts, Body::from(bytes));
             let work = async move {
@@ -219,7 +171,7 @@ async fn repeat(app: &App, caller: &Caller, answer: StoredAnswer) -> Result<Resp
             let run = run.ok_or(Problem::NotFound)?;
             let after = kept::header(&answer, &sse::AFTER_HEADER).and_then(|n| n.parse().ok());
             let row = reach::run_again(app, caller, &run).await?;
-            return Ok(sse::stream(app, row.id, after.unwrap_or(0), Leaving::free()));
+            return Ok(sse::stream(app, row.id, after.unwrap_or(0), CancelOnDisconnect::free()));
         }
         kept::Kind::Bytes => {}
     }

@@ -10,6 +10,7 @@
 //!
 //! Absent on purpose: what a problem looks like on the wire (`wire.rs`).
 
+mod conflict;
 pub mod wire;
 
 use std::borrow::Cow;
@@ -29,7 +30,7 @@ use exile_engine::tool::{ToolError, ToolErrorKind};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::runs::conflict::RunConflict;
+use crate::runs::{RunConflict, RunsError};
 use crate::store::StoreError;
 use crate::usage::Refused;
 
@@ -296,6 +297,32 @@ impl From<StoreError> for Problem {
             StoreError::Taken(name) => Self::NameTaken(name),
             StoreError::Cursor => Self::Unreadable(error.to_string()),
             error => JournalError::from(error).into(),
+        }
+    }
+}
+
+impl From<RunsError> for Problem {
+    fn from(error: RunsError) -> Self {
+        match error {
+            RunsError::NotFound => Self::NotFound,
+            RunsError::UnknownName { what, name, known } => Self::UnknownName { what, name, known },
+            RunsError::GraphBroken { graph, first } => Self::GraphBroken { graph, first },
+            RunsError::NotConversational(graph) => Self::NotConversational(graph),
+            RunsError::UnknownChannel { under, graph, channel, known } => {
+                Self::UnknownChannel { under, graph, channel, known }
+            }
+            RunsError::Input(error) => Self::Input(error),
+            RunsError::Field { field, what } => Self::Field { field, what },
+            RunsError::Business { name, known } => Self::Business { name, known },
+            RunsError::Quota(exceeded) => Self::Quota(exceeded),
+            RunsError::Active => Self::RunActive,
+            RunsError::Conflict(conflict) => Self::Run(conflict),
+            RunsError::Undecided(run) => Self::Undecided(run),
+            RunsError::Failed { run, error } => Self::RunFailed { run, error },
+            RunsError::Cancelled(run) => Self::RunCancelled(run),
+            RunsError::Journal(error) => error.into(),
+            RunsError::Store(error) => error.into(),
+            RunsError::Internal(what) => Self::Internal(what),
         }
     }
 }

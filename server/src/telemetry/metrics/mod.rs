@@ -65,6 +65,11 @@ impl Metrics {
         Ok(Self { registry, models, runs, http })
     }
 
+    /// Tells which kinds of quotas there are, and in which units they count.
+    pub fn know_quotas(&self, kinds: &[&str], units: &[&str]) {
+        self.models.know_quotas(kinds, units);
+    }
+
     /// Tells which models are no invention of callers.
     pub fn know(&self, models: impl Iterator<Item = String>) {
         self.models.know(models);

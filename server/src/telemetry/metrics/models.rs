@@ -9,7 +9,6 @@ use exile_engine::model::price::Micros;
 use prometheus::{CounterVec, HistogramVec, IntCounterVec, exponential_buckets};
 
 use super::{GRAPH, Made, quick, seconds};
-use crate::usage::{Kind, Unit};
 
 /// As many models as are told apart.
 pub(super) const MODELS: usize = 256;
@@ -69,7 +68,7 @@ impl Models {
             made.counter(&name, &format!("Tokens, {}.", kind.replace('_', " ")), &of_tokens)
         };
         let (seconds, counts) = (seconds()?, exponential_buckets(1.0, 4.0, 14)?);
-        let models = Self {
+        Ok(Self {
             duration: made.histogram(
                 "gen_ai_client_inference_duration_seconds",
                 "How long attempts to get an answer of a model took.",
@@ -112,14 +111,17 @@ impl Models {
                 &["quota_kind", "quota_unit"],
             )?,
             known: Mutex::default(),
-        };
-        // What is not there before the first one has no rate when that comes.
-        for kind in Kind::ALL {
-            for unit in Unit::ALL {
-                models.refusals.with_label_values(&[kind.as_str(), unit.as_str()]);
+        })
+    }
+
+    /// Begins counting refusals of every kind of quota in every unit: what is not there before the
+    /// first one has no rate when that comes.
+    pub(super) fn know_quotas(&self, kinds: &[&str], units: &[&str]) {
+        for kind in kinds {
+            for unit in units {
+                self.refusals.with_label_values(&[kind, unit]);
             }
         }
-        Ok(models)
     }
 
     pub(super) fn attempt(&self, attempt: &Attempt<'_>) {

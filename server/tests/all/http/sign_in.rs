@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use axum::body::Body;
 use axum::http::Request;
+use exile_server::config::Proxies;
 use exile_server::http::auth::COOKIE;
-use exile_server::http::auth::proxies::Proxies;
 use exile_server::http::peer::Peer;
 
 use super::fixture::{Answer, Exile};

@@ -1,33 +1,13 @@
-//! Whose word is taken for where a request came from: a proxy's on this machine, and those that
-//! `trusted_proxies` names. What anybody else says of others (`X-Forwarded-*`) is not read.
+//! Where a request came from, as proxies that are trusted say it. What anybody else says of others
+//! (`X-Forwarded-*`) is not read.
 
 use std::net::IpAddr;
 
 use axum::http::HeaderMap;
-use ipnet::IpNet;
 
-/// Proxies that are believed, besides those on this machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Proxies(Vec<IpNet>);
+use crate::config::Proxies;
 
 impl Proxies {
-    /// Reads addresses and networks, e.g. `10.0.0.7` and `172.16.0.0/12`.
-    ///
-    /// # Errors
-    /// Which of them is neither.
-    pub fn parse(names: &[String]) -> Result<Self, String> {
-        let network = |name: &String| {
-            let one = name.parse().map(IpAddr::into).ok();
-            one.or_else(|| name.parse().ok()).ok_or_else(|| name.clone())
-        };
-        names.iter().map(network).collect::<Result<_, _>>().map(Self)
-    }
-
-    fn trusts(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        address.is_loopback() || self.0.iter().any(|network| network.contains(&address))
-    }
-
     /// Where a request came from that came in over a connection of `peer`'s: `peer`, or the last
     /// address that a trusted proxy names and that is no trusted proxy itself.
     #[must_use]
@@ -97,13 +77,5 @@ mod tests {
         assert_eq!(all.client(&headers, ip("10.0.0.1")), ip("198.51.100.7"));
         headers.append("x-forwarded-for", "unknown".parse().unwrap());
         assert_eq!(all.client(&headers, ip("10.0.0.1")), ip("10.0.0.1"), "no address");
-    }
-
-    #[test]
-    fn addresses_and_networks_are_proxies_and_names_are_not() {
-        assert!(Proxies::parse(&["10.0.0.0/8".into(), "fd00::/8".into(), "::1".into()]).is_ok());
-        for wrong in ["proxy.internal", "10.0.0.0/33", ""] {
-            assert_eq!(Proxies::parse(&[wrong.into()]), Err(wrong.to_owned()));
-        }
     }
 }
