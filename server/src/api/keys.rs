@@ -150,7 +150,7 @@ async fn user(app: &App, caller: &Caller, name: Option<String>) -> Result<User, 
     let Some(name) = name.filter(|name| *name != caller.user.name) else {
         return Ok(caller.user.clone());
     };
-    caller.admin()?;
+    caller.require_admin()?;
     let unknown = || Problem::UnknownName { what: "user", name: name.clone(), known: Vec::new() };
     app.store.user_by_name(&name).await?.ok_or_else(unknown)
 }
@@ -261,7 +261,7 @@ fn check_name(name: &str) -> Result<(), Problem> {
 fn check_scopes(caller: &Caller, scopes: &[String]) -> Result<(), Problem> {
     for scope in scopes {
         match Scope::parse(scope) {
-            Some(Scope::ActAs | Scope::Metrics) => caller.admin()?,
+            Some(Scope::ActAs | Scope::Metrics) => caller.require_admin()?,
             Some(Scope::Read | Scope::Run) => {}
             None => {
                 let known = Scope::ALL.map(Scope::as_str).join(", ");
@@ -280,7 +280,7 @@ fn businesses(caller: &Caller, wanted: Vec<String>) -> Result<Vec<String>, Probl
         return Ok(wanted);
     }
     if !wanted.is_empty() {
-        caller.admin()?;
+        caller.require_admin()?;
     }
     Ok(caller.key.as_ref().map(|key| key.businesses.clone()).unwrap_or_default())
 }

@@ -28,7 +28,7 @@ async fn metrics(
     State(app): State<Arc<App>>,
     caller: Caller,
 ) -> Result<impl IntoResponse, Problem> {
-    if !caller.measures() {
+    if !caller.can_read_metrics() {
         return Err(Problem::Forbidden("the role admin, or a key with the scope metrics"));
     }
     // What the process itself knows is told all the same.

@@ -180,7 +180,7 @@ async fn prove(
     caller: Caller,
     JsonBody(body): JsonBody<ProbeBody>,
 ) -> Result<Json<ProbeView>, Problem> {
-    caller.admin()?;
+    caller.require_admin()?;
     let models = &app.catalog.models;
     let unknown =
         || Problem::UnknownName { what: "model", name: body.model.clone(), known: models.names() };

@@ -40,7 +40,7 @@ struct QuotaView {
 
 impl QuotaView {
     fn of(app: &App, kind: Kind, name: &str, allowance: &Allowance) -> Self {
-        let source = if app.ledger.is_in_file(kind, name) { "exile.yaml" } else { "api" };
+        let source = if app.usage.is_in_file(kind, name) { "exile.yaml" } else { "api" };
         Self { kind: kind.as_str(), name: name.to_owned(), allowance: allowance.clone(), source }
     }
 }
@@ -54,8 +54,8 @@ async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
 ) -> Result<Json<List<QuotaView>>, Problem> {
-    caller.admin()?;
-    let quotas = app.ledger.quotas();
+    caller.require_admin()?;
+    let quotas = app.usage.quotas();
     let of = |kind: Kind| {
         let entries = quotas.of(kind).iter();
         entries.map(|(name, allowance)| QuotaView::of(&app, kind, name, allowance)).collect()
@@ -91,7 +91,7 @@ async fn set(
         Kind::Model if !is_pattern(&name) => return Err(unknown("model")),
         _ => {}
     }
-    app.ledger.set_quota(kind, &name, Some(&body)).await?;
+    app.usage.set_quota(kind, &name, Some(&body)).await?;
     Ok(Json(QuotaView::of(&app, kind, &name, &body)))
 }
 
@@ -110,16 +110,16 @@ async fn delete(
     Path((kind, name)): Path<(String, String)>,
 ) -> Result<NoContent, Problem> {
     let kind = writable(&app, &caller, &kind, &name)?;
-    let known = app.ledger.set_quota(kind, &name, None).await?;
+    let known = app.usage.set_quota(kind, &name, None).await?;
     if known { Ok(NoContent) } else { Err(Problem::NotFound) }
 }
 
 /// The kind of that name, if the caller may change its quota of `name`.
 fn writable(app: &App, caller: &Caller, kind: &str, name: &str) -> Result<Kind, Problem> {
-    caller.admin()?;
+    caller.require_admin()?;
     let known = Kind::ALL.into_iter().find(|known| known.as_str() == kind);
     let kind = known.ok_or(Problem::NotFound)?;
-    if app.ledger.is_in_file(kind, name) {
+    if app.usage.is_in_file(kind, name) {
         return Err(Problem::InFile(format!("the quota of {} {name}", kind.as_str())));
     }
     Ok(kind)

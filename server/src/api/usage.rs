@@ -206,10 +206,10 @@ async fn usage(
 ) -> Result<Json<UsageReport>, Problem> {
     let every = every(query.every.as_deref())?;
     let by = grouping(query.by.as_deref())?;
-    let now = app.ledger.now().to_zoned(app.ledger.zone().clone());
+    let now = app.usage.now().to_zoned(app.usage.zone().clone());
     let from = match &query.from {
         Some(text) => time("from", text, &now)?,
-        None => Every::Month.begin(now.timestamp(), app.ledger.zone()),
+        None => Every::Month.begin(now.timestamp(), app.usage.zone()),
     };
     let to = match &query.to {
         Some(text) => time("to", text, &now)?,
@@ -218,7 +218,7 @@ async fn usage(
     let owner = match query.user {
         Some(name) if name == caller.user.name => Some(caller.id().clone()),
         Some(name) => {
-            caller.admin()?;
+            caller.require_admin()?;
             let unknown =
                 || Problem::UnknownName { what: "user", name: name.clone(), known: Vec::new() };
             Some(app.store.user_by_name(&name).await?.ok_or_else(unknown)?.id)
@@ -312,7 +312,7 @@ impl Asked<'_> {
         if self.every == Every::Time {
             return Ok((self.filter.from_ms, self.filter.to_ms));
         }
-        let (from, to) = self.every.stretch(instant(at_ms)?, self.app.ledger.zone());
+        let (from, to) = self.every.stretch(instant(at_ms)?, self.app.usage.zone());
         Ok((from.as_millisecond(), to.as_millisecond()))
     }
 

@@ -162,7 +162,7 @@ async fn list(
     caller: Caller,
     Query(query): Query<UsersQuery>,
 ) -> Result<Json<List<UserView>>, Problem> {
-    caller.admin()?;
+    caller.require_admin()?;
     if let Some(name) = query.name {
         let user = app.store.user_by_name(&name).await?;
         return Ok(Json(List::whole(user.into_iter().map(Into::into).collect())));
@@ -181,7 +181,7 @@ async fn create(
     caller: Caller,
     JsonBody(body): JsonBody<NewUserBody>,
 ) -> Result<Created<UserView>, Problem> {
-    caller.admin()?;
+    caller.require_admin()?;
     if !User::is_name(&body.name) {
         let what = "name: must be 1 to 100 characters, none of them a control character".into();
         return Err(Problem::Field { field: "name".into(), what });
@@ -211,7 +211,7 @@ async fn read(
     caller: Caller,
     Path(id): Path<UserId>,
 ) -> Result<Json<UserView>, Problem> {
-    caller.admin()?;
+    caller.require_admin()?;
     Ok(Json(app.store.user(&id).await?.ok_or(Problem::NotFound)?.into()))
 }
 
@@ -231,7 +231,7 @@ async fn change(
     Path(id): Path<UserId>,
     JsonBody(body): JsonBody<UserChangeBody>,
 ) -> Result<Json<UserView>, Problem> {
-    caller.admin()?;
+    caller.require_admin()?;
     let UserChangeBody { role, disabled, businesses } = body;
     business::check_names(businesses.as_deref().unwrap_or_default())?;
     let change = UserChange { role: role.map(Into::into), disabled, businesses };
@@ -269,7 +269,7 @@ async fn remove(
     caller: Caller,
     Path(id): Path<UserId>,
 ) -> Result<NoContent, Problem> {
-    caller.admin()?;
+    caller.require_admin()?;
     match app.store.remove_user(&id).await? {
         Removal::Removed => {
             keep_local_key(&app).await;
@@ -293,7 +293,7 @@ async fn sign_in_link(
     caller: Caller,
     Path(id): Path<UserId>,
 ) -> Result<impl IntoResponse, Problem> {
-    caller.admin()?;
+    caller.require_admin()?;
     let user = app.store.user(&id).await?.ok_or(Problem::NotFound)?;
     if user.disabled_at.is_some() {
         return Err(Problem::UserDisabled(user.name));

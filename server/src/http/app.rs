@@ -22,7 +22,7 @@ use crate::runs::Runs;
 use crate::runs::disconnect::{CancelOnDisconnect, OnDisconnect};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
-use crate::usage::Ledger;
+use crate::usage::UsageMeter;
 
 /// The parts of one server.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ pub struct App {
     /// Clock, ids, randomness.
     pub env: Arc<dyn Env>,
     /// Quotas and usage.
-    pub ledger: Arc<Ledger>,
+    pub usage: Arc<UsageMeter>,
     /// Calls that no run makes end now: the server has waited for them long enough.
     pub cut: CancellationToken,
     /// What Prometheus reads.
@@ -65,7 +65,7 @@ impl App {
             library: &self.library,
             catalog: &self.catalog,
             env: &*self.env,
-            ledger: &self.ledger,
+            usage: &self.usage,
             page_bytes: self.settings.limits.page,
         }
     }

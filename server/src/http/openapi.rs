@@ -21,7 +21,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use crate::http::app::App;
 use crate::http::auth::{COOKIE, OPEN};
 use crate::http::problem::Problem;
-use crate::http::problem::wire::{Dialect, OpenAiError, OpenAiFault, Report};
+use crate::http::problem::wire::{ErrorFormat, OpenAiError, OpenAiFault, Report};
 
 /// The document before any route is added.
 pub(crate) fn front() -> OpenApi {
@@ -47,7 +47,7 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         let all = [&mut item.get, &mut item.post, &mut item.patch, &mut item.put, &mut item.delete];
         for operation in all.into_iter().flatten() {
-            describe(operation, OPEN.contains(&path.as_str()), Dialect::of(path));
+            describe(operation, OPEN.contains(&path.as_str()), ErrorFormat::of(path));
         }
         if let Some(post) = &mut item.post {
             post.parameters.get_or_insert_default().push(idempotency_key().into());
@@ -89,16 +89,16 @@ fn idempotency_key() -> Parameter {
         .build()
 }
 
-fn describe(operation: &mut Operation, open: bool, dialect: Dialect) {
+fn describe(operation: &mut Operation, open: bool, format: ErrorFormat) {
     if !open {
         let none = Vec::<String>::new;
         let key = SecurityRequirement::new("key", none());
         let session = SecurityRequirement::new("session", none());
         operation.security = Some(vec![key, session]);
     }
-    let (name, kind) = match dialect {
-        Dialect::Problem => (Report::name(), "application/problem+json"),
-        Dialect::OpenAi => (OpenAiError::name(), "application/json"),
+    let (name, kind) = match format {
+        ErrorFormat::Problem => (Report::name(), "application/problem+json"),
+        ErrorFormat::OpenAi => (OpenAiError::name(), "application/json"),
     };
     let report = Ref::from_schema_name(name);
     let content = ContentBuilder::new().schema(Some(RefOr::Ref(report))).build();

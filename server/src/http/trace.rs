@@ -14,7 +14,7 @@ use exile_engine::span;
 use tracing::Instrument as _;
 
 use crate::http::app::App;
-use crate::http::problem::wire::{self, Dialect};
+use crate::http::problem::wire::{self, ErrorFormat};
 
 /// The trace that a request belongs to, for those who act on its behalf.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub async fn follow(State(app): State<Arc<App>>, mut request: Request, next: Nex
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("", MatchedPath::as_str);
     let method = request.method().clone();
-    let dialect = Dialect::of(request.uri().path());
+    let format = ErrorFormat::of(request.uri().path());
     let span = span::http_request(method.as_str(), route);
     let incoming = traceparent(request.headers());
     if let Some(parent) = &incoming {
@@ -49,7 +49,7 @@ pub async fn follow(State(app): State<Arc<App>>, mut request: Request, next: Nex
     app.metrics.answered(known(&method), route, status, took);
     span::http_answered(&span, status);
     span.in_scope(|| tracing::debug!(status, took_ms, trace_id = id, "answered"));
-    wire::traced(response, &id, dialect)
+    wire::traced(response, &id, format)
 }
 
 /// A method's name, of those that there are: anything may be written in its place.

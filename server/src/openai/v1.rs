@@ -53,14 +53,14 @@ async fn complete(
 ) -> Result<Response, Problem> {
     let completion = Completion::read(body)?;
     // Whoever may act for others names them here; else the name is the provider's to have.
-    let acts = caller.acts();
+    let impersonates = caller.can_impersonate();
     let caller = on_behalf(&app, caller, completion.user.as_deref()).await?;
     let business = caller.business(&app, named(None, &headers)?)?;
     let options = |skill| RunOptions { skill, business: business.clone(), ..RunOptions::default() };
     let run = match Target::of(&app, &completion.model, business.as_deref())? {
         Target::Models(chain) => {
             let how = (completion.stream, completion.usage);
-            let request = completion.for_models(&app, &chain, !acts)?;
+            let request = completion.for_models(&app, &chain, !impersonates)?;
             let payer = caller.payer(business);
             return openai::pass(&app, payer, chain, request, how).await;
         }
@@ -84,10 +84,10 @@ async fn embed(
     JsonBody(body): JsonBody<Value>,
 ) -> Result<Json<Value>, Problem> {
     let Embedding { model: name, texts, base64, user, mut further } = Embedding::read(body)?;
-    let acts = caller.acts();
+    let impersonates = caller.can_impersonate();
     let caller = on_behalf(&app, caller, user.as_deref()).await?;
     let business = caller.business(&app, named(None, &headers)?)?;
-    if let Some(user) = user.filter(|_| !acts) {
+    if let Some(user) = user.filter(|_| !impersonates) {
         further.insert("user".into(), user.into());
     }
     let models = &app.catalog.models;
@@ -146,7 +146,7 @@ fn all(app: &App) -> Vec<Value> {
 /// The caller as the end user that a key with the scope `act_as` names.
 async fn on_behalf(app: &App, caller: Caller, user: Option<&str>) -> Result<Caller, Problem> {
     match user {
-        Some(name) if caller.acts() => {
+        Some(name) if caller.can_impersonate() => {
             if !User::is_name(name) {
                 let (param, code) = (Some("user".to_owned()), Some("invalid_value"));
                 let what = "Invalid 'user': it is no user's name.".to_owned();

@@ -40,7 +40,7 @@ use crate::library::{self, Current};
 use crate::process::{builtin, serve};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
-use crate::usage::{Ledger, Money, Rules, Shared};
+use crate::usage::{Money, Rules, SharedMeter, UsageMeter};
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +152,7 @@ pub struct Server {
     held: Held,
     stop: CancellationToken,
     /// Writes usage until nothing is left that causes any.
-    books: (CancellationToken, JoinHandle<()>),
+    usage_writer: (CancellationToken, JoinHandle<()>),
     /// By name, in the order in which they end.
     parts: Vec<(&'static str, JoinHandle<()>)>,
 }
@@ -194,10 +194,10 @@ impl Server {
             ));
         }
         let closing = CancellationToken::new();
-        let books = tokio::spawn(app.ledger.clone().serve(closing.clone()));
+        let usage_writer = tokio::spawn(app.usage.clone().serve(closing.clone()));
         let is_open_to_others = !address.ip().is_loopback();
-        let books = (closing, books);
-        Ok(Self { url, is_open_to_others, app, admin, held, stop, books, parts })
+        let usage_writer = (closing, usage_writer);
+        Ok(Self { url, is_open_to_others, app, admin, held, stop, usage_writer, parts })
     }
 
     /// Where it listens, as this machine reaches it.
@@ -244,14 +244,14 @@ impl Server {
     /// the runs that have not ended by then, closes the home.
     pub async fn stop(self) {
         self.stop.cancel();
-        let (closing, books) = self.books;
+        let (closing, usage_writer) = self.usage_writer;
         for (part, task) in self.parts {
             ended(part, task).await;
         }
         self.app.cut.cancel();
-        self.app.ledger.settled().await;
+        self.app.usage.settled().await;
         closing.cancel();
-        ended("usage", books).await;
+        ended("usage", usage_writer).await;
         if let Err(error) = self.app.store.close().await {
             tracing::error!(%error, "the database did not close; nothing stored is lost");
         }
@@ -319,8 +319,8 @@ pub async fn assemble(
         zone: config.timezone.clone(),
         catalogue: catalog.models.catalogue().clone(),
     };
-    let ledger = Ledger::open(store.clone(), env.clone(), metrics.clone(), rules).await?;
-    let models = Models::clone(&catalog.models).with_meter(Arc::new(Shared(ledger.clone())));
+    let usage = UsageMeter::open(store.clone(), env.clone(), metrics.clone(), rules).await?;
+    let models = Models::clone(&catalog.models).with_meter(Arc::new(SharedMeter(usage.clone())));
     catalog.models = Arc::new(models);
     let library = Current::new(library);
     let services = Services {
@@ -349,7 +349,7 @@ pub async fn assemble(
         library,
         catalog,
         env,
-        ledger,
+        usage,
         cut,
         metrics,
         transport,

@@ -39,7 +39,7 @@ impl Runs<'_> {
 
     /// Whether a quota or a model hangs on a business.
     fn is_worth_something(self, name: &str) -> bool {
-        let quotas = self.ledger.quotas();
+        let quotas = self.usage.quotas();
         let quotas = quotas.of(Kind::Business);
         let mut aliases = self.catalog.models.aliases().values();
         quotas.contains_key(name)

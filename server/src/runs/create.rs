@@ -47,7 +47,7 @@ pub async fn start(
     names(runs, &library, &new.options)?;
     let input = input::check(&graph, new.input, runs.env)?;
     new.options.business = runs.business(by, new.options.business)?;
-    runs.ledger.check(&by.payer(new.options.business.clone())).await?;
+    runs.usage.check(&by.payer(new.options.business.clone())).await?;
     new.options.key.clone_from(&by.quota_key);
     let (_, bundle) = pinned(runs, &library, &new.graph, new.options.skill.as_deref()).await?;
     let run = key.run_id(runs.env);

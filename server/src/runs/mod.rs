@@ -39,7 +39,7 @@ use exile_engine::run::engine::Engine;
 
 use crate::library::Current;
 use crate::store::Store;
-use crate::usage::Ledger;
+use crate::usage::UsageMeter;
 pub use conflict::RunConflict;
 pub use error::RunsError;
 pub use idempotency_key::IdempotencyKey;
@@ -58,7 +58,7 @@ pub struct Runs<'a> {
     /// Clock, ids, randomness.
     pub env: &'a dyn Env,
     /// Quotas and usage.
-    pub ledger: &'a Ledger,
+    pub usage: &'a UsageMeter,
     /// Bytes that a page of events may have.
     pub page_bytes: usize,
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// A piece of what a run says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum Chunk {
     /// A message begins.
     Begins,
     /// A piece of its text.
@@ -40,7 +40,7 @@ struct Voice {
     /// The path of its task.
     task: String,
     /// What is not told yet.
-    held: Vec<Word>,
+    held: Vec<Chunk>,
     /// Something of it was told.
     told: bool,
     /// It has said everything.
@@ -49,16 +49,16 @@ struct Voice {
 
 impl Speakers {
     /// Takes in an event of the run by its name and data, and gives what is to be told now.
-    pub fn take(&mut self, name: &str, data: &Value) -> Vec<Word> {
+    pub fn take(&mut self, name: &str, data: &Value) -> Vec<Chunk> {
         let task = data["task"].as_str().unwrap_or_default();
         let text = || data["text"].as_str().unwrap_or_default().to_owned();
         match name {
-            "message.delta" => self.says(task, Word::Text(text())),
-            "reasoning.delta" => self.says(task, Word::Reasoning(text())),
+            "message.delta" => self.says(task, Chunk::Text(text())),
+            "reasoning.delta" => self.says(task, Chunk::Reasoning(text())),
             "model.finished" if data["error"].is_null() => {
                 if let Some(voice) = self.speaking(task) {
                     let finish = serde_json::from_value(data["finish"].clone()).ok();
-                    voice.held.push(Word::Ends(finish));
+                    voice.held.push(Chunk::Ends(finish));
                     voice.whole = true;
                 }
             }
@@ -80,16 +80,16 @@ impl Speakers {
         self.voices.iter_mut().find(|voice| voice.task == task && !voice.whole)
     }
 
-    fn says(&mut self, task: &str, word: Word) {
+    fn says(&mut self, task: &str, chunk: Chunk) {
         if let Some(voice) = self.speaking(task) {
-            return voice.held.push(word);
+            return voice.held.push(chunk);
         }
-        let held = vec![Word::Begins, word];
+        let held = vec![Chunk::Begins, chunk];
         self.voices.push_back(Voice { task: task.to_owned(), held, told: false, whole: false });
     }
 
     /// What the first speaker has said, and those after it if that one is done.
-    fn told(&mut self) -> Vec<Word> {
+    fn told(&mut self) -> Vec<Chunk> {
         let mut told = Vec::new();
         while let Some(voice) = self.voices.front_mut() {
             voice.told |= !voice.held.is_empty();
@@ -108,7 +108,7 @@ impl Voice {
     fn forget(&mut self) {
         self.held.clear();
         if self.told {
-            self.held.push(Word::Void);
+            self.held.push(Chunk::Void);
         }
         self.whole = true;
     }
@@ -134,16 +134,16 @@ mod tests {
             };
             let (name, data) =
                 if event == "*~" { ("stream.reset", json!({})) } else { (name, data) };
-            for word in speakers.take(name, &data) {
-                match word {
-                    Word::Begins => told.push('<'),
-                    Word::Text(text) => told.push_str(&text),
-                    Word::Reasoning(_) => told.push('r'),
-                    Word::Ends(finish) => {
+            for chunk in speakers.take(name, &data) {
+                match chunk {
+                    Chunk::Begins => told.push('<'),
+                    Chunk::Text(text) => told.push_str(&text),
+                    Chunk::Reasoning(_) => told.push('r'),
+                    Chunk::Ends(finish) => {
                         assert_eq!(finish, Some(Finish::Length));
                         told.push('>');
                     }
-                    Word::Void => told.push('x'),
+                    Chunk::Void => told.push('x'),
                 }
             }
             told.push(' ');

@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::page::{Listed, Page};
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 /// As many names as are kept; of more, all are looked up again.
 const NAMES: usize = 4096;
@@ -161,7 +161,7 @@ impl Store {
         .bind(name)
         .bind(role.as_str())
         .bind(user.created_at.as_millisecond())
-        .bind(column::json(&user.businesses)?)
+        .bind(codec::json(&user.businesses)?)
         .execute(self.write().await?.connection())
         .await?;
         if done.rows_affected() == 0 {
@@ -243,7 +243,7 @@ impl Store {
             .bind(id.as_str())
             .bind(changed.role.as_str())
             .bind(changed.disabled_at.map(Timestamp::as_millisecond))
-            .bind(column::json(&changed.businesses)?)
+            .bind(codec::json(&changed.businesses)?)
             .execute(write.connection())
             .await?;
             if changed.disabled_at.is_some() {
@@ -309,8 +309,8 @@ pub(super) fn from_row(row: &SqliteRow) -> Result<User, StoreError> {
         id: UserId::from(row.try_get::<&str, _>("id")?),
         name: row.try_get("name")?,
         role: Role::parse(role).ok_or_else(|| StoreError::unreadable("role of a user", role))?,
-        businesses: column::parsed(row, "businesses")?,
-        created_at: column::time(row, "created_at")?,
-        disabled_at: column::maybe_time(row, "disabled_at")?,
+        businesses: codec::parsed(row, "businesses")?,
+        created_at: codec::time(row, "created_at")?,
+        disabled_at: codec::maybe_time(row, "disabled_at")?,
     })
 }

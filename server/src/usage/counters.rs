@@ -1,11 +1,11 @@
-//! Counters that several takers count on at once, in this process or, later, between replicas.
+//! Counters that several callers count on at once, in this process or, later, between replicas.
 //!
 //! Invariants:
-//! - What is taken of several counters is taken of all of them or of none, in one move.
+//! - What is reserved of several counters is reserved of all of them or of none, in one move.
 //! - A counter that has something left gives a whole reserve, so that it is overshot by less than
 //!   one; a counter that has nothing left gives nothing.
-//! - Nobody's window is older than the newest one that was taken from: whoever comes with an older
-//!   one takes from that.
+//! - Nobody's window is older than the newest one that was reserved from: whoever comes with an older
+//!   one reserves from that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,37 +29,37 @@ pub(super) struct Counter {
     pub per: Per,
 }
 
-/// What is to be taken.
+/// What is to be reserved of one counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Take {
+pub(super) struct Reservation {
     /// Of which counter.
     pub counter: Counter,
     /// In which window.
     pub window: Window,
     /// How much there is of it.
     pub limit: u64,
-    /// How much is taken; 0: it need only have something left.
+    /// How much is reserved; 0: it need only have something left.
     pub amount: u64,
 }
 
-/// What an attempt came to that had taken something.
+/// What an attempt came to that had reserved something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settled {
     /// Of which counter.
     pub counter: Counter,
     /// In which window.
     pub window: Window,
-    /// As [`Taken::All`] said.
+    /// As [`Reserved::All`] said.
     pub age: u64,
-    /// How much was taken.
-    pub taken: u64,
+    /// How much was reserved.
+    pub reserved: u64,
     /// How much of it was spent.
     pub spent: u64,
 }
 
-/// What a call spent on a counter that it took nothing from.
+/// What a call spent on a counter that it reserved nothing of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Untaken {
+pub(super) struct Unreserved {
     /// On which counter.
     pub counter: Counter,
     /// When, in milliseconds since 1970.
@@ -68,10 +68,10 @@ pub(super) struct Untaken {
     pub spent: u64,
 }
 
-/// What taking came to.
+/// What reserving came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// All of it is taken.
+pub(super) enum Reserved {
+    /// All of it is reserved.
     All {
         /// How often the counters had been forgotten.
         age: u64,
@@ -85,11 +85,11 @@ pub(super) enum Taken {
     },
     /// Nobody knows what was spent on these, by their places: [`Counters::begin`] tells.
     Unknown(Vec<usize>),
-    /// Others take from later windows of these already, by their places: so must everybody.
+    /// Others reserve in later windows of these already, by their places: so must everybody.
     Behind(Vec<(usize, Window)>),
 }
 
-/// What there is to be taken.
+/// What is left to be reserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Left {
     /// Of each, in the order of the list.
@@ -98,16 +98,16 @@ pub(super) enum Left {
     Unknown(Vec<usize>),
 }
 
-/// Counts. One implementation is shared by every ledger that counts on the same.
+/// Counts. One implementation is shared by every meter that counts on the same.
 #[async_trait]
 pub(super) trait Counters: Send + Sync {
-    /// Takes all or nothing.
-    async fn take(&self, takes: &[Take]) -> Result<Taken, StoreError>;
+    /// Reserves all or nothing.
+    async fn reserve(&self, reservations: &[Reservation]) -> Result<Reserved, StoreError>;
 
-    /// What is neither spent nor reserved of each. Nothing is taken.
-    async fn left(&self, takes: &[Take]) -> Result<Left, StoreError>;
+    /// What is neither spent nor reserved of each. Nothing is reserved.
+    async fn left(&self, reservations: &[Reservation]) -> Result<Left, StoreError>;
 
-    /// Whether somebody has to say what was spent on a counter before anybody here takes from it: if
+    /// Whether somebody has to say what was spent on a counter before anybody here reserves of it: if
     /// so, they look it up and say it with [`begin`](Self::begin).
     async fn begins(&self, counter: &Counter, window: Window) -> Result<bool, StoreError>;
 
@@ -120,14 +120,14 @@ pub(super) trait Counters: Send + Sync {
         spent: u64,
     ) -> Result<bool, StoreError>;
 
-    /// An attempt ended: of what it took, what it did not spend comes back, and the rest is held
+    /// An attempt ended: of what it reserved, what it did not spend comes back, and the rest is held
     /// until its call has a row. Never waits.
     fn settle(&self, settled: &[Settled]);
 
     /// A call has its row, which `write` writes: what its attempts held is spent, also on counters
-    /// that have begun anew since, and so is `untaken`. Nobody begins a counter meanwhile, so that a
+    /// that have begun anew since, and so is `unreserved`. Nobody begins a counter meanwhile, so that a
     /// row is either among those that a counter begins with, or counted here. Never waits.
-    fn close(&self, held: &[Settled], untaken: &[Untaken], write: &mut dyn FnMut());
+    fn close(&self, held: &[Settled], unreserved: &[Unreserved], write: &mut dyn FnMut());
 
     /// Nobody knows any more what was spent on any of them.
     fn forget(&self);
@@ -148,9 +148,15 @@ struct Counts {
 
 impl Counts {
     /// Those that nobody has begun, by their places.
-    fn unknown(&self, takes: &[Take]) -> Vec<usize> {
-        let unknown = |take: &Take| !self.knows(&take.counter, take.window);
-        takes.iter().enumerate().filter(|(_, t)| unknown(t)).map(|(place, _)| place).collect()
+    fn unknown(&self, reservations: &[Reservation]) -> Vec<usize> {
+        let unknown =
+            |reservation: &Reservation| !self.knows(&reservation.counter, reservation.window);
+        reservations
+            .iter()
+            .enumerate()
+            .filter(|(_, t)| unknown(t))
+            .map(|(place, _)| place)
+            .collect()
     }
 
     fn knows(&self, counter: &Counter, window: Window) -> bool {
@@ -168,9 +174,9 @@ struct Count {
 }
 
 impl Count {
-    fn give_back(&mut self, counter: &Counter, taken: u64) {
-        self.reserved = self.reserved.saturating_sub(taken);
-        self.certain = self.certain.saturating_sub(certain(counter, taken));
+    fn give_back(&mut self, counter: &Counter, reserved: u64) {
+        self.reserved = self.reserved.saturating_sub(reserved);
+        self.certain = self.certain.saturating_sub(certain(counter, reserved));
     }
 }
 
@@ -182,7 +188,7 @@ fn certain(counter: &Counter, amount: u64) -> u64 {
     }
 }
 
-impl Take {
+impl Reservation {
     fn certain(&self) -> u64 {
         certain(&self.counter, self.amount)
     }
@@ -200,51 +206,51 @@ impl Memory {
 
 #[async_trait]
 impl Counters for Memory {
-    async fn take(&self, takes: &[Take]) -> Result<Taken, StoreError> {
+    async fn reserve(&self, reservations: &[Reservation]) -> Result<Reserved, StoreError> {
         let mut counts = self.lock();
-        let unknown = counts.unknown(takes);
+        let unknown = counts.unknown(reservations);
         if !unknown.is_empty() {
-            return Ok(Taken::Unknown(unknown));
+            return Ok(Reserved::Unknown(unknown));
         }
         let behind: Vec<(usize, Window)> = (0..)
-            .zip(takes)
-            .filter_map(|(place, take)| {
-                let window = counts.all.get(&take.counter)?.window;
-                (window != take.window).then_some((place, window))
+            .zip(reservations)
+            .filter_map(|(place, reservation)| {
+                let window = counts.all.get(&reservation.counter)?.window;
+                (window != reservation.window).then_some((place, window))
             })
             .collect();
         if !behind.is_empty() {
-            return Ok(Taken::Behind(behind));
+            return Ok(Reserved::Behind(behind));
         }
-        for (place, take) in takes.iter().enumerate() {
-            if let Some(count) = counts.all.get(&take.counter)
-                && count.spent.saturating_add(count.reserved) >= take.limit
+        for (place, reservation) in reservations.iter().enumerate() {
+            if let Some(count) = counts.all.get(&reservation.counter)
+                && count.spent.saturating_add(count.reserved) >= reservation.limit
             {
-                let certain = count.spent.saturating_add(count.certain) >= take.limit;
-                return Ok(Taken::Exhausted { place, reserved: !certain });
+                let certain = count.spent.saturating_add(count.certain) >= reservation.limit;
+                return Ok(Reserved::Exhausted { place, reserved: !certain });
             }
         }
-        for take in takes {
-            if let Some(count) = counts.all.get_mut(&take.counter) {
-                count.reserved = count.reserved.saturating_add(take.amount);
-                count.certain = count.certain.saturating_add(take.certain());
+        for reservation in reservations {
+            if let Some(count) = counts.all.get_mut(&reservation.counter) {
+                count.reserved = count.reserved.saturating_add(reservation.amount);
+                count.certain = count.certain.saturating_add(reservation.certain());
             }
         }
-        Ok(Taken::All { age: counts.age })
+        Ok(Reserved::All { age: counts.age })
     }
 
-    async fn left(&self, takes: &[Take]) -> Result<Left, StoreError> {
+    async fn left(&self, reservations: &[Reservation]) -> Result<Left, StoreError> {
         let counts = self.lock();
-        let unknown = counts.unknown(takes);
+        let unknown = counts.unknown(reservations);
         if !unknown.is_empty() {
             return Ok(Left::Unknown(unknown));
         }
-        let left = |take: &Take| {
-            let count = counts.all.get(&take.counter);
+        let left = |reservation: &Reservation| {
+            let count = counts.all.get(&reservation.counter);
             let gone = count.map_or(0, |count| count.spent.saturating_add(count.reserved));
-            take.limit.saturating_sub(gone)
+            reservation.limit.saturating_sub(gone)
         };
-        Ok(Left::All(takes.iter().map(left).collect()))
+        Ok(Left::All(reservations.iter().map(left).collect()))
     }
 
     async fn begins(&self, counter: &Counter, window: Window) -> Result<bool, StoreError> {
@@ -279,18 +285,18 @@ impl Counters for Memory {
     fn settle(&self, settled: &[Settled]) {
         let mut counts = self.lock();
         let now = counts.age;
-        for Settled { counter, window, age, taken, spent } in settled {
-            // What was taken in a window that is over concerns nobody any more.
+        for Settled { counter, window, age, reserved, spent } in settled {
+            // What was reserved in a window that is over concerns nobody any more.
             let count = counts.all.get_mut(counter).filter(|count| count.window == *window);
             if let Some(count) = count.filter(|_| *age == now) {
-                count.give_back(counter, *taken);
+                count.give_back(counter, *reserved);
                 count.reserved = count.reserved.saturating_add(*spent);
                 count.certain = count.certain.saturating_add(*spent);
             }
         }
     }
 
-    fn close(&self, held: &[Settled], untaken: &[Untaken], write: &mut dyn FnMut()) {
+    fn close(&self, held: &[Settled], unreserved: &[Unreserved], write: &mut dyn FnMut()) {
         let mut counts = self.lock();
         write();
         counts.beginning.values_mut().for_each(|outdated| *outdated = true);
@@ -305,7 +311,7 @@ impl Counters for Memory {
                 count.spent = count.spent.saturating_add(*spent);
             }
         }
-        for Untaken { counter, at_ms, spent } in untaken {
+        for Unreserved { counter, at_ms, spent } in unreserved {
             let within =
                 |count: &&mut Count| (count.window.from_ms..count.window.to_ms).contains(at_ms);
             if let Some(count) = counts.all.get_mut(counter).filter(within) {

@@ -1,11 +1,11 @@
-//! Who spends how much: quotas are taken from before a call to a model and settled after it, and
+//! Who spends how much: quotas are reserved from before a call to a model and settled after it, and
 //! every call leaves a row.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `quota.rs` | quotas as written, and which of them somebody takes from |
 //! | `counters.rs` | what is counted on, and the trait that replicas will share |
-//! | `bill.rs` | one call, from its reserve to its row |
+//! | `call_meter.rs` | one call, from its reservation to its row |
 //! | `calendar.rs` | minutes, days and months of the configured zone |
 //! | `clock.rs` | a time that never goes back |
 //! | `money.rs` | currencies |
@@ -17,8 +17,8 @@
 //! - A call that goes on for longer than [`FLUSH`] has a row already, with its reserve: if the
 //!   process is killed, that is what it counts as.
 
-mod bill;
 mod calendar;
+mod call_meter;
 mod clock;
 mod counters;
 mod money;
@@ -44,10 +44,10 @@ use crate::telemetry::metrics::Metrics;
 pub use calendar::Every;
 use calendar::{Per, Window};
 use clock::Clock;
-use counters::{Counter, Counters, Left, Memory, Settled, Take, Taken, Untaken};
+use counters::{Counter, Counters, Left, Memory, Reservation, Reserved, Settled, Unreserved};
 pub use money::{Currency, Money};
 pub use quota::{Allowance, Kind, QuotaFile, Unit};
-use quota::{Limit, Taker, limits};
+use quota::{Limit, Subject, limits};
 
 /// Tokens that an answer of a budgeted call may have at least that does not say how many it wants.
 const BUDGETED: u32 = 4096;
@@ -65,15 +65,15 @@ const FLUSH: Duration = Duration::from_millis(40);
 /// How far the clock may be behind the last call before that is worth a word, in milliseconds.
 const CLOCK_OFF_MS: i64 = 1000;
 
-/// Rows that wait to be written before no call is made any more: who cannot keep books spends
-/// nothing, and memory has an end.
+/// Rows that wait to be written before no call is made any more: a server that cannot write down
+/// what is spent spends nothing, and memory has an end.
 const WAITING: usize = 65_536;
 
 /// How long is waited after rows could not be written.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The books of an installation.
-pub struct Ledger {
+/// Counts and writes down what an installation spends on models, and holds it to its quotas.
+pub struct UsageMeter {
     store: Store,
     env: Arc<dyn Env>,
     clock: Clock,
@@ -96,7 +96,7 @@ pub struct Ledger {
     wake: Notify,
 }
 
-/// What a ledger is kept by.
+/// What the meter goes by, as `exile.yaml` says.
 pub struct Rules {
     /// Quotas of `exile.yaml`.
     pub quotas: QuotaFile,
@@ -113,8 +113,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Ledger {
-    /// Opens the books.
+impl UsageMeter {
+    /// Begins metering over the rows of `store`.
     ///
     /// # Errors
     /// The quotas that were set over the API cannot be read.
@@ -134,7 +134,7 @@ impl Ledger {
                  the clock is right now, it was wrong then"
             );
         }
-        let ledger = Self {
+        let meter = Self {
             store,
             clock: Clock::new(env.clone(), latest_ms),
             env,
@@ -151,9 +151,9 @@ impl Ledger {
             going: Mutex::default(),
             wake: Notify::new(),
         };
-        ledger.metrics.know_quotas(&Kind::ALL.map(Kind::as_str), &Unit::ALL.map(Unit::as_str));
-        ledger.read_quotas().await?;
-        Ok(Arc::new(ledger))
+        meter.metrics.know_quotas(&Kind::ALL.map(Kind::as_str), &Unit::ALL.map(Unit::as_str));
+        meter.read_quotas().await?;
+        Ok(Arc::new(meter))
     }
 
     /// All quotas that apply.
@@ -190,17 +190,17 @@ impl Ledger {
     ) -> Result<bool, StoreError> {
         let body = allowance.map(serde_json::to_value).transpose();
         let body = body.map_err(|error| StoreError::unreadable("a quota", error))?;
-        let (ledger, name) = (self.clone(), name.to_owned());
+        let (meter, name) = (self.clone(), name.to_owned());
         let setting = async move {
-            let _one_at_a_time = ledger.changing.lock().await;
+            let _one_at_a_time = meter.changing.lock().await;
             let known = match &body {
                 Some(body) => {
-                    ledger.store.put_quota(kind.as_str(), &name, body).await?;
+                    meter.store.put_quota(kind.as_str(), &name, body).await?;
                     true
                 }
-                None => ledger.store.delete_quota(kind.as_str(), &name).await?,
+                None => meter.store.delete_quota(kind.as_str(), &name).await?,
             };
-            ledger.read_quotas().await?;
+            meter.read_quotas().await?;
             Ok(known)
         };
         let ended = |error: tokio::task::JoinError| StoreError::Unavailable(error.to_string());
@@ -235,9 +235,9 @@ impl Ledger {
             limits.retain(|limit| limit.counter.unit != Unit::Money);
         }
         let now = self.now();
-        let mut takes: Vec<Take> =
-            limits.iter().map(|limit| limit.take(0, now, &self.zone)).collect();
-        self.take(&mut takes, &limits).await?;
+        let mut reservations: Vec<Reservation> =
+            limits.iter().map(|limit| limit.reserve(0, now, &self.zone)).collect();
+        self.reserve(&mut reservations, &limits).await?;
         Ok(())
     }
 
@@ -257,13 +257,13 @@ impl Ledger {
             none => none.insert(self.name(payer).await?),
         };
         let model = model.map(ToString::to_string);
-        let taker = Taker {
+        let subject = Subject {
             user: (payer.owner.as_str(), name),
             key: payer.key.as_deref(),
             business: payer.business.as_deref(),
             model: model.as_deref(),
         };
-        Ok(limits(&quotas, &taker))
+        Ok(limits(&quotas, &subject))
     }
 
     /// The name of a user, which never changes.
@@ -281,27 +281,31 @@ impl Ledger {
 
     /// Takes all or nothing of what `limits` say, and gives what its settlement has to tell. What
     /// comes late is moved to the window that others take from.
-    async fn take(&self, takes: &mut [Take], limits: &[Limit]) -> Result<u64, Refused> {
+    async fn reserve(
+        &self,
+        reservations: &mut [Reservation],
+        limits: &[Limit],
+    ) -> Result<u64, Refused> {
         if self.store.waiting_usage() > WAITING {
             let why = "what calls cost cannot be written down; is the disk full?".to_owned();
             return Err(Refused::Store(StoreError::Unavailable(why)));
         }
         loop {
-            match self.counters.take(takes).await? {
-                Taken::All { age } => return Ok(age),
-                Taken::Unknown(places) => self.begin_all(takes, places).await?,
-                Taken::Behind(places) => {
+            match self.counters.reserve(reservations).await? {
+                Reserved::All { age } => return Ok(age),
+                Reserved::Unknown(places) => self.begin_all(reservations, places).await?,
+                Reserved::Behind(places) => {
                     for (place, window) in places {
-                        takes[place].window = window;
+                        reservations[place].window = window;
                     }
                 }
-                Taken::Exhausted { place, reserved } => {
-                    let take = &takes[place];
-                    let of = |limit: &&Limit| limit.counter == take.counter;
+                Reserved::Exhausted { place, reserved } => {
+                    let reservation = &reservations[place];
+                    let of = |limit: &&Limit| limit.counter == reservation.counter;
                     let Some(limit) = limits.iter().find(of) else { return Ok(0) };
                     self.metrics.refused(limit.counter.kind.as_str(), limit.counter.unit.as_str());
                     let now_ms = self.now().as_millisecond();
-                    let exceeded = bill::exceeded(limit, take, reserved, now_ms);
+                    let exceeded = call_meter::exceeded(limit, reservation, reserved, now_ms);
                     return Err(Refused::Exceeded(Box::new(exceeded)));
                 }
             }
@@ -309,18 +313,22 @@ impl Ledger {
     }
 
     /// What is neither spent nor reserved of each.
-    async fn left(&self, takes: &[Take]) -> Result<Vec<u64>, Refused> {
+    async fn left(&self, reservations: &[Reservation]) -> Result<Vec<u64>, Refused> {
         loop {
-            match self.counters.left(takes).await? {
+            match self.counters.left(reservations).await? {
                 Left::All(left) => return Ok(left),
-                Left::Unknown(places) => self.begin_all(takes, places).await?,
+                Left::Unknown(places) => self.begin_all(reservations, places).await?,
             }
         }
     }
 
-    async fn begin_all(&self, takes: &[Take], places: Vec<usize>) -> Result<(), StoreError> {
-        for take in places.into_iter().filter_map(|place| takes.get(place)) {
-            self.begin(&take.counter, take.window).await?;
+    async fn begin_all(
+        &self,
+        reservations: &[Reservation],
+        places: Vec<usize>,
+    ) -> Result<(), StoreError> {
+        for reservation in places.into_iter().filter_map(|place| reservations.get(place)) {
+            self.begin(&reservation.counter, reservation.window).await?;
         }
         Ok(())
     }
@@ -380,18 +388,18 @@ impl Ledger {
     /// A call is over, of which this is the line of one model, with what its attempts held.
     /// `requested`: counters that the call was counted on as one request, whichever its line.
     fn closed(&self, line: UsageRow, held: &[Settled], requested: &[Counter]) {
-        let mut untaken = self.untaken(&line);
-        untaken.retain_mut(|untaken| {
+        let mut unreserved = self.unreserved(&line);
+        unreserved.retain_mut(|unreserved| {
             // Attempts of before a quota took nothing from it, and those that came later did.
-            let taken = held.iter().filter(|held| held.counter == untaken.counter);
-            untaken.spent =
-                taken.fold(untaken.spent, |spent, held| spent.saturating_sub(held.spent));
-            untaken.spent > 0 && !requested.contains(&untaken.counter)
+            let reserved = held.iter().filter(|held| held.counter == unreserved.counter);
+            unreserved.spent =
+                reserved.fold(unreserved.spent, |spent, held| spent.saturating_sub(held.spent));
+            unreserved.spent > 0 && !requested.contains(&unreserved.counter)
         });
         let mut going = lock(&self.going);
         going.remove(&line.id);
         let mut line = Some(line);
-        self.counters.close(held, &untaken, &mut || {
+        self.counters.close(held, &unreserved, &mut || {
             if let Some(line) = line.take() {
                 self.store.note_usage(line);
             }
@@ -402,7 +410,7 @@ impl Ledger {
 
     /// What a line comes to on every counter that it may be counted on, whether its attempts took
     /// something from that or not: somebody may have limited it while the call was on its way.
-    fn untaken(&self, line: &UsageRow) -> Vec<Untaken> {
+    fn unreserved(&self, line: &UsageRow) -> Vec<Unreserved> {
         let quotas = self.quotas();
         let model = format!("{}/{}", line.provider, line.model);
         let patterns = quotas.model.keys().filter(|pattern| quota::covers(pattern, &model));
@@ -413,7 +421,7 @@ impl Ledger {
         ];
         let subjects = subjects.into_iter().filter_map(|(kind, subject)| Some((kind, subject?)));
         let subjects = subjects.filter(|(kind, _)| !quotas.of(*kind).is_empty());
-        let mut untaken = Vec::new();
+        let mut unreserved = Vec::new();
         for (kind, subject) in subjects.chain(patterns.map(|pattern| (Kind::Model, &**pattern))) {
             let subject: Arc<str> = subject.into();
             for unit in Unit::ALL {
@@ -426,12 +434,12 @@ impl Ledger {
                 for per in Per::ALL {
                     let counter = Counter { kind, subject: subject.clone(), unit, per };
                     if spent > 0 {
-                        untaken.push(Untaken { counter, at_ms: line.at_ms, spent });
+                        unreserved.push(Unreserved { counter, at_ms: line.at_ms, spent });
                     }
                 }
             }
         }
-        untaken
+        unreserved
     }
 
     /// Waits until no call goes on any more, for a moment.
@@ -483,12 +491,12 @@ impl Ledger {
     }
 }
 
-/// [`Meter`] of a ledger that is shared.
-pub struct Shared(pub Arc<Ledger>);
+/// The engine's [`Meter`] over a [`UsageMeter`] that the server shares.
+pub struct SharedMeter(pub Arc<UsageMeter>);
 
-impl Meter for Shared {
+impl Meter for SharedMeter {
     fn open(&self, payer: &Payer) -> Box<dyn Bill> {
-        Box::new(bill::Open::new(self.0.clone(), payer.clone()))
+        Box::new(call_meter::CallMeter::new(self.0.clone(), payer.clone()))
     }
 }
 

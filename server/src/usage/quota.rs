@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Of users, keys and businesses each has counters of its own: `*` stands for every one that has
 //!   no entry. An entry of its own stands in place of `*`, never beside it.
-//! - A pattern of models is one pot, which all its models are taken from.
+//! - A pattern of models is one pot, which all its models draw on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::calendar::Per;
-use super::counters::{Counter, Take};
+use super::counters::{Counter, Reservation};
 
 /// Quotas as written, by the name of whom they are of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -54,7 +54,7 @@ impl QuotaFile {
     }
 }
 
-/// What may be taken.
+/// What may be spent.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, utoipa::ToSchema,
 )]
@@ -283,9 +283,9 @@ impl Unit {
     }
 }
 
-/// Who takes, by names and ids.
+/// Who spends, by names and ids.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Taker<'a> {
+pub(super) struct Subject<'a> {
     /// The user's id and name.
     pub user: (&'a str, &'a str),
     /// The key's id.
@@ -309,16 +309,16 @@ pub(super) struct Limit {
 
 impl Limit {
     /// So much of it, in the window of `now`.
-    pub(super) fn take(&self, amount: u64, now: Timestamp, zone: &TimeZone) -> Take {
+    pub(super) fn reserve(&self, amount: u64, now: Timestamp, zone: &TimeZone) -> Reservation {
         let counter = self.counter.clone();
         let (window, limit) = (counter.per.window(now, zone), self.rate.amount(counter.unit));
-        Take { counter, window, limit, amount }
+        Reservation { counter, window, limit, amount }
     }
 }
 
 /// The limits that somebody takes from.
 #[must_use]
-pub(super) fn limits(quotas: &QuotaFile, taker: &Taker<'_>) -> Vec<Limit> {
+pub(super) fn limits(quotas: &QuotaFile, subject: &Subject<'_>) -> Vec<Limit> {
     let mut limits = Vec::new();
     let mut add = |kind, id: &str, name: &str, allowance: &Allowance| {
         limits.extend(allowance.limits().map(|(unit, rate)| Limit {
@@ -328,8 +328,8 @@ pub(super) fn limits(quotas: &QuotaFile, taker: &Taker<'_>) -> Vec<Limit> {
         }));
     };
     let same = |id| (id, id);
-    let (key, business) = (taker.key.map(same), taker.business.map(same));
-    let owned = [(Kind::User, Some(taker.user)), (Kind::Key, key), (Kind::Business, business)];
+    let (key, business) = (subject.key.map(same), subject.business.map(same));
+    let owned = [(Kind::User, Some(subject.user)), (Kind::Key, key), (Kind::Business, business)];
     for (kind, who) in owned {
         let Some((id, name)) = who else { continue };
         let section = quotas.of(kind);
@@ -340,7 +340,7 @@ pub(super) fn limits(quotas: &QuotaFile, taker: &Taker<'_>) -> Vec<Limit> {
         }
     }
     for (pattern, allowance) in &quotas.model {
-        if taker.model.is_some_and(|model| covers(pattern, model)) {
+        if subject.model.is_some_and(|model| covers(pattern, model)) {
             add(Kind::Model, pattern, pattern, allowance);
         }
     }
@@ -359,7 +359,7 @@ pub(super) fn covers(pattern: &str, model: &str) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::{Allowance, Kind, QuotaFile, Rate, Taker, Unit, limits};
+    use super::{Allowance, Kind, QuotaFile, Rate, Subject, Unit, limits};
 
     #[test]
     fn limits_are_read_as_they_are_written() {
@@ -390,12 +390,12 @@ mod tests {
         }))
         .unwrap();
         let of = |user, key, business, model| {
-            let taker = Taker { user, key, business, model };
+            let subject = Subject { user, key, business, model };
             let limit = |limit: super::Limit| {
                 let kind = limit.counter.kind;
                 (kind, limit.counter.subject.to_string(), limit.rate.to_string())
             };
-            limits(&quotas, &taker).into_iter().map(limit).collect::<Vec<_>>()
+            limits(&quotas, &subject).into_iter().map(limit).collect::<Vec<_>>()
         };
         let one = |kind, subject: &str, rate: &str| (kind, subject.to_owned(), rate.to_owned());
         assert_eq!(

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::calendar::Per;
-use super::counters::{Counter, Take};
-use super::{Allowance, Currency, Kind, Ledger, Money, QuotaFile, Rules, Shared, Unit};
+use super::counters::{Counter, Reservation};
+use super::{Allowance, Currency, Kind, Money, QuotaFile, Rules, SharedMeter, Unit, UsageMeter};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
@@ -49,18 +49,18 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-struct Books {
+struct Installation {
     _folder: TempDir,
     store: Store,
-    ledger: Arc<Ledger>,
+    meter: Arc<UsageMeter>,
 }
 
 fn value<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
 }
 
-/// A ledger over the rows of a store.
-async fn ledger(store: &Store) -> Arc<Ledger> {
+/// A meter over the rows of a store.
+async fn meter(store: &Store) -> Arc<UsageMeter> {
     let prices = json!([{ "currency": "USD", "input": 3, "output": 7 }]);
     let claims: Claims = value(json!({ "lab/*": [{ "prices": prices }] }));
     let all =
@@ -75,11 +75,11 @@ async fn ledger(store: &Store) -> Arc<Ledger> {
         catalogue: Catalogue::empty().with(claims, "test"),
     };
     let (env, metrics) = (Arc::new(StepEnv::new()), Arc::new(Metrics::new().unwrap()));
-    Ledger::open(store.clone(), env, metrics, rules).await.unwrap()
+    UsageMeter::open(store.clone(), env, metrics, rules).await.unwrap()
 }
 
 /// What each counter that anybody takes from has left of a large limit.
-async fn left(ledger: &Ledger) -> Vec<u64> {
+async fn left(meter: &UsageMeter) -> Vec<u64> {
     let subjects = [
         (Kind::User, "ann"),
         (Kind::Key, "key_1"),
@@ -87,27 +87,27 @@ async fn left(ledger: &Ledger) -> Vec<u64> {
         (Kind::Model, "lab/*"),
         (Kind::Model, "lab/m1"),
     ];
-    let now = ledger.now();
-    let mut takes = Vec::new();
+    let now = meter.now();
+    let mut reservations = Vec::new();
     for (kind, subject) in subjects {
         for unit in Unit::ALL {
             for per in [Per::Day, Per::Month] {
                 let counter = Counter { kind, subject: subject.into(), unit, per };
-                let window = per.window(now, &ledger.zone);
-                takes.push(Take { counter, window, limit: 1_000_000_000, amount: 0 });
+                let window = per.window(now, &meter.zone);
+                reservations.push(Reservation { counter, window, limit: 1_000_000_000, amount: 0 });
             }
         }
     }
-    ledger.left(&takes).await.unwrap()
+    meter.left(&reservations).await.unwrap()
 }
 
-impl Books {
+impl Installation {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("exile.db");
         let store = Store::open(&path, Arc::new(StepEnv::new())).await.unwrap();
-        let ledger = ledger(&store).await;
-        Self { _folder: folder, store, ledger }
+        let meter = meter(&store).await;
+        Self { _folder: folder, store, meter }
     }
 
     async fn live(&self, events: Vec<Event>) {
@@ -118,29 +118,29 @@ impl Books {
             graph: None,
             run: None,
         };
-        let meter = Shared(self.ledger.clone());
+        let meter = SharedMeter(self.meter.clone());
         // `true`: it asks a model.
         let mut calls: Vec<(Box<dyn Bill>, bool)> = Vec::new();
         for event in events {
             match event {
                 Event::Begin => calls.push((meter.open(&payer), false)),
                 Event::Ask(call, model) => {
-                    let Some((bill, asks @ false)) = calls.get_mut(call) else { continue };
+                    let Some((call_meter, asks @ false)) = calls.get_mut(call) else { continue };
                     let model = format!("m{model}").into();
                     let model = ModelRef { provider: "lab".into(), model };
                     let size = Size { output: Some(100), ..Size::default() };
-                    *asks = bill.reserve(&model, size).await.is_ok();
+                    *asks = call_meter.reserve(&model, size).await.is_ok();
                 }
                 Event::Answer(call, tokens) => {
-                    let Some((bill, asks @ true)) = calls.get_mut(call) else { continue };
+                    let Some((call_meter, asks @ true)) = calls.get_mut(call) else { continue };
                     let usage = |n| Usage { input: n, output: n / 2, ..Usage::default() };
-                    bill.answered(tokens.map(usage), &[]);
+                    call_meter.answered(tokens.map(usage), &[]);
                     *asks = false;
                 }
                 Event::Fail(call, worked) => {
-                    let Some((bill, asks @ true)) = calls.get_mut(call) else { continue };
+                    let Some((call_meter, asks @ true)) = calls.get_mut(call) else { continue };
                     let detail = "it failed".to_owned();
-                    bill.failed(&if worked {
+                    call_meter.failed(&if worked {
                         ProviderFault::Truncated { detail }
                     } else {
                         ProviderFault::Unavailable { status: 503, detail }
@@ -152,12 +152,12 @@ impl Books {
                         drop(calls.remove(call));
                     }
                 }
-                Event::Flush => self.ledger.flush().await.unwrap(),
+                Event::Flush => self.meter.flush().await.unwrap(),
                 Event::Quota(most) => {
                     let allowance =
                         most.map(|(unit, n)| json!({ unit.as_str(): format!("{n}/day") }));
                     let allowance: Option<Allowance> = allowance.map(value);
-                    self.ledger.set_quota(Kind::User, "ann", allowance.as_ref()).await.unwrap();
+                    self.meter.set_quota(Kind::User, "ann", allowance.as_ref()).await.unwrap();
                 }
             }
         }
@@ -166,11 +166,11 @@ impl Books {
 
 /// What counters and what rows tell once `events` have happened.
 async fn told(events: Vec<Event>) -> (Vec<u64>, Vec<u64>) {
-    let books = Books::new().await;
-    books.live(events).await;
-    let counted = left(&books.ledger).await;
-    books.ledger.flush().await.unwrap();
-    (counted, left(&*ledger(&books.store).await).await)
+    let installation = Installation::new().await;
+    installation.live(events).await;
+    let counted = left(&installation.meter).await;
+    installation.meter.flush().await.unwrap();
+    (counted, left(&*meter(&installation.store).await).await)
 }
 
 #[tokio::test]

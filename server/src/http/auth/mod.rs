@@ -104,13 +104,13 @@ impl Caller {
 
     /// Whether the caller may name the user it acts for.
     #[must_use]
-    pub fn acts(&self) -> bool {
+    pub fn can_impersonate(&self) -> bool {
         self.scopes.has(Scope::ActAs)
     }
 
     /// Whether the caller may read the figures of the process.
     #[must_use]
-    pub fn measures(&self) -> bool {
+    pub fn can_read_metrics(&self) -> bool {
         self.is_admin() || self.scopes.has(Scope::Metrics)
     }
 
@@ -150,7 +150,7 @@ impl Caller {
     }
 
     /// Stops everybody else.
-    pub fn admin(&self) -> Result<(), Problem> {
+    pub fn require_admin(&self) -> Result<(), Problem> {
         if self.is_admin() { Ok(()) } else { Err(Problem::Forbidden("the role admin")) }
     }
 }
@@ -195,7 +195,7 @@ pub(crate) async fn identify(
         by_session(app, what, headers).await?
     };
     if let Some(name) = headers.get(USER_HEADER) {
-        if !caller.acts() {
+        if !caller.can_impersonate() {
             return Err(Problem::Forbidden("a key with the scope act_as"));
         }
         if !caller.scopes.reaches_others(method, route) {

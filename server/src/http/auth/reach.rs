@@ -66,7 +66,7 @@ pub async fn owners(app: &App, caller: &Caller, name: Option<String>) -> Result<
     let Some(name) = name.filter(|name| *name != caller.user.name) else {
         return Ok(Owners::One(caller.id().clone()));
     };
-    caller.admin()?;
+    caller.require_admin()?;
     if name == EVERYBODY {
         caller.note(EVERYBODY, "");
         return Ok(Owners::All);

@@ -114,14 +114,14 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// How a problem is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
+pub enum ErrorFormat {
     /// RFC 9457.
     Problem,
     /// As OpenAI writes errors.
     OpenAi,
 }
 
-impl Dialect {
+impl ErrorFormat {
     /// That of a path.
     #[must_use]
     pub fn of(path: &str) -> Self {
@@ -179,7 +179,7 @@ fn openai(report: &Report) -> OpenAiError {
 }
 
 /// Puts the trace id into a problem and logs what is exile's own fault; other answers pass.
-pub fn traced(mut response: Response, trace_id: &str, dialect: Dialect) -> Response {
+pub fn traced(mut response: Response, trace_id: &str, format: ErrorFormat) -> Response {
     let Some(report) = response.extensions_mut().remove::<Arc<Report>>() else { return response };
     if report.status >= 500 {
         let detail = report.hidden.as_deref().unwrap_or(&report.detail);
@@ -188,7 +188,7 @@ pub fn traced(mut response: Response, trace_id: &str, dialect: Dialect) -> Respo
     let report = Report { trace_id: Some(trace_id.to_owned()), ..Report::clone(&report) };
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
-    if dialect == Dialect::OpenAi {
+    if format == ErrorFormat::OpenAi {
         parts.status = problem::openai_status(parts.status);
         parts.headers.remove(header::CONTENT_TYPE);
         parts.headers.extend(HeaderValue::from_str(trace_id).map(|id| (REQUEST_ID, id)));

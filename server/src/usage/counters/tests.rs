@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::{
-    Counter, Counters as _, Kind, Left, Memory, Per, Settled, Take, Taken, Unit, Untaken, Window,
+    Counter, Counters as _, Kind, Left, Memory, Per, Reservation, Reserved, Settled, Unit,
+    Unreserved, Window,
 };
 
 const NOW: Window = Window { from_ms: 0, to_ms: 60_000 };
@@ -12,8 +13,8 @@ fn counter(subject: &str) -> Counter {
     Counter { kind: Kind::User, subject: subject.into(), unit: Unit::Tokens, per: Per::Minute }
 }
 
-fn take(subject: &str, limit: u64, amount: u64) -> Take {
-    Take { counter: counter(subject), window: NOW, limit, amount }
+fn reserve(subject: &str, limit: u64, amount: u64) -> Reservation {
+    Reservation { counter: counter(subject), window: NOW, limit, amount }
 }
 
 fn now<T>(future: impl Future<Output = T>) -> T {
@@ -27,8 +28,8 @@ fn begin(counters: &Memory, subject: &str, window: Window, spent: u64) {
 }
 
 /// One that an attempt of the subject `a` came to.
-fn settled(window: Window, (taken, age, spent): (u64, u64, u64)) -> Settled {
-    Settled { counter: counter("a"), window, age, taken, spent }
+fn settled(window: Window, (reserved, age, spent): (u64, u64, u64)) -> Settled {
+    Settled { counter: counter("a"), window, age, reserved, spent }
 }
 
 /// An attempt ends, and its call with it.
@@ -40,48 +41,48 @@ fn end(counters: &Memory, settled: Settled) {
 #[test]
 fn all_is_taken_or_nothing_and_what_was_not_spent_comes_back() {
     let counters = Memory::default();
-    let taken = |takes: &[Take]| now(counters.take(takes)).unwrap();
-    assert_eq!(taken(&[take("a", 10, 4), take("b", 5, 4)]), Taken::Unknown(vec![0, 1]));
+    let reserved = |reservations: &[Reservation]| now(counters.reserve(reservations)).unwrap();
+    assert_eq!(reserved(&[reserve("a", 10, 4), reserve("b", 5, 4)]), Reserved::Unknown(vec![0, 1]));
     begin(&counters, "a", NOW, 3);
     begin(&counters, "a", NOW, 9);
     begin(&counters, "b", NOW, 5);
-    let both = [take("a", 10, 7), take("b", 5, 7)];
-    assert_eq!(taken(&both), Taken::Exhausted { place: 1, reserved: false });
-    assert_eq!(taken(&both[..1]), Taken::All { age: 0 }, "nothing was taken of it before");
-    assert_eq!(taken(&both[..1]), Taken::Exhausted { place: 0, reserved: true });
+    let both = [reserve("a", 10, 7), reserve("b", 5, 7)];
+    assert_eq!(reserved(&both), Reserved::Exhausted { place: 1, reserved: false });
+    assert_eq!(reserved(&both[..1]), Reserved::All { age: 0 }, "nothing was taken of it before");
+    assert_eq!(reserved(&both[..1]), Reserved::Exhausted { place: 0, reserved: true });
     end(&counters, settled(NOW, (7, 0, 2)));
-    assert_eq!(taken(&[take("a", 6, 1)]), Taken::All { age: 0 }, "3 and 2 were spent");
+    assert_eq!(reserved(&[reserve("a", 6, 1)]), Reserved::All { age: 0 }, "3 and 2 were spent");
     // The next window begins anew, and what comes from the one before it is nobody's.
     let next = Window { from_ms: 60_000, to_ms: 120_000 };
     begin(&counters, "a", next, 0);
     end(&counters, settled(NOW, (1, 0, 9)));
-    let late = Take { window: next, ..take("a", 1, 1) };
-    assert_eq!(taken(&[late]), Taken::All { age: 0 });
+    let late = Reservation { window: next, ..reserve("a", 1, 1) };
+    assert_eq!(reserved(&[late]), Reserved::All { age: 0 });
     // A clock that went back, or a call that was slow, is told where the others are.
-    assert_eq!(taken(&[take("a", 1, 1)]), Taken::Behind(vec![(0, next)]));
+    assert_eq!(reserved(&[reserve("a", 1, 1)]), Reserved::Behind(vec![(0, next)]));
     end(&counters, settled(next, (1, 0, 0)));
-    let again = Take { window: next, ..take("a", 1, 1) };
-    assert_eq!(taken(&[again]), Taken::All { age: 0 });
+    let again = Reservation { window: next, ..reserve("a", 1, 1) };
+    assert_eq!(reserved(&[again]), Reserved::All { age: 0 });
 }
 
 #[test]
 fn counters_that_are_forgotten_begin_anew_and_learn_what_earlier_calls_spent() {
     let counters = Memory::default();
-    let taken = |limit, amount| now(counters.take(&[take("a", limit, amount)])).unwrap();
+    let reserved = |limit, amount| now(counters.reserve(&[reserve("a", limit, amount)])).unwrap();
     begin(&counters, "a", NOW, 0);
-    assert_eq!(taken(10, 8), Taken::All { age: 0 });
+    assert_eq!(reserved(10, 8), Reserved::All { age: 0 });
     counters.forget();
-    assert_eq!(taken(10, 4), Taken::Unknown(vec![0]));
+    assert_eq!(reserved(10, 4), Reserved::Unknown(vec![0]));
     begin(&counters, "a", NOW, 1);
-    assert_eq!(taken(10, 4), Taken::All { age: 1 });
+    assert_eq!(reserved(10, 4), Reserved::All { age: 1 });
     // The first call ends: what it spent counts, and the second one's reserve stays.
     end(&counters, settled(NOW, (8, 0, 5)));
-    assert_eq!(taken(10, 1), Taken::Exhausted { place: 0, reserved: true }, "1 + 5 + 4");
+    assert_eq!(reserved(10, 1), Reserved::Exhausted { place: 0, reserved: true }, "1 + 5 + 4");
 }
 
 #[test]
 fn a_row_is_counted_once_whenever_its_counter_begins() {
-    let left = |counters: &Memory| now(counters.left(&[take("a", 100, 0)])).unwrap();
+    let left = |counters: &Memory| now(counters.left(&[reserve("a", 100, 0)])).unwrap();
     let begins = |counters: &Memory| now(counters.begins(&counter("a"), NOW)).unwrap();
     let says = |counters: &Memory, spent| now(counters.begin(&counter("a"), NOW, spent)).unwrap();
     let call = || settled(NOW, (8, 0, 5));
@@ -101,9 +102,9 @@ fn a_row_is_counted_once_whenever_its_counter_begins() {
     assert!(begins(&counters) && says(&counters, 5));
     assert_eq!(left(&counters), Left::All(vec![95]));
     // A call that was on its way before anybody limited it.
-    let untaken = |at_ms| Untaken { counter: counter("a"), at_ms, spent: 7 };
-    counters.close(&[], &[untaken(NOW.from_ms)], &mut || ());
-    counters.close(&[], &[untaken(NOW.to_ms), untaken(NOW.from_ms - 1)], &mut || ());
+    let unreserved = |at_ms| Unreserved { counter: counter("a"), at_ms, spent: 7 };
+    counters.close(&[], &[unreserved(NOW.from_ms)], &mut || ());
+    counters.close(&[], &[unreserved(NOW.to_ms), unreserved(NOW.from_ms - 1)], &mut || ());
     assert_eq!(left(&counters), Left::All(vec![88]));
 }
 
@@ -115,17 +116,17 @@ fn what_is_sure_to_be_spent_does_not_come_back() {
         assert!(now(counters.begins(&of(unit), NOW)).unwrap());
         assert!(now(counters.begin(&of(unit), NOW, 0)).unwrap());
     }
-    let taken = |unit, limit, amount| {
-        let take = Take { counter: of(unit), window: NOW, limit, amount };
-        now(counters.take(&[take])).unwrap()
+    let reserved = |unit, limit, amount| {
+        let reservation = Reservation { counter: of(unit), window: NOW, limit, amount };
+        now(counters.reserve(&[reservation])).unwrap()
     };
-    assert_eq!(taken(Unit::Requests, 1, 1), Taken::All { age: 0 });
-    assert_eq!(taken(Unit::Requests, 1, 1), Taken::Exhausted { place: 0, reserved: false });
-    assert_eq!(taken(Unit::Tokens, 10, 10), Taken::All { age: 0 });
-    assert_eq!(taken(Unit::Tokens, 10, 1), Taken::Exhausted { place: 0, reserved: true });
+    assert_eq!(reserved(Unit::Requests, 1, 1), Reserved::All { age: 0 });
+    assert_eq!(reserved(Unit::Requests, 1, 1), Reserved::Exhausted { place: 0, reserved: false });
+    assert_eq!(reserved(Unit::Tokens, 10, 10), Reserved::All { age: 0 });
+    assert_eq!(reserved(Unit::Tokens, 10, 1), Reserved::Exhausted { place: 0, reserved: true });
     // The attempt has ended: what it spent is held until its call has a row.
     counters.settle(&[settled(NOW, (10, 0, 10))]);
-    assert_eq!(taken(Unit::Tokens, 10, 1), Taken::Exhausted { place: 0, reserved: false });
+    assert_eq!(reserved(Unit::Tokens, 10, 1), Reserved::Exhausted { place: 0, reserved: false });
 }
 
 proptest! {
@@ -147,8 +148,8 @@ proptest! {
         };
         for (amount, part, later) in calls {
             let left = spent + reserved < budget;
-            let taken = now(counters.take(&[take("a", budget, amount)])).unwrap();
-            prop_assert_eq!(taken == (Taken::All { age: 0 }), left);
+            let outcome = now(counters.reserve(&[reserve("a", budget, amount)])).unwrap();
+            prop_assert_eq!(outcome == (Reserved::All { age: 0 }), left);
             if left {
                 reserved += amount;
                 open.push((amount, part));

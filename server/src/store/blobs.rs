@@ -15,7 +15,7 @@ use exile_engine::journal::BlobId;
 use exile_engine::run::record::Record;
 use serde_json::{Map, Value};
 
-use super::{StoreError, column};
+use super::{StoreError, codec};
 
 /// From how many bytes of JSON on a value is kept by itself.
 const LARGE: usize = 16 * 1024;
@@ -40,14 +40,14 @@ pub(super) struct Packed {
 
 /// Writes a record down, its large values apart.
 pub(super) fn pack(record: &Record) -> Result<Packed, StoreError> {
-    let body = column::json(record)?;
+    let body = codec::json(record)?;
     if body.len() < LARGE && !marked(&body) {
         return Ok(Packed { body, blobs: Vec::new() });
     }
     let value = serde_json::to_value(record).map_err(|e| StoreError::unreadable("record", e))?;
     let mut blobs = Vec::new();
     let (value, _) = inside(value, &mut blobs)?;
-    Ok(Packed { body: column::json(&value)?, blobs })
+    Ok(Packed { body: codec::json(&value)?, blobs })
 }
 
 /// Whether a body may hold marks; if not, it is the record as it is.
@@ -64,7 +64,7 @@ fn take_out(value: Value, blobs: &mut Blobs) -> Result<(Value, usize), StoreErro
 
 /// Keeps a value by itself; gives what stands for it, and how many bytes that takes.
 fn stand_in(key: &str, value: &Value, blobs: &mut Blobs) -> Result<(Value, usize), StoreError> {
-    let content = column::json(value)?.into_bytes();
+    let content = codec::json(value)?.into_bytes();
     let id = BlobId::of(&content);
     let mark = Value::Object(Map::from_iter([(key.to_owned(), Value::from(&*id.0))]));
     let bytes = key.len() + id.0.len() + 7;
@@ -88,13 +88,13 @@ fn inside(value: Value, blobs: &mut Blobs) -> Result<(Value, usize), StoreError>
             for (key, field) in fields {
                 let key = if like_mark(&key) { format!("${key}") } else { key };
                 let (field, more) = take_out(field, blobs)?;
-                bytes += column::json(&key)?.len() + 1 + more;
+                bytes += codec::json(&key)?.len() + 1 + more;
                 packed.insert(key, field);
             }
             (Value::Object(packed), bytes)
         }
         leaf => {
-            let bytes = column::json(&leaf)?.len();
+            let bytes = codec::json(&leaf)?.len();
             (leaf, bytes)
         }
     })

@@ -13,7 +13,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::runs::RunStatus;
-use super::{StoreError, column};
+use super::{StoreError, codec};
 
 /// What a run's row begins with.
 pub(super) struct Queued<'i> {
@@ -36,7 +36,7 @@ impl<'i> Queued<'i> {
             graph: &start.graph,
             bundle: &start.bundle,
             conversation: start.conversation.as_ref(),
-            input: Some(column::json(&without_messages(&start.input))?),
+            input: Some(codec::json(&without_messages(&start.input))?),
             from: None,
             traceparent: start.traceparent.as_deref(),
         })
@@ -163,8 +163,8 @@ impl LogRow {
         .bind(self.active.as_deref())
         .bind(self.parked)
         .bind(self.wake)
-        .bind(column::json(&decided)?)
-        .bind(column::integer(head)?)
+        .bind(codec::json(&decided)?)
+        .bind(codec::integer(head)?)
         .bind(at_ms)
         .execute(connection)
         .await?;
@@ -266,7 +266,7 @@ async fn begun(
     .bind(run.as_str())
     .bind(RunStatus::Running.as_str())
     .bind(at_ms)
-    .bind(column::integer(number)?)
+    .bind(codec::integer(number)?)
     .bind(trace)
     .execute(connection)
     .await?;
@@ -289,8 +289,8 @@ async fn forked(
          WHERE id = ?4 AND ended_at IS NULL",
     )
     .bind(log.key)
-    .bind(column::integer(number)?)
-    .bind(column::integer(forked.at)?)
+    .bind(codec::integer(number)?)
+    .bind(codec::integer(forked.at)?)
     .bind(over)
     .bind(RunStatus::Cancelled.as_str())
     .bind(at_ms)
@@ -315,8 +315,8 @@ async fn waits(
     sqlx::query("UPDATE exile_run SET status = ?2, error = ?3, last = ?4 WHERE id = ?1")
         .bind(waiting.run.as_str())
         .bind(status.as_str())
-        .bind(waiting.attention.as_ref().map(column::json).transpose()?)
-        .bind(column::integer(number)?)
+        .bind(waiting.attention.as_ref().map(codec::json).transpose()?)
+        .bind(codec::integer(number)?)
         .execute(connection)
         .await?;
     Ok(())
@@ -339,7 +339,7 @@ async fn migrated(
     .bind(&*bundle.0)
     .bind(log.active.as_deref())
     .bind(log.key)
-    .bind(column::integer(number)?)
+    .bind(codec::integer(number)?)
     .execute(connection)
     .await?;
     Ok(())
@@ -366,13 +366,13 @@ async fn ended(
     .bind(ended.run.as_str())
     .bind(status.as_str())
     .bind(at_ms)
-    .bind(column::integer(number)?)
-    .bind(ended.error.as_ref().map(column::json).transpose()?)
-    .bind(column::integer(ended.usage.input)?)
-    .bind(column::integer(ended.usage.cached)?)
-    .bind(column::integer(ended.usage.output)?)
-    .bind(column::integer(ended.usage.reasoning)?)
-    .bind(column::integer(ended.usage.written)?)
+    .bind(codec::integer(number)?)
+    .bind(ended.error.as_ref().map(codec::json).transpose()?)
+    .bind(codec::integer(ended.usage.input)?)
+    .bind(codec::integer(ended.usage.cached)?)
+    .bind(codec::integer(ended.usage.output)?)
+    .bind(codec::integer(ended.usage.reasoning)?)
+    .bind(codec::integer(ended.usage.written)?)
     .execute(&mut *connection)
     .await?;
     set_aside(connection, log, number, &ended.set_aside).await?;
@@ -396,8 +396,8 @@ async fn set_aside(
          SELECT ?1, value, ?2 FROM json_each(?3)",
     )
     .bind(log.key)
-    .bind(column::integer(number)?)
-    .bind(column::json(&messages)?)
+    .bind(codec::integer(number)?)
+    .bind(codec::json(&messages)?)
     .execute(connection)
     .await?;
     Ok(())
@@ -418,7 +418,7 @@ async fn said_again(
          WHERE log = ?1 AND id IN (SELECT value FROM json_each(?2))",
     )
     .bind(log.key)
-    .bind(column::json(&messages)?)
+    .bind(codec::json(&messages)?)
     .execute(connection)
     .await?;
     Ok(())

@@ -36,7 +36,7 @@ use crate::http::trace::Trace;
 use crate::runs::IdempotencyKey;
 use crate::runs::create::{self, NewRun};
 use crate::runs::disconnect::{CancelOnDisconnect, OnDisconnect};
-use crate::runs::speakers::{Speakers, Word};
+use crate::runs::speakers::{Chunk, Speakers};
 
 /// Runs `graph`, for a caller, and answers.
 ///
@@ -71,7 +71,7 @@ pub async fn run(
     let id = format!("chatcmpl-{run}");
     let head = Head { id, created: app.env.now().as_second(), model };
     let events = app.engine.events(run.clone(), 0);
-    let mut telling = Telling {
+    let mut run_stream = RunStream {
         run: run.clone(),
         events,
         head,
@@ -79,7 +79,7 @@ pub async fn run(
         on_leave,
         cut: app.cut.clone(),
         speakers: Speakers::default(),
-        words: VecDeque::new(),
+        pending: VecDeque::new(),
         said: (false, false),
         finish: None,
         ready: VecDeque::new(),
@@ -89,20 +89,20 @@ pub async fn run(
     let mut response = if streams {
         // What fails before anything was said has its HTTP status.
         let first = loop {
-            match telling.next().await? {
-                Next::Word(Word::Begins) => {}
+            match run_stream.next().await? {
+                Next::Chunk(Chunk::Begins) => {}
                 next => break next,
             }
         };
-        telling.push(&json!({ "role": "assistant", "content": "" }), None);
-        telling.shows(first);
-        let chunks = stream::unfold(telling, |mut telling| async move {
-            let chunk = telling.chunk().await?;
-            Some((Ok::<_, std::convert::Infallible>(chunk), telling))
+        run_stream.push(&json!({ "role": "assistant", "content": "" }), None);
+        run_stream.shows(first);
+        let chunks = stream::unfold(run_stream, |mut run_stream| async move {
+            let chunk = run_stream.chunk().await?;
+            Some((Ok::<_, std::convert::Infallible>(chunk), run_stream))
         });
         sse::raw(Body::from_stream(chunks))
     } else {
-        Json(telling.whole().await?).into_response()
+        Json(run_stream.whole().await?).into_response()
     };
     if let Ok(value) = HeaderValue::from_str(run.as_str()) {
         response.headers_mut().insert(RUN_HEADER, value);
@@ -134,7 +134,7 @@ fn tokens(usage: &Value) -> Usage {
 }
 
 /// A run, told.
-struct Telling {
+struct RunStream {
     run: RunId,
     events: BoxStream<'static, Result<Event, JournalError>>,
     head: Head,
@@ -144,7 +144,7 @@ struct Telling {
     cut: CancellationToken,
     speakers: Speakers,
     /// What is told next.
-    words: VecDeque<Word>,
+    pending: VecDeque<Chunk>,
     /// Some message has said a text, and whether the one that speaks has.
     said: (bool, bool),
     /// Why the model stopped that spoke last.
@@ -161,16 +161,16 @@ const BETWEEN: &str = "\n\n";
 
 /// What comes next of a run.
 enum Next {
-    Word(Word),
+    Chunk(Chunk),
     End(Usage),
 }
 
-impl Telling {
+impl RunStream {
     /// What the run says next.
     async fn next(&mut self) -> Result<Next, Problem> {
         loop {
-            if let Some(word) = self.words.pop_front() {
-                return Ok(Next::Word(self.spaced(word)));
+            if let Some(chunk) = self.pending.pop_front() {
+                return Ok(Next::Chunk(self.spaced(chunk)));
             }
             let Some(event) = self.events.next().await else {
                 return Err(Problem::Internal(format!("the stream of {} broke off", self.run)));
@@ -188,24 +188,24 @@ impl Telling {
                     return Err(Problem::RunFailed { run: self.run.clone(), error: error.into() });
                 }
                 "run.finished" => return Ok(Next::End(tokens(&event.data["usage"]))),
-                name => self.words.extend(self.speakers.take(name, &event.data)),
+                name => self.pending.extend(self.speakers.take(name, &event.data)),
             }
         }
     }
 
     /// With a blank line before the text of every message but the first.
-    fn spaced(&mut self, word: Word) -> Word {
-        match word {
-            Word::Begins => self.said.1 = false,
-            Word::Text(text) => {
+    fn spaced(&mut self, chunk: Chunk) -> Chunk {
+        match chunk {
+            Chunk::Begins => self.said.1 = false,
+            Chunk::Text(text) => {
                 let between = if self.said == (true, false) { BETWEEN } else { "" };
                 self.said = (true, true);
-                return Word::Text(between.to_owned() + &text);
+                return Chunk::Text(between.to_owned() + &text);
             }
-            Word::Ends(finish) => self.finish = finish,
-            Word::Reasoning(_) | Word::Void => {}
+            Chunk::Ends(finish) => self.finish = finish,
+            Chunk::Reasoning(_) | Chunk::Void => {}
         }
-        word
+        chunk
     }
 
     /// Why the answer ends. Tools that were called are executed by exile, and so called to nobody.
@@ -219,15 +219,15 @@ impl Telling {
         let mut last = (0, 0);
         loop {
             match self.next().await? {
-                Next::Word(Word::Begins) => last = (content.len(), thought.len()),
-                Next::Word(Word::Text(text)) => content.push_str(&text),
-                Next::Word(Word::Void) => {
+                Next::Chunk(Chunk::Begins) => last = (content.len(), thought.len()),
+                Next::Chunk(Chunk::Text(text)) => content.push_str(&text),
+                Next::Chunk(Chunk::Void) => {
                     content.truncate(last.0);
                     thought.truncate(last.1);
                     self.said.0 = !content.is_empty();
                 }
-                Next::Word(Word::Reasoning(text)) => thought.push_str(&text),
-                Next::Word(Word::Ends(_)) => {}
+                Next::Chunk(Chunk::Reasoning(text)) => thought.push_str(&text),
+                Next::Chunk(Chunk::Ends(_)) => {}
                 Next::End(usage) => {
                     let reasoning = Some(thought).filter(|thought| !thought.is_empty());
                     let said = Said { content, reasoning, ..Said::default() };
@@ -269,15 +269,15 @@ impl Telling {
 
     fn shows(&mut self, next: Next) {
         match next {
-            Next::Word(Word::Begins | Word::Ends(_)) => {}
+            Next::Chunk(Chunk::Begins | Chunk::Ends(_)) => {}
             // If the run fails now, that is what its reader is told.
-            Next::Word(Word::Void) => self.void = true,
+            Next::Chunk(Chunk::Void) => self.void = true,
             _ if self.void => {
                 self.over = true;
                 self.ready.push_back(answer::failure(&Problem::TakenBack(self.run.clone())));
             }
-            Next::Word(Word::Text(text)) => self.push(&Piece::Text(&text), None),
-            Next::Word(Word::Reasoning(text)) => self.push(&Piece::Reasoning(&text), None),
+            Next::Chunk(Chunk::Text(text)) => self.push(&Piece::Text(&text), None),
+            Next::Chunk(Chunk::Reasoning(text)) => self.push(&Piece::Reasoning(&text), None),
             Next::End(usage) => {
                 self.over = true;
                 self.push(&json!({}), Some(self.finish()));

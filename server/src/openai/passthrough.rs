@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - Until the first piece of an answer nothing is sent, so that a failure has its HTTP status.
-//! - A server that has waited for a call for long enough at its end drops it, and settles its bill.
+//! - A server that has waited for a call for long enough at its end drops it, and settles what it spent.
 //! - A piece without text is not passed on, and nobody waits for one.
 //! - A client that leaves drops the call, which closes the connection to the model.
 //! - A stream never begins an answer anew: what `after_first_token: restart` asks for is done only

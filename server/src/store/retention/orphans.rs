@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 use sqlx::SqliteConnection;
 
 use super::PAGE;
-use crate::store::{Store, StoreError, column};
+use crate::store::{Store, StoreError, codec};
 
 /// A blob that was put so recently may be about to be named.
 const FRESH: SignedDuration = SignedDuration::from_hours(24);
@@ -27,7 +27,7 @@ impl Store {
             if doubtful.is_empty() {
                 return Ok(blobs);
             }
-            let doubtful = column::json(&doubtful)?;
+            let doubtful = codec::json(&doubtful)?;
             let mut write = self.begin().await?;
             let connection = write.connection();
             // Whoever takes these names away brings the doubt back.
@@ -114,7 +114,7 @@ pub(super) async fn unnamed(
                  WHERE log IN (SELECT value FROM json_each(?1)) AND number < ?2)
              WHERE true ON CONFLICT DO NOTHING",
     )
-    .bind(column::json(keys)?)
+    .bind(codec::json(keys)?)
     .bind(before)
     .bind(i64::MAX)
     .execute(connection)

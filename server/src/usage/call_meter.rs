@@ -1,9 +1,9 @@
-//! The bill of one call: a line for each model that it asked.
+//! One call, metered: a line of usage for each model that it asked.
 //!
 //! Invariants:
-//! - An attempt that began is settled once: by its answer, its fault, or by whoever drops the bill.
+//! - An attempt that began is settled once: by its answer, its fault, or by whoever drops the meter.
 //!   What it spent stays held until the line of its model is written.
-//! - Lines are written when the bill is dropped, which is before anybody learns how the call ended.
+//! - Lines are written when the meter is dropped, which is before anybody learns how the call ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use exile_engine::model::meter::{Bill, Cap, Exceeded, Payer, Size, Tally};
 use exile_engine::model::price::{Micros, Price};
 use exile_engine::model::{Delta, ModelRef, ProviderFault, Usage};
 
-use super::counters::{Counter, Settled, Take};
+use super::counters::{Counter, Reservation, Settled};
 use super::quota::{Kind, Limit, Unit};
-use super::{BUDGETED, Ledger, SHARE, UNKNOWN};
+use super::{BUDGETED, SHARE, UNKNOWN, UsageMeter};
 use crate::store::{CANCELLED, OK, OPEN, UsageRow};
 use crate::telemetry::metrics::Attempt;
 
-/// One call's.
-pub(super) struct Open {
-    ledger: Arc<Ledger>,
+/// Meters one call: reserves before each attempt, settles after it, and writes a row for each model.
+pub(super) struct CallMeter {
+    meter: Arc<UsageMeter>,
     payer: Payer,
     /// The user's, once somebody had to know.
     name: Option<Arc<str>>,
@@ -46,7 +46,7 @@ struct Going {
     said: Tally,
     /// What it costs, and at which rate.
     price: Option<(Price, Micros)>,
-    taken: Vec<Take>,
+    reserved: Vec<Reservation>,
     /// As taking them said.
     age: u64,
 }
@@ -60,10 +60,10 @@ enum End {
     Left,
 }
 
-impl Open {
-    pub(super) fn new(ledger: Arc<Ledger>, payer: Payer) -> Self {
+impl CallMeter {
+    pub(super) fn new(meter: Arc<UsageMeter>, payer: Payer) -> Self {
         let (lines, held) = Default::default();
-        Self { ledger, payer, name: None, lines, going: None, held, last: 0 }
+        Self { meter, payer, name: None, lines, going: None, held, last: 0 }
     }
 
     /// The place of a model's line, if it was asked before.
@@ -80,8 +80,8 @@ impl Open {
         let Payer { owner, key, business, graph, run } = self.payer.clone();
         let (usage, cost, first_ms, estimated, last) = Default::default();
         self.lines.push(UsageRow {
-            id: self.ledger.env.uuid().simple().to_string(),
-            at_ms: self.ledger.now().as_millisecond(),
+            id: self.meter.env.uuid().simple().to_string(),
+            at_ms: self.meter.now().as_millisecond(),
             owner,
             key,
             provider: model.provider.to_string(),
@@ -91,7 +91,7 @@ impl Open {
             run,
             usage,
             cost,
-            currency: self.ledger.money.unit().to_owned(),
+            currency: self.meter.money.unit().to_owned(),
             took_ms: 0,
             first_ms,
             attempts: 0,
@@ -102,11 +102,17 @@ impl Open {
         self.lines.len() - 1
     }
 
-    /// What has to be taken for an attempt that may come to `usage` and `cost`.
-    fn takes(&self, limits: &[Limit], model: &ModelRef, usage: Usage, cost: Micros) -> Vec<Take> {
-        let now = self.ledger.now();
+    /// What has to be reserved for an attempt that may come to `usage` and `cost`.
+    fn reservations(
+        &self,
+        limits: &[Limit],
+        model: &ModelRef,
+        usage: Usage,
+        cost: Micros,
+    ) -> Vec<Reservation> {
+        let now = self.meter.now();
         let again = self.place(model).is_some();
-        let take = |limit: &Limit| {
+        let reservation = |limit: &Limit| {
             let counted = match limit.counter.kind {
                 // A call is one request of whoever makes it, and one of each model that it asks.
                 Kind::Model => again,
@@ -118,9 +124,9 @@ impl Open {
                 Unit::Tokens => usage.input.saturating_add(usage.output),
                 Unit::Money => cost,
             };
-            Some(limit.take(amount, now, &self.ledger.zone))
+            Some(limit.reserve(amount, now, &self.meter.zone))
         };
-        limits.iter().filter_map(take).collect()
+        limits.iter().filter_map(reservation).collect()
     }
 
     /// How long an answer may get whose request does not say so: as long as the model lets it, or a
@@ -135,12 +141,12 @@ impl Open {
     ) -> Result<Option<Cap>, ProviderFault> {
         let known = card.output.as_ref().and_then(|cell| u32::try_from(cell.value).ok());
         let own = known.unwrap_or(UNKNOWN);
-        let now = self.ledger.now();
-        let takes: Vec<Take> =
-            limits.iter().map(|limit| limit.take(0, now, &self.ledger.zone)).collect();
-        let left = self.ledger.left(&takes).await?;
+        let now = self.meter.now();
+        let reservations: Vec<Reservation> =
+            limits.iter().map(|limit| limit.reserve(0, now, &self.meter.zone)).collect();
+        let left = self.meter.left(&reservations).await?;
         let mut cap: Option<Cap> = None;
-        for ((limit, take), left) in limits.iter().zip(&takes).zip(left) {
+        for ((limit, reservation), left) in limits.iter().zip(&reservations).zip(left) {
             let tokens = match (limit.counter.unit, price) {
                 (Unit::Tokens, _) => Some(left.saturating_sub(input)),
                 (Unit::Money, Some((price, rate))) => {
@@ -156,7 +162,7 @@ impl Open {
             }
             // What the model itself would not have gone beyond was not cut by any quota.
             let by_quota = share < own || known.is_none();
-            let quota = || Box::new(exceeded(limit, take, false, now.as_millisecond()));
+            let quota = || Box::new(exceeded(limit, reservation, false, now.as_millisecond()));
             cap = Some(Cap { tokens: share.min(own), quota: by_quota.then(quota) });
         }
         Ok(cap)
@@ -166,7 +172,7 @@ impl Open {
     fn settle(&mut self, end: &End) {
         let Some(going) = self.going.take() else { return };
         let Some(line) = self.lines.get_mut(going.line) else { return };
-        let took = self.ledger.env.monotonic().saturating_sub(going.began);
+        let took = self.meter.env.monotonic().saturating_sub(going.began);
         let guess = || Usage {
             input: going.size.input.about(),
             output: going.said.about(),
@@ -190,19 +196,20 @@ impl Open {
         line.first_ms = going.first.map(|first| millis(first.saturating_sub(going.began)));
         line.estimated |= estimated;
         outcome.clone_into(&mut line.outcome);
-        let settled = going.taken.into_iter().map(|take| {
-            let spent = match take.counter.unit {
-                Unit::Requests => take.amount,
+        let settled = going.reserved.into_iter().map(|reservation| {
+            let spent = match reservation.counter.unit {
+                Unit::Requests => reservation.amount,
                 Unit::Tokens => usage.input.saturating_add(usage.output),
                 Unit::Money => cost.unwrap_or(0),
             };
-            let (counter, window, taken) = (take.counter, take.window, take.amount);
-            Settled { counter, window, age: going.age, taken, spent }
+            let (counter, window, reserved) =
+                (reservation.counter, reservation.window, reservation.amount);
+            Settled { counter, window, age: going.age, reserved, spent }
         });
         let settled: Vec<Settled> = settled.collect();
-        self.ledger.counters.settle(&settled);
+        self.meter.counters.settle(&settled);
         self.held.extend(settled.into_iter().map(|settled| (going.line, settled)));
-        self.ledger.metrics.attempt(&Attempt {
+        self.meter.metrics.attempt(&Attempt {
             embeds: going.size.embeds,
             provider: &line.provider,
             model: &line.model,
@@ -213,30 +220,30 @@ impl Open {
             pieces: going.pieces,
             images: going.size.input.images() > 0,
             usage,
-            cost: cost.map(|cost| (cost, self.ledger.money.unit())),
+            cost: cost.map(|cost| (cost, self.meter.money.unit())),
         });
     }
 }
 
 #[async_trait]
-impl Bill for Open {
+impl Bill for CallMeter {
     async fn reserve(
         &mut self,
         model: &ModelRef,
         size: Size,
     ) -> Result<Option<Cap>, ProviderFault> {
-        let ledger = self.ledger.clone();
-        let mut limits = ledger.limits(&self.payer, &mut self.name, Some(model)).await?;
-        let card = ledger.catalogue.card(model);
+        let meter = self.meter.clone();
+        let mut limits = meter.limits(&self.payer, &mut self.name, Some(model)).await?;
+        let card = meter.catalogue.card(model);
         let price = card.prices.as_ref();
-        let price = price.and_then(|cell| Price::valid(&cell.value, ledger.env.now())).cloned();
-        let price = price.and_then(|price| ledger.money.rate(&price).map(|rate| (price, rate)));
+        let price = price.and_then(|cell| Price::valid(&cell.value, meter.env.now())).cloned();
+        let price = price.and_then(|price| meter.money.rate(&price).map(|rate| (price, rate)));
         if price.as_ref().is_some_and(|(price, _)| price.is_free()) {
             // What costs nothing goes on when the money is used up.
             limits.retain(|limit| limit.counter.unit != Unit::Money);
         }
         if price.is_none() && limits.iter().any(|limit| limit.counter.unit == Unit::Money) {
-            let unit = ledger.money.unit();
+            let unit = meter.money.unit();
             let detail = format!(
                 "a quota of money needs to know what it costs: write `prices` of {model} in {unit} \
                  under `catalogue` in exile.yaml, or the rate of their currency under `currency`"
@@ -253,29 +260,38 @@ impl Bill for Open {
         let output = cap.as_ref().map(|cap| cap.tokens).or(size.output).unwrap_or(0).into();
         let reserve = Usage { input, output, ..Usage::default() };
         let cost = price.as_ref().map(|(price, rate)| price.of(reserve, *rate));
-        let mut takes = self.takes(&limits, model, reserve, cost.unwrap_or(0));
-        let age = ledger.take(&mut takes, &limits).await?;
+        let mut reservations = self.reservations(&limits, model, reserve, cost.unwrap_or(0));
+        let age = meter.reserve(&mut reservations, &limits).await?;
         let line = self.line(model);
         if line != self.last
             && let Some(other) = self.lines.get(self.last)
         {
-            ledger.passed_over(other);
+            meter.passed_over(other);
         }
         self.last = line;
         let row = &mut self.lines[line];
         row.attempts += 1;
-        ledger.opened(row, reserve, cost);
-        let began = ledger.env.monotonic();
+        meter.opened(row, reserve, cost);
+        let began = meter.env.monotonic();
         let (first, said, pieces) = Default::default();
-        self.going =
-            Some(Going { line, began, first, pieces, size, said, price, taken: takes, age });
+        self.going = Some(Going {
+            line,
+            began,
+            first,
+            pieces,
+            size,
+            said,
+            price,
+            reserved: reservations,
+            age,
+        });
         Ok(cap)
     }
 
     fn piece(&mut self, delta: &Delta) {
         let Some(going) = &mut self.going else { return };
         if going.pieces == 0 {
-            going.first = Some(self.ledger.env.monotonic());
+            going.first = Some(self.meter.env.monotonic());
         }
         going.pieces += 1;
         match delta {
@@ -306,7 +322,7 @@ impl Bill for Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for CallMeter {
     fn drop(&mut self) {
         self.settle(&End::Left);
         let last = self.last;
@@ -319,13 +335,18 @@ impl Drop for Open {
             line.last = place == last;
             let held = self.held.extract_if(.., |(of, _)| *of == place);
             let held: Vec<Settled> = held.map(|(_, settled)| settled).collect();
-            self.ledger.closed(line, &held, &requested);
+            self.meter.closed(line, &held, &requested);
         }
     }
 }
 
 /// What is told of a quota that has nothing left.
-pub(super) fn exceeded(limit: &Limit, take: &Take, reserved: bool, now_ms: i64) -> Exceeded {
+pub(super) fn exceeded(
+    limit: &Limit,
+    reservation: &Reservation,
+    reserved: bool,
+    now_ms: i64,
+) -> Exceeded {
     let ms = |span: i64| u64::try_from(span).unwrap_or(0);
     let kind = limit.counter.kind.as_str();
     Exceeded {
@@ -333,9 +354,9 @@ pub(super) fn exceeded(limit: &Limit, take: &Take, reserved: bool, now_ms: i64) 
         unit: limit.counter.unit.as_str().to_owned(),
         limit: limit.rate.to_string(),
         amount: limit.rate.whole().max(1),
-        window_s: ms(take.window.to_ms - take.window.from_ms) / 1000,
+        window_s: ms(reservation.window.to_ms - reservation.window.from_ms) / 1000,
         // What others hold may come back at any time.
-        retry_after_ms: if reserved { 1000 } else { ms(take.window.to_ms - now_ms) },
+        retry_after_ms: if reserved { 1000 } else { ms(reservation.window.to_ms - now_ms) },
         cut_at: None,
     }
 }

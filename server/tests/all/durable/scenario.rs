@@ -17,7 +17,7 @@ use super::graphs;
 use super::log::by_run;
 use super::plan::{Plan, Seeded};
 use super::process::{Heard, Process};
-use super::words::{Order, Told};
+use super::protocol::{Order, Told};
 use super::worker::Worker;
 
 /// Logs that go on at once.
@@ -54,7 +54,7 @@ enum Death {
 }
 
 /// One file, its upstream, and the logs in it.
-pub(super) struct Field {
+pub(super) struct Scenario {
     folder: TempDir,
     counter: Counter,
     pub(super) plan: Plan,
@@ -62,7 +62,7 @@ pub(super) struct Field {
     deaths: Seeded,
 }
 
-impl Field {
+impl Scenario {
     pub(super) fn new(seed: u64) -> Self {
         let folder = TempDir::new().unwrap();
         graphs::write(&folder.path().join("graphs"));
