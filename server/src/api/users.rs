@@ -45,7 +45,7 @@ struct NewUserBody {
     name: String,
     /// `user` if nothing is said.
     #[serde(default)]
-    role: RoleName,
+    role: Role,
     /// The businesses that the user's requests may belong to, the first one where they name none;
     /// without any, whatever no quota and no alias names.
     #[serde(default)]
@@ -57,44 +57,11 @@ struct NewUserBody {
 #[serde(deny_unknown_fields)]
 struct UserChangeBody {
     /// What the user may do.
-    role: Option<RoleName>,
+    role: Option<Role>,
     /// Whether the user's keys and sessions let nobody in.
     disabled: Option<bool>,
     /// The businesses that the user's requests may belong to.
     businesses: Option<Vec<String>>,
-}
-
-/// What a user may do.
-#[derive(Clone, Copy, Default, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum RoleName {
-    /// Everything, users and keys included.
-    Admin,
-    /// Reads the sources of graphs and the prompts of skills, and calls tools that need care.
-    Author,
-    /// Conversations and runs.
-    #[default]
-    User,
-}
-
-impl From<RoleName> for Role {
-    fn from(role: RoleName) -> Self {
-        match role {
-            RoleName::Admin => Self::Admin,
-            RoleName::Author => Self::Author,
-            RoleName::User => Self::User,
-        }
-    }
-}
-
-impl From<Role> for RoleName {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::Admin => Self::Admin,
-            Role::Author => Self::Author,
-            Role::User => Self::User,
-        }
-    }
 }
 
 /// A user.
@@ -106,7 +73,7 @@ struct UserView {
     /// The name.
     name: String,
     /// What the user may do.
-    role: RoleName,
+    role: Role,
     /// The businesses that the user's requests may belong to, the first one where they name none.
     businesses: Vec<String>,
     /// Whether the user's keys and sessions let nobody in.
@@ -122,7 +89,7 @@ struct UserView {
 impl From<User> for UserView {
     fn from(user: User) -> Self {
         let User { id, name, role, businesses, created_at, disabled_at } = user;
-        let (role, disabled) = (role.into(), disabled_at.is_some());
+        let disabled = disabled_at.is_some();
         Self { id, name, role, businesses, disabled, created_at, disabled_at }
     }
 }
@@ -187,7 +154,7 @@ async fn create(
         return Err(Problem::Field { field: "name".into(), what });
     }
     business::check_names(&body.businesses)?;
-    let user = app.store.add_user(&body.name, body.role.into(), &body.businesses).await?;
+    let user = app.store.add_user(&body.name, body.role, &body.businesses).await?;
     Ok(Created { location: "/api/users".into(), body: user.into() })
 }
 
@@ -234,7 +201,7 @@ async fn change(
     caller.require_admin()?;
     let UserChangeBody { role, disabled, businesses } = body;
     business::check_names(businesses.as_deref().unwrap_or_default())?;
-    let change = UserChange { role: role.map(Into::into), disabled, businesses };
+    let change = UserChange { role, disabled, businesses };
     match app.store.change_user(&id, change).await? {
         Changed::Done(user) => {
             keep_local_key(&app).await;

@@ -1,11 +1,12 @@
 //! `exile user`: who may use this installation.
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::connection::{Connection, part};
 use super::error::CliError;
 use super::terminal::Terminal;
+use crate::store::Role;
 
 /// Manage users.
 #[derive(Subcommand)]
@@ -55,27 +56,6 @@ pub(super) enum User {
     },
 }
 
-/// What a user may do.
-#[derive(Clone, Copy, ValueEnum)]
-pub(super) enum Role {
-    /// Everything
-    Admin,
-    /// Reads the sources of graphs and skills too, and calls tools that need care
-    Author,
-    /// Conversations and runs of their own
-    User,
-}
-
-impl Role {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Author => "author",
-            Self::User => "user",
-        }
-    }
-}
-
 impl User {
     pub(super) async fn run(
         self,
@@ -85,7 +65,7 @@ impl User {
         match self {
             Self::Add { name, role, businesses } => {
                 let body = json!({
-                    "name": name, "role": role.as_str(), "businesses": businesses,
+                    "name": name, "role": role, "businesses": businesses,
                 });
                 let user = connection.post("/api/users", &body).await?;
                 if terminal.json() {
@@ -106,7 +86,7 @@ impl User {
                 terminal.table(&["ID", "NAME", "ROLE", "STATE"], rows, &json)
             }
             Self::Role { name, role } => {
-                change(connection, terminal, &name, &json!({ "role": role.as_str() })).await
+                change(connection, terminal, &name, &json!({ "role": role })).await
             }
             Self::Businesses { name, businesses } => {
                 change(connection, terminal, &name, &json!({ "businesses": businesses })).await

@@ -39,7 +39,7 @@ pub struct ConfigFile {
     /// The graph of a conversation that names none.
     pub default_graph: Option<String>,
     /// Where things are stored.
-    pub store: Store,
+    pub store: StoreSettings,
     /// How long what is stored stays; everything forever unless told otherwise.
     pub retention: Retention,
     /// Names that graphs and skills use for models.
@@ -94,7 +94,8 @@ impl Environment {
 /// Where things are stored.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Store {
+#[schemars(rename = "Store")]
+pub struct StoreSettings {
     /// `sqlite`: a file in the home. Nothing else in this version.
     pub database: Option<String>,
     /// Empty: none. Nothing else in this version.

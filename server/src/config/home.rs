@@ -25,7 +25,7 @@ pub struct Home {
 
 /// The right to open what is in a home; given back when dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldHome {
     home: Home,
     _lock: File,
 }
@@ -85,7 +85,7 @@ impl Home {
     }
 
     /// Takes the home; `None` if another process has it.
-    pub fn hold(&self) -> Result<Option<Held>, HomeError> {
+    pub fn hold(&self) -> Result<Option<HeldHome>, HomeError> {
         let path = self.path.join("lock");
         let fail = |source| HomeError { what: "cannot lock", path: path.clone(), source };
         let file = OpenOptions::new()
@@ -99,7 +99,7 @@ impl Home {
             Ok(()) => {
                 // A process that was killed could not take its hint away.
                 self.remove_hint();
-                Ok(Some(Held { home: self.clone(), _lock: file }))
+                Ok(Some(HeldHome { home: self.clone(), _lock: file }))
             }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(fail(source)),
@@ -148,7 +148,7 @@ impl Home {
     }
 }
 
-impl Held {
+impl HeldHome {
     /// The folder.
     #[must_use]
     pub fn home(&self) -> &Home {
@@ -162,7 +162,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldHome {
     fn drop(&mut self) {
         self.home.remove_hint();
     }

@@ -19,7 +19,7 @@ use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::TransportLimits;
-use crate::http::held::Held;
+use crate::http::held::HeldBody;
 use crate::http::problem::Problem;
 
 /// What every body may take without asking for room, in bytes.
@@ -153,7 +153,7 @@ pub async fn until_answered(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(room.clone());
     let response = next.run(request).await;
     if room.is_held() {
-        return response.map(|body| Body::new(Held::new(body, room)));
+        return response.map(|body| Body::new(HeldBody::new(body, room)));
     }
     response
 }

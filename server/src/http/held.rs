@@ -7,19 +7,19 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Frame, SizeHint};
 
 /// A body that is what it was, and drops `T` when it is dropped itself.
-pub struct Held<T> {
+pub struct HeldBody<T> {
     body: Body,
     _kept: T,
 }
 
-impl<T> Held<T> {
+impl<T> HeldBody<T> {
     /// Keeps something as long as a body.
     pub fn new(body: Body, kept: T) -> Self {
         Self { body, _kept: kept }
     }
 }
 
-impl<T: Unpin> hyper::body::Body for Held<T> {
+impl<T: Unpin> hyper::body::Body for HeldBody<T> {
     type Data = Bytes;
     type Error = axum::Error;
 

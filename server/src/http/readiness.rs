@@ -5,7 +5,7 @@
 //!   not add up.
 //! - Whoever asks is answered within `limits.ready_wait`, twice that if somebody asked just before,
 //!   whatever the database does.
-//! - What strangers are told ([`Fault::told`]) names neither files nor variables.
+//! - What strangers are told ([`ReadinessFault::told`]) names neither files nor variables.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,14 +22,14 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// What keeps a server from its work.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+pub enum ReadinessFault {
     /// The database, and how it fails.
     Database(String),
     /// A provider that an alias stands for, and why it cannot be called.
     Provider(String),
 }
 
-impl Fault {
+impl ReadinessFault {
     /// What anybody may know of it.
     #[must_use]
     pub fn told(&self) -> &'static str {
@@ -40,7 +40,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ReadinessFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Database(why) | Self::Provider(why) => f.write_str(why),
@@ -58,14 +58,14 @@ pub struct Readiness {
 struct Found {
     /// When, on the monotonic clock; `None`: never yet.
     at: Option<Duration>,
-    faults: BTreeSet<Fault>,
+    faults: BTreeSet<ReadinessFault>,
     /// A look at the database that has not ended.
     looking: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
 impl Readiness {
     /// What keeps the server from its work; nothing, if it is ready.
-    pub async fn faults(&self, app: &App) -> BTreeSet<Fault> {
+    pub async fn faults(&self, app: &App) -> BTreeSet<ReadinessFault> {
         let mut found = self.found.lock().await;
         let now = app.env.monotonic();
         if found.at.is_some_and(|at| now.saturating_sub(at) < FRESH) {
@@ -73,9 +73,9 @@ impl Readiness {
         }
         let mut faults = BTreeSet::new();
         let database = found.look(app).await.or_else(|| app.engine.store_fault());
-        faults.extend(database.map(Fault::Database));
+        faults.extend(database.map(ReadinessFault::Database));
         if app.settings.environment == Environment::Production {
-            faults.extend(providers(app).map(Fault::Provider));
+            faults.extend(providers(app).map(ReadinessFault::Provider));
         }
         found.faults.clone_from(&faults);
         found.at = Some(app.env.monotonic());

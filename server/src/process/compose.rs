@@ -30,7 +30,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::config::home::{Held, Home, HomeError};
+use crate::config::home::{HeldHome, Home, HomeError};
 use crate::config::local_key::{LocalKey, LocalKeyError};
 use crate::http::app::{App, Settings};
 use crate::http::auth::origin;
@@ -149,7 +149,7 @@ pub struct Server {
     is_open_to_others: bool,
     app: Arc<App>,
     admin: UserId,
-    held: Held,
+    held: HeldHome,
     stop: CancellationToken,
     /// Writes usage until nothing is left that causes any.
     usage_writer: (CancellationToken, JoinHandle<()>),
@@ -161,7 +161,7 @@ impl Server {
     /// Opens the home, listens, and with its `duty` takes up the runs that an earlier process left.
     pub async fn start(
         config: &Config,
-        held: Held,
+        held: HeldHome,
         trace: Arc<dyn TraceLink>,
         (address, duty): (SocketAddr, Duty),
     ) -> Result<Self, ComposeError> {
@@ -284,7 +284,7 @@ async fn drive(app: Arc<App>, stop: CancellationToken, drives: bool) {
 
 async fn app(
     config: &Config,
-    held: &Held,
+    held: &HeldHome,
     trace: Arc<dyn TraceLink>,
     env: Arc<dyn Env>,
     url: String,

@@ -17,7 +17,7 @@ use futures_util::TryStreamExt as _;
 use super::{Runs, RunsError};
 
 /// A part of a run's events.
-pub struct Page {
+pub struct EventPage {
     /// In order.
     pub events: Vec<Event>,
     /// The number after which the next page begins; `None`: nothing has happened after it yet.
@@ -34,8 +34,8 @@ pub async fn page(
     run: RunId,
     after: Number,
     limit: usize,
-) -> Result<Page, RunsError> {
-    let mut page = Page { events: Vec::new(), next: None };
+) -> Result<EventPage, RunsError> {
+    let mut page = EventPage { events: Vec::new(), next: None };
     let mut left = runs.page_bytes;
     let mut history = runs.engine.history(run.clone(), after);
     while let Some(event) = history.try_next().await? {

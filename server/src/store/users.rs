@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use exile_engine::id::UserId;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
+use utoipa::ToSchema;
 
 use super::page::{Listed, Page};
 use super::{Store, StoreError, codec};
@@ -17,14 +19,22 @@ const NAMES: usize = 4096;
 /// Names of users by their ids.
 pub(super) type Names = Mutex<HashMap<UserId, Arc<str>>>;
 
-/// What a user may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a user may do. The one type of it: rows, the API and the command line spell it alike.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = RoleName, description = "What a user may do.")]
 pub enum Role {
-    /// Everything.
+    /// Everything, users and keys included.
+    #[value(help = "Everything")]
     Admin,
-    /// Graphs, skills and documents.
+    /// Reads the sources of graphs and the prompts of skills, and calls tools that need care.
+    #[value(help = "Reads the sources of graphs and skills too, and calls tools that need care")]
     Author,
-    /// Conversations and runs of their own.
+    /// Conversations and runs.
+    #[default]
+    #[value(help = "Conversations and runs of their own")]
     User,
 }
 
