@@ -159,7 +159,7 @@ fn a_status_code_outside_its_file_is_seen() {
         "server/src/api/runs/list.rs",
         "//! Runs.\nuse axum::http::{HeaderMap, StatusCode};\n",
         "//! Runs.\nuse axum::http::HeaderMap;\n",
-        "server/src/api/runs/list.rs: StatusCode belongs to server/src/http/problem/mod.rs, nodes/src/http.rs",
+        "server/src/api/runs/list.rs: StatusCode belongs to server/src/http/problem/status.rs, nodes/src/http.rs",
     );
 }
 

@@ -31,6 +31,7 @@ use crate::http::app::App;
 pub(crate) use models::every;
 
 /// Every route of this folder, documented.
+#[must_use]
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .merge(conversations::routes())

@@ -38,6 +38,7 @@ pub use graph_run::run;
 pub use passthrough::pass;
 
 /// Every route of this folder, documented.
+#[must_use]
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     v1::routes()
 }

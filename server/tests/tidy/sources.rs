@@ -26,12 +26,12 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("ipnet", &["server/src/config/proxies.rs"]),
     ("libc", &["server/src/cli/allocator.rs"]),
     ("notify", &["server/src/library/"]),
-    ("opentelemetry", &["server/src/telemetry/mod.rs"]),
-    ("opentelemetry_sdk", &["server/src/telemetry/mod.rs"]),
-    ("opentelemetry_otlp", &["server/src/telemetry/mod.rs"]),
-    ("tracing_opentelemetry", &["server/src/telemetry/mod.rs"]),
+    ("opentelemetry", &["server/src/telemetry/"]),
+    ("opentelemetry_sdk", &["server/src/telemetry/"]),
+    ("opentelemetry_otlp", &["server/src/telemetry/"]),
+    ("tracing_opentelemetry", &["server/src/telemetry/"]),
     ("hmac", &["server/src/config/local_key.rs"]),
-    ("StatusCode", &["server/src/http/problem/mod.rs", "nodes/src/http.rs"]),
+    ("StatusCode", &["server/src/http/problem/status.rs", "nodes/src/http.rs"]),
 ];
 
 /// Files that may hold `unsafe` code.

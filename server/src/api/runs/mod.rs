@@ -1,6 +1,7 @@
 //! `/api/runs`: running a graph, and all that can be asked of a run.
 
 mod checkpoints;
+mod create;
 mod diff;
 mod fork;
 mod list;
@@ -20,6 +21,7 @@ pub(super) use view::RunView;
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .merge(list::routes())
+        .merge(create::routes())
         .merge(one::routes())
         .merge(resume::routes())
         .merge(checkpoints::routes())

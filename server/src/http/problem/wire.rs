@@ -12,7 +12,8 @@ use exile_engine::model::meter::Exceeded;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::http::problem::{self, INTERNAL, Problem, RUN_HEADER, UNNAMED};
+use super::status::openai_status;
+use crate::http::problem::{INTERNAL, Problem, RUN_HEADER, UNNAMED};
 
 /// What OpenAI's clients show of a failed request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -189,7 +190,7 @@ pub fn traced(mut response: Response, trace_id: &str, format: ErrorFormat) -> Re
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
     if format == ErrorFormat::OpenAi {
-        parts.status = problem::openai_status(parts.status);
+        parts.status = openai_status(parts.status);
         parts.headers.remove(header::CONTENT_TYPE);
         parts.headers.extend(HeaderValue::from_str(trace_id).map(|id| (REQUEST_ID, id)));
         return (parts, Json(openai(&report))).into_response();
