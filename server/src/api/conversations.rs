@@ -122,7 +122,7 @@ async fn create(
 ) -> Result<Created<ConversationView>, Problem> {
     let graph = body.graph.unwrap_or_else(|| app.settings.default_graph.clone());
     let library = app.library.now();
-    create::conversational(&library, &graph)?;
+    create::check_conversational(&library, &graph)?;
     let options = RunOptions {
         skill: body.skill,
         model: body.model,
@@ -130,7 +130,7 @@ async fn create(
         key: None,
         system_prompt: body.system_prompt,
     };
-    create::names(app.runs(), &library, &options)?;
+    create::check_names(app.runs(), &library, &options)?;
     let resolve = |model: &String| {
         Models::resolve(app.catalog.models.aliases(), model, options.business.as_deref())
     };

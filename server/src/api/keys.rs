@@ -8,6 +8,7 @@
 //!   that writes (`http/auth/scopes.rs`).
 //! - No quota is escaped by making keys: those of a user who is no administrator count as one.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -65,49 +66,50 @@ struct NewKeyBody {
 }
 
 /// A key, without its secret.
-#[derive(Serialize, ToSchema)]
-struct KeyView {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct KeyView {
     /// Its id.
-    id: String,
+    pub(crate) id: String,
     /// Whose it is.
     #[schema(value_type = String)]
-    user_id: UserId,
+    pub(crate) user_id: UserId,
     /// What it is for.
-    name: String,
+    pub(crate) name: String,
     /// How its secret begins.
-    prefix: String,
+    pub(crate) prefix: String,
     /// What it may do; whatever its user may if there are none.
-    scopes: Vec<String>,
+    pub(crate) scopes: Vec<String>,
     /// The businesses that its requests may belong to; those of its user if there are none.
-    businesses: Vec<String>,
+    pub(crate) businesses: Vec<String>,
     /// `active`, `revoked`, `expired`, or `suspended` while its user, or the user of a key that it
     /// comes from, is disabled.
-    state: &'static str,
+    #[schema(value_type = String)]
+    pub(crate) state: Cow<'static, str>,
     /// The key that made it, with which it ends.
-    parent: Option<String>,
+    pub(crate) parent: Option<String>,
     /// The key whose quota and usage its calls count as: its own id, or another one's.
-    counts_as: String,
+    pub(crate) counts_as: String,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it was last used.
     #[schema(value_type = Option<String>, format = DateTime)]
-    last_used_at: Option<Timestamp>,
+    pub(crate) last_used_at: Option<Timestamp>,
     /// When it was revoked.
     #[schema(value_type = Option<String>, format = DateTime)]
-    revoked_at: Option<Timestamp>,
+    pub(crate) revoked_at: Option<Timestamp>,
     /// When it stops working.
     #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Timestamp>,
+    pub(crate) expires_at: Option<Timestamp>,
 }
 
 /// A new key and its secret, which is shown once.
-#[derive(Serialize, ToSchema)]
-struct SecretView {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct SecretView {
     #[serde(flatten)]
-    key: KeyView,
+    pub(crate) key: KeyView,
     /// What to send after `Authorization: Bearer`.
-    secret: String,
+    pub(crate) secret: String,
 }
 
 impl KeyView {
@@ -120,7 +122,7 @@ impl KeyView {
             prefix: key.prefix,
             scopes: key.scopes,
             businesses: key.businesses,
-            state,
+            state: state.into(),
             parent: key.parent,
             counts_as,
             created_at: key.created_at,

@@ -202,7 +202,7 @@ async fn send(
     if stream || accepts {
         return Ok(sse::stream(&app, run, after, on_leave));
     }
-    let stopped = create::stopped(app.runs(), &run, after).await;
+    let stopped = create::wait_until_stopped(app.runs(), &run, after).await;
     on_leave.over();
     stopped?;
     let row = app.store.run(caller.id(), &run).await?.ok_or(Problem::NotFound)?;

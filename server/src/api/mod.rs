@@ -28,7 +28,11 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::http::app::App;
 
+pub(crate) use keys::{KeyView, SecretView};
 pub(crate) use models::every;
+pub(crate) use runs::{CheckpointView, MigrationView, RunView};
+pub(crate) use tools::ToolView;
+pub(crate) use users::{SignInLinkView, UserView};
 
 /// Every route of this folder, documented.
 #[must_use]

@@ -6,6 +6,7 @@
 //!   agrees.
 //! - Every direct call is in the log, without its arguments.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -30,26 +31,27 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// A tool.
-#[derive(Serialize, ToSchema)]
-struct ToolView {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ToolView {
     /// The same in YAML, API and model.
-    name: String,
+    pub(crate) name: String,
     /// What it does.
-    description: String,
+    pub(crate) description: String,
     /// JSON Schema of the arguments.
     #[schema(value_type = Object)]
-    parameters: Value,
+    pub(crate) parameters: Value,
     /// `pure`, `idempotent` or `unsafe`.
-    effect: &'static str,
+    #[schema(value_type = String)]
+    pub(crate) effect: Cow<'static, str>,
     /// Where it comes from.
-    source: String,
+    pub(crate) source: String,
     /// SHA-256 of name, description and parameters.
-    hash: String,
+    pub(crate) hash: String,
 }
 
 impl From<&ToolSpec> for ToolView {
     fn from(spec: &ToolSpec) -> Self {
-        let effect = effect(spec);
+        let effect = effect(spec).into();
         let ToolSpec { name, description, parameters, source, hash, .. } = spec.clone();
         Self { name, description, parameters, effect, source, hash }
     }

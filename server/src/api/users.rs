@@ -65,25 +65,25 @@ struct UserChangeBody {
 }
 
 /// A user.
-#[derive(Serialize, ToSchema)]
-struct UserView {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct UserView {
     /// The id, which owns rows.
     #[schema(value_type = String)]
-    id: UserId,
+    pub(crate) id: UserId,
     /// The name.
-    name: String,
+    pub(crate) name: String,
     /// What the user may do.
-    role: Role,
+    pub(crate) role: Role,
     /// The businesses that the user's requests may belong to, the first one where they name none.
-    businesses: Vec<String>,
+    pub(crate) businesses: Vec<String>,
     /// Whether the user's keys and sessions let nobody in.
-    disabled: bool,
+    pub(crate) disabled: bool,
     /// When the user was added.
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// Since when the user is disabled.
     #[schema(value_type = Option<String>, format = DateTime)]
-    disabled_at: Option<Timestamp>,
+    pub(crate) disabled_at: Option<Timestamp>,
 }
 
 impl From<User> for UserView {
@@ -95,13 +95,13 @@ impl From<User> for UserView {
 }
 
 /// A link that signs a user in.
-#[derive(Serialize, ToSchema)]
-struct SignInLinkView {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct SignInLinkView {
     /// The page that it leads to; it works once.
-    link: String,
+    pub(crate) link: String,
     /// Until when it works.
     #[schema(value_type = String, format = DateTime)]
-    expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 /// Which users.

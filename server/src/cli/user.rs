@@ -3,9 +3,11 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::connection::{Connection, part};
+use super::connection::{Connection, part, view, views};
 use super::error::CliError;
 use super::terminal::Terminal;
+use crate::api::UserView;
+use crate::http::pagination::List;
 use crate::store::Role;
 
 /// Manage users.
@@ -71,17 +73,17 @@ impl User {
                 if terminal.json() {
                     return terminal.value(&user);
                 }
-                terminal.line(&summary(&user))?;
+                terminal.line(&summary(&view(&user)?))?;
                 terminal.aside(&format!("a key for them: exile key create --user {name}"))
             }
             Self::List => {
                 let users = connection.all("/api/users", "").await?;
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let row = |u: &Value| {
-                    let state = if u["disabled"] == true { "disabled" } else { "active" };
-                    vec![text(&u["id"]), text(&u["name"]), text(&u["role"]), state.to_owned()]
+                let row = |user: UserView| {
+                    let state = if user.disabled { "disabled" } else { "active" };
+                    let role = user.role.as_str().to_owned();
+                    vec![user.id.to_string(), user.name, role, state.to_owned()]
                 };
-                let rows = users.iter().map(row).collect();
+                let rows = views(&users)?.into_iter().map(row).collect();
                 let json = json!({ "items": users, "next": null });
                 terminal.table(&["ID", "NAME", "ROLE", "STATE"], rows, &json)
             }
@@ -117,19 +119,19 @@ async fn change(
 ) -> Result<(), CliError> {
     let id = id(connection, name).await?;
     let user = connection.patch(&format!("/api/users/{}", part(&id)), body).await?;
-    if terminal.json() { terminal.value(&user) } else { terminal.line(&summary(&user)) }
+    if terminal.json() { terminal.value(&user) } else { terminal.line(&summary(&view(&user)?)) }
 }
 
-fn summary(user: &Value) -> String {
-    let text = |key: &str| user[key].as_str().unwrap_or_default();
-    let disabled = if user["disabled"] == true { ", disabled" } else { "" };
-    format!("{} {} ({}{disabled})", text("id"), text("name"), text("role"))
+fn summary(user: &UserView) -> String {
+    let disabled = if user.disabled { ", disabled" } else { "" };
+    format!("{} {} ({}{disabled})", user.id, user.name, user.role.as_str())
 }
 
 /// The id of the user of that name.
 pub(super) async fn id(connection: &Connection, name: &str) -> Result<String, CliError> {
     let found = connection.get(&format!("/api/users?name={}", part(name))).await?;
-    let id = found["items"][0]["id"].as_str().map(str::to_owned);
+    let found: List<UserView> = view(&found)?;
+    let id = found.items.into_iter().next().map(|user| user.id.to_string());
     id.ok_or_else(|| CliError::Refused {
         code: "unknown_user".to_owned(),
         detail: format!("no user is named `{name}`"),

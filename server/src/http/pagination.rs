@@ -37,7 +37,7 @@ pub fn page(after: Option<String>, limit: Option<u32>) -> store::Page {
 }
 
 /// One page.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct List<T> {
     /// In the list's order.
     pub items: Vec<T>,

@@ -50,7 +50,7 @@ pub async fn run(
     (graph, options): (String, RunOptions),
     completion: Completion,
 ) -> Result<Response, Problem> {
-    create::conversational(&app.library.now(), &graph)?;
+    create::check_conversational(&app.library.now(), &graph)?;
     let (streams, usage) = (completion.stream, completion.usage);
     let model = completion.model.clone();
     let messages = serde_json::to_value(completion.for_graph(app)?)

@@ -135,7 +135,8 @@ fn all(app: &App) -> Vec<Value> {
     let aliases = models.aliases().keys();
     let mut all: Vec<Value> = aliases.map(|name| one(name, "exile")).collect();
     let graphs = library.graphs().iter().map(|graph| &graph.name);
-    let graphs = graphs.filter(|name| crate::runs::create::conversational(&library, name).is_ok());
+    let graphs =
+        graphs.filter(|name| crate::runs::create::check_conversational(&library, name).is_ok());
     all.extend(graphs.map(|name| one(name, "exile")));
     let skills = library.skills().iter().filter(|skill| skill.skill.is_some());
     all.extend(skills.map(|skill| one(&skill.name, "exile")));

@@ -35,7 +35,11 @@ pub struct NewRun {
     pub traceparent: Option<String>,
 }
 
-/// Begins a run and gives its id.
+/// Stores that a run begins, and gives its id: that of `key`, if the request may be a repetition.
+///
+/// # Errors
+/// A name stands for nothing, the input does not fit the graph, the business is not `by`'s to name,
+/// a quota is used up, or another run stands in the way. Then nothing is stored.
 pub async fn start(
     runs: Runs<'_>,
     by: &Requester<'_>,
@@ -44,7 +48,7 @@ pub async fn start(
 ) -> Result<RunId, RunsError> {
     let library = runs.library.now();
     let graph = program(&library, &new.graph)?.graph.clone();
-    names(runs, &library, &new.options)?;
+    check_names(runs, &library, &new.options)?;
     let input = input::check(&graph, new.input, runs.env)?;
     new.options.business = runs.business(by, new.options.business)?;
     runs.usage.check(&by.payer(new.options.business.clone())).await?;
@@ -114,14 +118,24 @@ pub fn program(library: &Library, name: &str) -> Result<Arc<Program>, RunsError>
     })
 }
 
-/// Whether a graph can hold a conversation.
-pub fn conversational(library: &Library, graph: &str) -> Result<(), RunsError> {
+/// Checks that a graph takes messages, so that it can hold a conversation.
+///
+/// # Errors
+/// It takes none, or does not serve.
+pub fn check_conversational(library: &Library, graph: &str) -> Result<(), RunsError> {
     let takes = program(library, graph)?.graph.input.iter().any(|channel| &**channel == "messages");
     if takes { Ok(()) } else { Err(RunsError::NotConversational(graph.to_owned())) }
 }
 
-/// Checks the names that a conversation or a caller gives for a whole run.
-pub fn names(runs: Runs<'_>, library: &Library, options: &RunOptions) -> Result<(), RunsError> {
+/// Checks the skill and the model that are named for a whole run.
+///
+/// # Errors
+/// [`RunsError::UnknownName`]: there is none of that name.
+pub fn check_names(
+    runs: Runs<'_>,
+    library: &Library,
+    options: &RunOptions,
+) -> Result<(), RunsError> {
     if let Some(name) = &options.skill
         && library.skill(name).is_none_or(|skill| skill.skill.is_none())
     {
@@ -141,7 +155,11 @@ pub fn names(runs: Runs<'_>, library: &Library, options: &RunOptions) -> Result<
 /// Waits until a run has finished, or waits for answers, beyond a number. A run that ends
 /// otherwise, that needs attention, or that is queued behind one that waits, is a problem that
 /// carries its id.
-pub async fn stopped(runs: Runs<'_>, run: &RunId, after: Number) -> Result<(), RunsError> {
+pub async fn wait_until_stopped(
+    runs: Runs<'_>,
+    run: &RunId,
+    after: Number,
+) -> Result<(), RunsError> {
     let error = match runs.engine.wait_beyond(run, after).await? {
         Stopped::Ended(ended) => match ended.status {
             EndStatus::Finished => return Ok(()),

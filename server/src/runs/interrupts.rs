@@ -1,14 +1,16 @@
 //! What a run waits for, as its owner sees it: questions, and calls whose outcome is unknown.
 
+use std::borrow::Cow;
+
 use exile_engine::id::InterruptId;
 use exile_engine::run::record::{AskReason, Asked, Callee, Intent};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 /// A question of a run to a person.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct InterruptView {
     /// What an answer names.
     #[schema(value_type = String)]
@@ -18,7 +20,8 @@ pub struct InterruptView {
     /// Its task's path.
     pub task: String,
     /// `human`, `approval` (of a tool call) or `tool` (a tool asks).
-    pub reason: &'static str,
+    #[schema(value_type = String)]
+    pub reason: Cow<'static, str>,
     /// For the person.
     pub text: String,
     /// The answers there are; empty: any text, or what `schema` says. An approval is answered
@@ -44,11 +47,11 @@ impl From<Asked> for InterruptView {
             id: asked.id,
             node: node(&asked.task).to_owned(),
             task: asked.task.to_string(),
-            reason: match question.reason {
+            reason: Cow::Borrowed(match question.reason {
                 AskReason::Human => "human",
                 AskReason::Approval => "approval",
                 AskReason::Tool => "tool",
-            },
+            }),
             text: question.text,
             choices: question.choices,
             schema: question.schema,
@@ -66,7 +69,7 @@ fn node(task: &str) -> &str {
 }
 
 /// A call that may or may not have happened.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct OpenCallView {
     /// What resolving it names: `task#call`.
     pub call: String,

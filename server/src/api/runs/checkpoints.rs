@@ -1,5 +1,6 @@
 //! `/api/runs/{id}/checkpoints`, `state`: where a run stands, and where it stood.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,7 +10,7 @@ use exile_engine::run::checkpoint;
 use exile_engine::run::record::Number;
 use exile_engine::run::standing::{GraphAt, RunAt, TaskAt};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -29,27 +30,29 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// A place of a run's history that can be read, compared and forked from.
-#[derive(Serialize, ToSchema)]
-struct CheckpointView {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct CheckpointView {
     /// Its number in the log.
-    number: Number,
+    pub(crate) number: Number,
     /// When it became true.
     #[schema(value_type = String, format = DateTime)]
-    at: Timestamp,
+    pub(crate) at: Timestamp,
     /// What stands there: `start`, `fork`, `step`, `failure`, `answer`, `edit`, `migration`,
     /// `waiting` or `end`.
-    kind: &'static str,
+    #[schema(value_type = String)]
+    pub(crate) kind: Cow<'static, str>,
     /// How many steps of the run, of all its graphs, have begun.
-    step: u32,
+    pub(crate) step: u32,
     /// Path of the task whose subgraph changed; empty for the run's own graph.
-    path: String,
+    pub(crate) path: String,
     /// Paths of the tasks that ended with it.
-    ended: Vec<String>,
+    pub(crate) ended: Vec<String>,
     /// Paths of the tasks that begin with it.
-    next: Vec<String>,
+    pub(crate) next: Vec<String>,
     /// How far the run had come: `running`, `waiting`, `needs_attention`, `finished`, `failed` or
     /// `cancelled`.
-    status: &'static str,
+    #[schema(value_type = String)]
+    pub(crate) status: Cow<'static, str>,
 }
 
 impl From<checkpoint::Checkpoint> for CheckpointView {
@@ -58,12 +61,12 @@ impl From<checkpoint::Checkpoint> for CheckpointView {
         Self {
             number: checkpoint.number,
             at: Timestamp::from_millisecond(checkpoint.at_ms).unwrap_or_default(),
-            kind: checkpoint.kind.as_str(),
+            kind: checkpoint.kind.as_str().into(),
             step: checkpoint.step,
             path: checkpoint.path.to_string(),
             ended: texts(checkpoint.ended),
             next: texts(checkpoint.next),
-            status: checkpoint.status.as_str(),
+            status: checkpoint.status.as_str().into(),
         }
     }
 }

@@ -175,7 +175,7 @@ async fn wait(
     let on_leave = body.on_leave();
     let run = begin(&app, &caller, (&trace, &key), &headers, body).await?;
     let mut on_leave = on_leave(&app, &run);
-    let stopped = create::stopped(app.runs(), &run, 0).await;
+    let stopped = create::wait_until_stopped(app.runs(), &run, 0).await;
     on_leave.over();
     stopped?;
     let row = reach::run_again(&app, &caller, &run).await?;

@@ -267,29 +267,29 @@ struct MigrateBody {
 }
 
 /// Whether a run fits its graph as it is now.
-#[derive(Serialize, ToSchema)]
-struct MigrationView {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct MigrationView {
     /// Whether nothing stands in the way.
-    ok: bool,
+    pub(crate) ok: bool,
     /// The hash of the graph as it is now, with all that a run of it would be pinned to.
-    bundle: String,
+    pub(crate) bundle: String,
     /// What stands in the way.
-    problems: Vec<MisfitView>,
+    pub(crate) problems: Vec<MisfitView>,
 }
 
 /// Something of a run that does not fit the graph as it is now.
-#[derive(Serialize, ToSchema)]
-struct MisfitView {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct MisfitView {
     /// Path of the task whose subgraph it is in; empty for the run's own graph.
-    path: String,
+    pub(crate) path: String,
     /// The node, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
+    pub(crate) node: Option<String>,
     /// The channel, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    channel: Option<String>,
+    pub(crate) channel: Option<String>,
     /// What does not fit, and what to do.
-    message: String,
+    pub(crate) message: String,
 }
 
 impl From<migrate::Problem> for MisfitView {

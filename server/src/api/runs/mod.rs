@@ -15,7 +15,9 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::http::app::App;
 
-pub(super) use view::RunView;
+pub(crate) use checkpoints::CheckpointView;
+pub(crate) use fork::MigrationView;
+pub(crate) use view::RunView;
 
 /// This folder's routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {

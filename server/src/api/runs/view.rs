@@ -1,12 +1,14 @@
 //! A run as its owner sees it, wherever an answer shows one.
 
+use std::borrow::Cow;
+
 use axum::response::{IntoResponse as _, Response};
 use exile_engine::id::{ConversationId, RunId, UserId};
 use exile_engine::journal::JournalError;
 use exile_engine::model::Usage;
 use exile_engine::run::record::{Number, RunError, Waiting};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -17,89 +19,90 @@ use crate::runs::interrupts::{InterruptView, OpenCallView};
 use crate::store::{RunRow, RunStatus};
 
 /// A run.
-#[derive(Serialize, ToSchema)]
-pub(in crate::api) struct RunView {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct RunView {
     /// Its id.
     #[schema(value_type = String)]
-    id: RunId,
+    pub(crate) id: RunId,
     /// The id of the user whose it is.
     #[schema(value_type = String)]
-    owner: UserId,
+    pub(crate) owner: UserId,
     /// What it runs.
-    graph: String,
+    pub(crate) graph: String,
     /// The hash of everything that it is pinned to.
-    bundle: String,
+    pub(crate) bundle: String,
     /// The conversation it is a turn of.
     #[schema(value_type = Option<String>)]
-    conversation_id: Option<ConversationId>,
+    pub(crate) conversation_id: Option<ConversationId>,
     /// `queued`, `running`, `waiting`, `finished`, `failed`, `cancelled` or `needs_attention`.
-    status: &'static str,
+    #[schema(value_type = String)]
+    pub(crate) status: Cow<'static, str>,
     /// Why it failed, or why it needs attention.
-    error: Option<ErrorView>,
+    pub(crate) error: Option<ErrorView>,
     /// Questions that it waits for answers to.
-    interrupts: Vec<InterruptView>,
+    pub(crate) interrupts: Vec<InterruptView>,
     /// If it needs attention: calls that may or may not have happened.
-    open_calls: Vec<OpenCallView>,
+    pub(crate) open_calls: Vec<OpenCallView>,
     /// The graph's output channels, where one run is read that has ended, or as they stand if it
     /// waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, required = false)]
-    output: Option<Map<String, Value>>,
+    pub(crate) output: Option<Map<String, Value>>,
     /// Tokens of all its model calls.
-    usage: UsageView,
+    pub(crate) usage: UsageView,
     /// Its place in the log: the first number and the last one so far.
-    numbers: [Number; 2],
+    pub(crate) numbers: [Number; 2],
     /// When it was asked for.
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it began.
     #[schema(value_type = Option<String>, format = DateTime)]
-    started_at: Option<Timestamp>,
+    pub(crate) started_at: Option<Timestamp>,
     /// When it ended.
     #[schema(value_type = Option<String>, format = DateTime)]
-    ended_at: Option<Timestamp>,
+    pub(crate) ended_at: Option<Timestamp>,
     /// Its trace.
-    trace_id: Option<String>,
+    pub(crate) trace_id: Option<String>,
 }
 
 /// Why a run failed.
-#[derive(Serialize, ToSchema)]
-struct ErrorView {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ErrorView {
     /// Stable, e.g. `provider_rate_limited`.
-    code: String,
+    pub(crate) code: String,
     /// What, where, why and what to do.
-    message: String,
+    pub(crate) message: String,
     /// The node, if one failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
+    pub(crate) node: Option<String>,
     /// Path of the innermost task that failed, e.g. `lookup:1/item:14`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
+    pub(crate) path: Option<String>,
     /// The item of a list, counted from 1, if one failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    item: Option<usize>,
+    pub(crate) item: Option<usize>,
     /// The provider, if a model call failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    provider: Option<String>,
+    pub(crate) provider: Option<String>,
     /// The model, if a model call failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<String>,
+    pub(crate) model: Option<String>,
 }
 
 /// Tokens, each counted once.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[allow(clippy::struct_field_names, reason = "units stand last in the JSON")]
-struct UsageView {
+pub(crate) struct UsageView {
     /// Prompt tokens, cached ones included.
-    input_tokens: u64,
+    pub(crate) input_tokens: u64,
     /// Of these, read from the provider's cache.
-    cached_tokens: u64,
+    pub(crate) cached_tokens: u64,
     /// Of these, written to the provider's cache.
-    written_tokens: u64,
+    pub(crate) written_tokens: u64,
     /// Completion tokens, reasoning included.
-    output_tokens: u64,
+    pub(crate) output_tokens: u64,
     /// Of these, spent on reasoning.
-    reasoning_tokens: u64,
+    pub(crate) reasoning_tokens: u64,
 }
 
 impl From<RunError> for ErrorView {
@@ -160,7 +163,7 @@ impl RunView {
             graph: row.graph,
             bundle: row.bundle.0.to_string(),
             conversation_id: row.conversation,
-            status: row.status.as_str(),
+            status: row.status.as_str().into(),
             error: row.error.or(attention).map(Into::into),
             interrupts: asked.into_iter().map(Into::into).collect(),
             open_calls: open.into_iter().map(Into::into).collect(),

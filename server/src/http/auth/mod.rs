@@ -102,13 +102,13 @@ impl Caller {
         &self.user.id
     }
 
-    /// Whether the caller may name the user it acts for.
+    /// Whether the caller may name another user whom a request is for.
     #[must_use]
     pub fn can_impersonate(&self) -> bool {
         self.scopes.has(Scope::ActAs)
     }
 
-    /// Whether the caller may read the figures of the process.
+    /// Whether the caller may read `/metrics`.
     #[must_use]
     pub fn can_read_metrics(&self) -> bool {
         self.is_admin() || self.scopes.has(Scope::Metrics)
@@ -149,7 +149,10 @@ impl Caller {
         matches!(self.role, Role::Author | Role::Admin)
     }
 
-    /// Stops everybody else.
+    /// Lets administrators pass.
+    ///
+    /// # Errors
+    /// [`Problem::Forbidden`]: the caller is none.
     pub fn require_admin(&self) -> Result<(), Problem> {
         if self.is_admin() { Ok(()) } else { Err(Problem::Forbidden("the role admin")) }
     }
@@ -164,7 +167,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Lets a request pass if it may.
+/// The layer that finds out who calls, and refuses whoever may not call a route.
 pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("", MatchedPath::as_str);
