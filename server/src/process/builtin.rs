@@ -3,14 +3,14 @@
 use exile_engine::bundle::{Catalog, Source};
 use exile_engine::library::Library;
 
-macro_rules! shipped {
+macro_rules! builtin {
     ($($path:literal),* $(,)?) => {
         &[$(($path, include_str!(concat!("../../../", $path)))),*]
     };
 }
 
 /// Path and text of every shipped graph.
-const GRAPHS: &[(&str, &str)] = shipped![
+const GRAPHS: &[(&str, &str)] = builtin![
     "graphs/agent.yaml",
     "graphs/chat.yaml",
     "graphs/refund-amount.yaml",
@@ -19,7 +19,7 @@ const GRAPHS: &[(&str, &str)] = shipped![
 ];
 
 /// Path and text of every shipped skill.
-const SKILLS: &[(&str, &str)] = shipped!["graphs/skills/assistant.yaml"];
+const SKILLS: &[(&str, &str)] = builtin!["graphs/skills/assistant.yaml"];
 
 /// The library of what ships.
 #[must_use]

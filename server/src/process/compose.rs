@@ -185,7 +185,7 @@ impl Server {
         if duty == Duty::Everything {
             let keep = (config.keep_records, config.keep_usage);
             parts.push((
-                "upkeep",
+                "retention",
                 tokio::spawn(retention::serve(
                     (app.store.clone(), app.env.clone()),
                     keep,

@@ -35,7 +35,7 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// This document.
 #[utoipa::path(
-    get, path = "/api/openapi.json", tag = "page",
+    get, path = "/api/openapi.json", operation_id = "document", tag = "page",
     responses((status = 200, body = Object, content_type = "application/json")),
 )]
 async fn openapi_json() -> impl IntoResponse {

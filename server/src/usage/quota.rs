@@ -54,7 +54,7 @@ impl QuotaFile {
     }
 }
 
-/// What may be spent.
+/// What may be taken.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, utoipa::ToSchema,
 )]
