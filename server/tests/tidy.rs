@@ -6,6 +6,8 @@
 
 #[path = "tidy/manifests.rs"]
 mod manifests;
+#[path = "tidy/modules.rs"]
+mod modules;
 #[path = "tidy/pages.rs"]
 mod pages;
 #[path = "tidy/promises.rs"]
@@ -38,6 +40,10 @@ const RULES: &[Rule] = &[
     sources::finished,
     sources::checked,
     sources::documented,
+    modules::few_on_top,
+    modules::ordered,
+    modules::circles,
+    modules::one_name_each,
     promises::tested,
     promises::limits_listed,
     promises::events_listed,
@@ -147,10 +153,10 @@ fn a_use_against_an_arrow_is_seen() {
 fn a_dependency_named_outside_its_owner_is_seen() {
     check(
         sources::owners,
-        "server/src/routes/runs.rs",
+        "server/src/api/runs/list.rs",
         "//! Runs.\nlet pool: sqlx::SqlitePool = open();\n",
         "//! Runs.\nlet store = Store::open(); // not sqlx::SqlitePool\n",
-        "server/src/routes/runs.rs: sqlx belongs to server/src/store/",
+        "server/src/api/runs/list.rs: sqlx belongs to server/src/store/",
     );
 }
 
@@ -158,10 +164,10 @@ fn a_dependency_named_outside_its_owner_is_seen() {
 fn a_status_code_outside_its_file_is_seen() {
     check(
         sources::owners,
-        "server/src/routes/runs.rs",
+        "server/src/api/runs/list.rs",
         "//! Runs.\nuse axum::http::{HeaderMap, StatusCode};\n",
         "//! Runs.\nuse axum::http::HeaderMap;\n",
-        "server/src/routes/runs.rs: StatusCode belongs to server/src/problem.rs, nodes/src/http.rs",
+        "server/src/api/runs/list.rs: StatusCode belongs to server/src/http/problem/status.rs, nodes/src/http.rs",
     );
 }
 
@@ -292,6 +298,87 @@ fn an_item_excused_from_documentation_is_seen() {
         concat!("#![allow(missing", "_docs)]\n"),
         "//! Documented.\n",
         concat!("engine/src/lib.rs: allows `missing", "_docs`"),
+    );
+}
+
+#[test]
+fn a_thirteenth_entry_on_top_of_the_server_is_seen() {
+    let entries = |count: u8| {
+        let paths = (b'a'..).take(count.into()).map(|c| format!("server/src/{}.rs", char::from(c)));
+        let paths: Vec<String> =
+            paths.chain(["main.rs", "lib.rs"].map(|f| format!("server/src/{f}"))).collect();
+        let files: Vec<(&str, &str)> = paths.iter().map(|path| (path.as_str(), "")).collect();
+        modules::few_on_top(&Tree::of(&files))
+    };
+    assert_eq!(entries(12), [""; 0]);
+    let all: Vec<String> = ('a'..='m').map(|c| format!("{c}.rs")).collect();
+    let complaint = format!("server/src/: 13 entries, 12 are allowed: {}", all.join(", "));
+    assert_eq!(entries(13), [complaint]);
+}
+
+#[test]
+fn an_arrow_against_the_order_of_the_server_is_seen() {
+    let lib = "//! | [`http`] | routes |\n//! | [`store`] | rows |\n";
+    let check = |http: &str, store: &str| {
+        modules::ordered(&Tree::of(&[
+            ("server/src/lib.rs", lib),
+            ("server/src/http/mod.rs", http),
+            ("server/src/store/users.rs", store),
+        ]))
+    };
+    assert_eq!(check("use crate::store::Store;", "//! Not `crate::http`."), [""; 0]);
+    let complaint = "server/src/store/users.rs: `store` may not name `http`, which stands above it";
+    assert_eq!(check("", "fn f() -> crate::http::Problem {}"), [complaint]);
+    assert_eq!(check("", "use crate::{http::{Problem, auth}, store};"), [complaint]);
+    let unlisted =
+        modules::ordered(&Tree::of(&[("server/src/lib.rs", lib), ("server/src/extra.rs", "")]));
+    assert_eq!(unlisted, ["server/src/lib.rs: the table has no row for `extra`"]);
+}
+
+#[test]
+fn a_circle_between_modules_is_seen() {
+    let tree = |first: &str, last: &str| {
+        Tree::of(&[
+            ("nodes/src/a.rs", first),
+            ("nodes/src/b/mod.rs", "use super::{c, d::D};"),
+            ("nodes/src/c/deep/file.rs", last),
+            ("nodes/src/d.rs", ""),
+            ("nodes/src/c/tests.rs", "use crate::a::A;"),
+        ])
+    };
+    let tests = "fn f() {}\n#[cfg(test)]\nmod tests {\n    use crate::a::A;\n}\n";
+    let circle = tree("use crate::b::B;", "use crate::a::A;");
+    assert_eq!(modules::circles_but(&tree("use crate::b::B;", tests), &[]), [""; 0]);
+    assert_eq!(modules::circles_but(&circle, &[]), ["nodes/src: a circle of a, b, c"]);
+    let known: &[modules::Circle] = &[("nodes", &["a", "b", "c"], "being mended")];
+    assert_eq!(modules::circles_but(&circle, known), [""; 0]);
+    assert_eq!(
+        modules::circles_but(&tree("", tests), known),
+        ["nodes/src: no circle is a, b, c any more"]
+    );
+}
+
+#[test]
+fn two_public_types_of_one_name_are_seen() {
+    let tree = |second: &str| {
+        let first = "/// One.\npub struct Page<T> {}\n";
+        Tree::of(&[
+            ("engine/src/a.rs", first),
+            ("engine/src/b.rs", second),
+            ("nodes/src/a.rs", first),
+        ])
+    };
+    let twins = tree("pub enum Page {\n");
+    let complaint = "engine/src/a.rs, engine/src/b.rs: `Page` names several types";
+    assert_eq!(modules::one_name_each_but(&twins, &[]), [complaint]);
+    for fine in ["pub(super) struct Page;\n", "struct Page;\n", "pub struct Pages;\n"] {
+        assert_eq!(modules::one_name_each_but(&tree(fine), &[]), [""; 0], "{fine}");
+    }
+    let known: &[modules::Twins] = &[("engine", &["Page"])];
+    assert_eq!(modules::one_name_each_but(&twins, known), [""; 0]);
+    assert_eq!(
+        modules::one_name_each_but(&tree(""), known),
+        ["engine/src: `Page` names one type by now"]
     );
 }
 

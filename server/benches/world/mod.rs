@@ -17,8 +17,8 @@ use exile_engine::run::record::{Durability, EndStatus, RunOptions};
 use exile_engine::span::NoTrace;
 use exile_engine::tool::ToolRegistry;
 use exile_nodes::providers::mock::{Mock, Script};
-use exile_server::home::{Held, Home};
-use exile_server::input;
+use exile_server::config::home::{HeldHome, Home};
+use exile_server::runs::input;
 use exile_server::store::{NewConversation, Store};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -60,7 +60,7 @@ pub struct World {
     engine: Arc<Engine>,
     count: Pinned,
     chat: Pinned,
-    held: Held,
+    held: HeldHome,
     stop: CancellationToken,
     serving: JoinHandle<()>,
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::error::CliError;
 use super::terminal::Terminal;
 use crate::config::Config;
-use crate::home::Home;
+use crate::config::home::Home;
 use crate::store::back_up;
 
 /// Copy everything that is stored to a new file; a server may go on meanwhile.

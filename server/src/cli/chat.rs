@@ -1,6 +1,6 @@
 //! `exile chat`: a conversation, line by line.
 
-use crate::speakers::{Speakers, Word};
+use crate::runs::speakers::{Chunk, Speakers};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -203,8 +203,8 @@ impl Turn<'_> {
             if self.terminal.json() {
                 self.terminal.value(&event.to_json())?;
             } else {
-                for word in self.speakers.take(&event.name, &event.data) {
-                    self.say(word)?;
+                for chunk in self.speakers.take(&event.name, &event.data) {
+                    self.say(chunk)?;
                 }
                 self.show_event(&event)?;
             }
@@ -238,14 +238,14 @@ impl Turn<'_> {
         }
     }
 
-    fn say(&mut self, word: Word) -> Result<(), CliError> {
-        match word {
-            Word::Text(text) => {
+    fn say(&mut self, chunk: Chunk) -> Result<(), CliError> {
+        match chunk {
+            Chunk::Text(text) => {
                 self.open = true;
                 self.terminal.piece(&text)
             }
-            Word::Begins | Word::Ends(_) | Word::Void => self.end_line(),
-            Word::Reasoning(_) => Ok(()),
+            Chunk::Begins | Chunk::Ends(_) | Chunk::Void => self.end_line(),
+            Chunk::Reasoning(_) => Ok(()),
         }
     }
 

@@ -1,11 +1,12 @@
 //! `exile checkpoints`, `fork` and `migrate`: a run's history, and going on from elsewhere in it.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::connection::{Connection, part};
+use super::connection::{Connection, part, view, views};
 use super::error::CliError;
 use super::terminal::Terminal;
+use crate::api::{CheckpointView, MigrationView};
 
 /// List the checkpoints of a run: where it can be read and forked from.
 #[derive(Args)]
@@ -32,25 +33,19 @@ impl Checkpoints {
             answer["next"] = more["next"].take();
         }
         let items = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let rows = items.iter().map(row).collect();
+        let rows = views(items)?.into_iter().map(row).collect();
         terminal.table(&["NUMBER", "WHAT", "STEP", "STATUS", "ENDED", "NEXT"], rows, &answer)
     }
 }
 
-fn row(checkpoint: &Value) -> Vec<String> {
-    let text = |key: &str| checkpoint[key].as_str().unwrap_or_default().to_owned();
-    let list = |key: &str| {
-        let items = checkpoint[key].as_array().into_iter().flatten().filter_map(Value::as_str);
-        items.collect::<Vec<_>>().join(" ")
-    };
-    let number = |key: &str| checkpoint[key].to_string();
+fn row(checkpoint: CheckpointView) -> Vec<String> {
     vec![
-        number("number"),
-        text("kind"),
-        number("step"),
-        text("status"),
-        list("ended"),
-        list("next"),
+        checkpoint.number.to_string(),
+        checkpoint.kind.into_owned(),
+        checkpoint.step.to_string(),
+        checkpoint.status.into_owned(),
+        checkpoint.ended.join(" "),
+        checkpoint.next.join(" "),
     ]
 }
 
@@ -114,26 +109,24 @@ impl Migrate {
     ) -> Result<(), CliError> {
         let path = format!("/api/runs/{}/migrate", part(&self.run));
         let tried = connection.post(&path, &json!({ "dry_run": true })).await?;
-        let fits = tried["ok"] == true;
+        let tried_view: MigrationView = view(&tried)?;
+        let fits = tried_view.ok;
         if fits && !self.dry_run {
             let done = connection.post(&path, &json!({})).await?;
             return if terminal.json() { terminal.value(&done) } else { terminal.line("moved") };
         }
-        let problems = tried["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
         if terminal.json() {
             terminal.value(&tried)?;
         } else if fits {
             terminal.line("it fits the graph as it is now")?;
         }
         if !terminal.json() {
-            for problem in problems {
-                let text = |key: &str| problem[key].as_str().unwrap_or_default();
-                let path = if text("path").is_empty() {
-                    String::new()
-                } else {
-                    format!("{}: ", text("path"))
+            for problem in tried_view.problems {
+                let path = match problem.path.as_str() {
+                    "" => String::new(),
+                    path => format!("{path}: "),
                 };
-                terminal.line(&format!("{path}{}", text("message")))?;
+                terminal.line(&format!("{path}{}", problem.message))?;
             }
         }
         if fits { Ok(()) } else { Err(CliError::Shown) }

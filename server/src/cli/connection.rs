@@ -18,14 +18,15 @@ use exile_engine::span::TraceLink;
 use exile_nodes::guard::Allow;
 use exile_nodes::http::{Client, Outbound};
 use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::CliError;
 use super::events::Events;
-use crate::compose::{Duty, Server};
+use crate::config::home::{Home, Listening};
+use crate::config::local_key::proves;
 use crate::config::{Config, Secret};
-use crate::home::{Home, Listening};
-use crate::local_key::proves;
+use crate::process::compose::{Duty, Server};
 
 /// How long the server may take to begin an answer.
 const HEAD: Duration = Duration::from_secs(30);
@@ -61,6 +62,22 @@ pub(super) struct Connection {
     key: Secret,
     http: Arc<dyn Http>,
     own: Option<Server>,
+}
+
+/// An answer, or an item of one, as the API declares it.
+///
+/// # Errors
+/// The server that holds the home is of another version and declares it otherwise.
+pub(super) fn view<T: DeserializeOwned>(answer: &Value) -> Result<T, CliError> {
+    T::deserialize(answer).map_err(|error| CliError::Answer(error.to_string()))
+}
+
+/// The items of a list as the API declares them.
+///
+/// # Errors
+/// As for [`view`].
+pub(super) fn views<T: DeserializeOwned>(items: &[Value]) -> Result<Vec<T>, CliError> {
+    items.iter().map(view).collect()
 }
 
 impl Connection {

@@ -24,8 +24,8 @@ use serde_json::json;
 use super::connection::Connection;
 use super::error::CliError;
 use super::terminal::Terminal;
-use crate::compose::{self, Duty};
 use crate::config::Config;
+use crate::process::compose::{self, Duty};
 
 /// Check this installation and say what to do.
 #[derive(Args)]

@@ -4,9 +4,9 @@ use std::io;
 
 use exile_engine::http::HttpError;
 
-use crate::compose::ComposeError;
 use crate::config::ConfigError;
-use crate::home::HomeError;
+use crate::config::home::HomeError;
+use crate::process::compose::ComposeError;
 use crate::store::{BackupError, StoreError};
 use crate::telemetry::TelemetryError;
 

@@ -4,12 +4,13 @@ use clap::{Args, Subcommand};
 use exile_engine::env::{Env as _, SystemEnv};
 use exile_engine::period::Period;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::connection::{Connection, part};
+use super::connection::{Connection, part, view, views};
 use super::error::CliError;
 use super::terminal::Terminal;
-use crate::access::Scope;
+use crate::api::{KeyView, SecretView};
+use crate::http::auth::Scope;
 
 /// Manage keys.
 #[derive(Subcommand)]
@@ -76,7 +77,7 @@ impl Key {
             Self::List { user } => {
                 let query = user.map(|name| format!("?user={}", part(&name)));
                 let keys = connection.all("/api/keys", &query.unwrap_or_default()).await?;
-                let rows = keys.iter().map(row).collect();
+                let rows = views(&keys)?.into_iter().map(row).collect();
                 let head = ["ID", "NAME", "BEGINS", "SCOPES", "STATE", "EXPIRES", "MADE BY"];
                 terminal.table(&head, rows, &json!({ "items": keys, "next": null }))
             }
@@ -84,18 +85,16 @@ impl Key {
     }
 }
 
-fn row(key: &Value) -> Vec<String> {
-    let text = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
-    let scopes = key["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let scopes = scopes.collect::<Vec<_>>().join(" ");
+fn row(key: KeyView) -> Vec<String> {
+    let expires_at = key.expires_at.map(|at| at.to_string()).unwrap_or_default();
     vec![
-        text("id"),
-        text("name"),
-        text("prefix"),
-        scopes,
-        text("state"),
-        text("expires_at"),
-        text("parent"),
+        key.id,
+        key.name,
+        key.prefix,
+        key.scopes.join(" "),
+        key.state.into_owned(),
+        expires_at,
+        key.parent.unwrap_or_default(),
     ]
 }
 
@@ -120,8 +119,9 @@ impl Create {
         if terminal.json() {
             return terminal.value(&made);
         }
-        terminal.line(made["secret"].as_str().unwrap_or_default())?;
-        let id = made["id"].as_str().unwrap_or_default();
+        let made: SecretView = view(&made)?;
+        terminal.line(&made.secret)?;
+        let id = made.key.id;
         terminal.aside(&format!("shown once; to end it: exile key revoke {id}"))
     }
 }

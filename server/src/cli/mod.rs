@@ -46,8 +46,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::compose::Duty;
 use crate::config::{self, Config, Flags, Surroundings, Variables};
+use crate::process::compose::Duty;
 use crate::telemetry::{LogFormat, Telemetry, TelemetryError, TelemetrySettings};
 use connection::Connection;
 use error::CliError;

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use clap::Subcommand;
 use exile_engine::state::short;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::connection::{Connection, part};
+use super::connection::{Connection, part, view, views};
 use super::error::CliError;
 use super::terminal::Terminal;
+use crate::api::{RunView, UserView};
 
 /// List, show and cancel runs.
 #[derive(Subcommand)]
@@ -68,9 +70,9 @@ impl Runs {
                 if terminal.json() {
                     return terminal.value(&run);
                 }
-                let done = match run["status"].as_str() {
-                    Some("cancelled") => "it is cancelled",
-                    Some("finished" | "failed") => "it had ended before, and stays as it is",
+                let done = match &*view::<RunView>(&run)?.status {
+                    "cancelled" => "it is cancelled",
+                    "finished" | "failed" => "it had ended before, and stays as it is",
                     _ if connection.is_remote() => "it is being cancelled",
                     _ => "it will be cancelled by the next process that drives runs",
                 };
@@ -83,7 +85,8 @@ impl Runs {
 /// Names of users, by id.
 async fn names(connection: &Connection) -> Result<BTreeMap<String, String>, CliError> {
     let users = connection.all("/api/users", "").await?;
-    Ok(users.iter().map(|user| (text(&user["id"]), text(&user["name"]))).collect())
+    let users: Vec<UserView> = views(&users)?;
+    Ok(users.into_iter().map(|user| (user.id.to_string(), user.name)).collect())
 }
 
 async fn list(
@@ -105,14 +108,14 @@ async fn list(
         }
     }
     let names = names(connection).await?;
-    let row = |run: &Value| {
-        let owner = text(&run["owner"]);
+    let row = |run: RunView| {
+        let owner = run.owner.to_string();
         let owner = names.get(&owner).cloned().unwrap_or(owner);
-        let why = text(&run["error"]["code"]);
-        let [id, graph, status] = ["id", "graph", "status"].map(|key| text(&run[key]));
-        vec![id, status, graph, owner, text(&run["created_at"]), why]
+        let why = run.error.map(|error| error.code).unwrap_or_default();
+        let (id, status) = (run.id.to_string(), run.status.into_owned());
+        vec![id, status, run.graph, owner, run.created_at.to_string(), why]
     };
-    let rows = items.iter().map(row).collect();
+    let rows = views(&items)?.into_iter().map(row).collect();
     let head = ["RUN", "STATUS", "GRAPH", "OWNER", "ASKED FOR", "ERROR"];
     terminal.table(&head, rows, &json!({ "items": items }))
 }
@@ -120,35 +123,44 @@ async fn list(
 async fn show(
     connection: &Connection,
     terminal: &mut Terminal,
-    run: &Value,
+    answer: &Value,
 ) -> Result<(), CliError> {
-    let owner = text(&run["owner"]);
+    let run: RunView = view(answer)?;
+    let owner = run.owner.to_string();
     let owner = names(connection).await?.get(&owner).cloned().unwrap_or(owner);
-    let mut rows = vec![vec!["owner".to_owned(), owner]];
-    for key in ["graph", "conversation_id", "status", "created_at", "started_at", "ended_at"] {
-        rows.push(vec![key.replace('_', " "), text(&run[key])]);
+    let time = |at: Option<Timestamp>| at.map(|at| at.to_string()).unwrap_or_default();
+    let conversation = run.conversation_id.map(|id| id.to_string()).unwrap_or_default();
+    let mut rows = vec![
+        ["owner", &owner].map(str::to_owned),
+        ["graph", &run.graph].map(str::to_owned),
+        ["conversation id", &conversation].map(str::to_owned),
+        ["status", &run.status].map(str::to_owned),
+        ["created at", &time(Some(run.created_at))].map(str::to_owned),
+        ["started at", &time(run.started_at)].map(str::to_owned),
+        ["ended at", &time(run.ended_at)].map(str::to_owned),
+    ];
+    if let Some(error) = run.error {
+        let known = [("code", Some(error.code)), ("message", Some(error.message))];
+        let place = [("node", error.node), ("path", error.path)];
+        let model = [("provider", error.provider), ("model", error.model)];
+        for (name, value) in known.into_iter().chain(place).chain(model) {
+            rows.push([format!("error {name}"), value.unwrap_or_default()]);
+        }
     }
-    for key in ["code", "message", "node", "path", "provider", "model"] {
-        rows.push(vec![format!("error {key}"), text(&run["error"][key])]);
+    for interrupt in run.interrupts {
+        let asks = format!("{}: {}", interrupt.id, interrupt.text);
+        rows.push(["waits for".to_owned(), asks]);
     }
-    for interrupt in run["interrupts"].as_array().into_iter().flatten() {
-        let asks = format!("{}: {}", text(&interrupt["id"]), text(&interrupt["text"]));
-        rows.push(vec!["waits for".to_owned(), asks]);
+    for call in run.open_calls {
+        rows.push(["open call".to_owned(), json!(call).to_string()]);
     }
-    for call in run["open_calls"].as_array().into_iter().flatten() {
-        rows.push(vec!["open call".to_owned(), call.to_string()]);
+    for (name, value) in run.output.into_iter().flatten() {
+        rows.push([format!("output {name}"), short(&value)]);
     }
-    for (name, value) in run["output"].as_object().into_iter().flatten() {
-        rows.push(vec![format!("output {name}"), short(value)]);
-    }
-    let usage = &run["usage"];
-    let tokens = format!("{} in, {} out", usage["input_tokens"], usage["output_tokens"]);
-    rows.push(vec!["tokens".to_owned(), tokens]);
-    rows.push(vec!["trace".to_owned(), text(&run["trace_id"])]);
+    let tokens = format!("{} in, {} out", run.usage.input_tokens, run.usage.output_tokens);
+    rows.push(["tokens".to_owned(), tokens]);
+    rows.push(["trace".to_owned(), run.trace_id.unwrap_or_default()]);
     rows.retain(|row| row.iter().all(|cell| !cell.is_empty()));
-    terminal.table(&["RUN", &text(&run["id"])], rows, run)
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
+    let rows = rows.into_iter().map(Vec::from).collect();
+    terminal.table(&["RUN", run.id.as_str()], rows, answer)
 }

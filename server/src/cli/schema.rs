@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::error::CliError;
 use super::terminal::Terminal;
-use crate::schema::Subject;
+use crate::process::schema::Subject;
 
 /// Print the JSON Schema of a kind of file.
 #[derive(Args)]

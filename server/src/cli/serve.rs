@@ -7,9 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::CliError;
 use super::terminal::Terminal;
-use crate::compose::{Duty, Server};
 use crate::config::Config;
-use crate::home::Home;
+use crate::config::home::Home;
+use crate::process::compose::{Duty, Server};
 
 pub(super) async fn run(
     config: &Config,

@@ -3,10 +3,11 @@
 use clap::Args;
 use serde_json::json;
 
-use super::connection::{Connection, part};
+use super::connection::{Connection, part, view};
 use super::error::CliError;
 use super::terminal::Terminal;
 use super::user;
+use crate::api::{SignInLinkView, UserView};
 
 /// Print a link that signs a user in, once, within ten minutes.
 #[derive(Args)]
@@ -30,14 +31,14 @@ impl SignIn {
         let id = if let Some(name) = &self.user {
             user::id(connection, name).await?
         } else {
-            let me = connection.get("/api/users/me").await?;
-            me["id"].as_str().unwrap_or_default().to_owned()
+            let me: UserView = view(&connection.get("/api/users/me").await?)?;
+            me.id.to_string()
         };
         let path = format!("/api/users/{}/sign-in-link", part(&id));
         let made = connection.post(&path, &json!({})).await?;
         if terminal.json() {
             return terminal.value(&made);
         }
-        terminal.line(made["link"].as_str().unwrap_or_default())
+        terminal.line(&view::<SignInLinkView>(&made)?.link)
     }
 }

@@ -3,9 +3,10 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::connection::{Connection, part};
+use super::connection::{Connection, part, views};
 use super::error::CliError;
 use super::terminal::Terminal;
+use crate::api::ToolView;
 
 /// List and call tools.
 #[derive(Subcommand)]
@@ -38,13 +39,11 @@ impl Tool {
 async fn list(connection: &Connection, terminal: &mut Terminal) -> Result<(), CliError> {
     let answer = connection.get("/api/tools").await?;
     let tools = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let row = |tool: &Value| {
-        let about = text(&tool["description"]);
-        let about = about.lines().next().unwrap_or_default().to_owned();
-        vec![text(&tool["name"]), text(&tool["effect"]), text(&tool["source"]), about]
+    let row = |tool: ToolView| {
+        let about = tool.description.lines().next().unwrap_or_default().to_owned();
+        vec![tool.name, tool.effect.into_owned(), tool.source, about]
     };
-    let rows = tools.iter().map(row).collect();
+    let rows = views(tools)?.into_iter().map(row).collect();
     terminal.table(&["NAME", "EFFECT", "SOURCE", "DESCRIPTION"], rows, &answer)
 }
 

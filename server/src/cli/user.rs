@@ -1,11 +1,14 @@
 //! `exile user`: who may use this installation.
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::connection::{Connection, part};
+use super::connection::{Connection, part, view, views};
 use super::error::CliError;
 use super::terminal::Terminal;
+use crate::api::UserView;
+use crate::http::pagination::List;
+use crate::store::Role;
 
 /// Manage users.
 #[derive(Subcommand)]
@@ -55,27 +58,6 @@ pub(super) enum User {
     },
 }
 
-/// What a user may do.
-#[derive(Clone, Copy, ValueEnum)]
-pub(super) enum Role {
-    /// Everything
-    Admin,
-    /// Reads the sources of graphs and skills too, and calls tools that need care
-    Author,
-    /// Conversations and runs of their own
-    User,
-}
-
-impl Role {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Author => "author",
-            Self::User => "user",
-        }
-    }
-}
-
 impl User {
     pub(super) async fn run(
         self,
@@ -85,28 +67,28 @@ impl User {
         match self {
             Self::Add { name, role, businesses } => {
                 let body = json!({
-                    "name": name, "role": role.as_str(), "businesses": businesses,
+                    "name": name, "role": role, "businesses": businesses,
                 });
                 let user = connection.post("/api/users", &body).await?;
                 if terminal.json() {
                     return terminal.value(&user);
                 }
-                terminal.line(&summary(&user))?;
+                terminal.line(&summary(&view(&user)?))?;
                 terminal.aside(&format!("a key for them: exile key create --user {name}"))
             }
             Self::List => {
                 let users = connection.all("/api/users", "").await?;
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let row = |u: &Value| {
-                    let state = if u["disabled"] == true { "disabled" } else { "active" };
-                    vec![text(&u["id"]), text(&u["name"]), text(&u["role"]), state.to_owned()]
+                let row = |user: UserView| {
+                    let state = if user.disabled { "disabled" } else { "active" };
+                    let role = user.role.as_str().to_owned();
+                    vec![user.id.to_string(), user.name, role, state.to_owned()]
                 };
-                let rows = users.iter().map(row).collect();
+                let rows = views(&users)?.into_iter().map(row).collect();
                 let json = json!({ "items": users, "next": null });
                 terminal.table(&["ID", "NAME", "ROLE", "STATE"], rows, &json)
             }
             Self::Role { name, role } => {
-                change(connection, terminal, &name, &json!({ "role": role.as_str() })).await
+                change(connection, terminal, &name, &json!({ "role": role })).await
             }
             Self::Businesses { name, businesses } => {
                 change(connection, terminal, &name, &json!({ "businesses": businesses })).await
@@ -137,19 +119,19 @@ async fn change(
 ) -> Result<(), CliError> {
     let id = id(connection, name).await?;
     let user = connection.patch(&format!("/api/users/{}", part(&id)), body).await?;
-    if terminal.json() { terminal.value(&user) } else { terminal.line(&summary(&user)) }
+    if terminal.json() { terminal.value(&user) } else { terminal.line(&summary(&view(&user)?)) }
 }
 
-fn summary(user: &Value) -> String {
-    let text = |key: &str| user[key].as_str().unwrap_or_default();
-    let disabled = if user["disabled"] == true { ", disabled" } else { "" };
-    format!("{} {} ({}{disabled})", text("id"), text("name"), text("role"))
+fn summary(user: &UserView) -> String {
+    let disabled = if user.disabled { ", disabled" } else { "" };
+    format!("{} {} ({}{disabled})", user.id, user.name, user.role.as_str())
 }
 
 /// The id of the user of that name.
 pub(super) async fn id(connection: &Connection, name: &str) -> Result<String, CliError> {
     let found = connection.get(&format!("/api/users?name={}", part(name))).await?;
-    let id = found["items"][0]["id"].as_str().map(str::to_owned);
+    let found: List<UserView> = view(&found)?;
+    let id = found.items.into_iter().next().map(|user| user.id.to_string());
     id.ok_or_else(|| CliError::Refused {
         code: "unknown_user".to_owned(),
         detail: format!("no user is named `{name}`"),

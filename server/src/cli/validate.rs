@@ -10,8 +10,8 @@ use exile_engine::span::{NoTrace, TraceLink};
 
 use super::error::CliError;
 use super::terminal::Terminal;
-use crate::compose;
 use crate::config::Config;
+use crate::process::compose;
 
 /// Check graphs and skills: files, or folders like graphs/.
 #[derive(Args)]

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::limits::LimitsFile;
-use crate::ledger::QuotaFile;
+use crate::usage::{Currency, QuotaFile};
 
 /// `exile.yaml`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -39,7 +39,7 @@ pub struct ConfigFile {
     /// The graph of a conversation that names none.
     pub default_graph: Option<String>,
     /// Where things are stored.
-    pub store: Store,
+    pub store: StoreSettings,
     /// How long what is stored stays; everything forever unless told otherwise.
     pub retention: Retention,
     /// Names that graphs and skills use for models.
@@ -91,26 +91,11 @@ impl Environment {
     }
 }
 
-/// What money is counted in.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-pub struct Currency {
-    /// ISO 4217, e.g. `CNY`.
-    pub unit: String,
-    /// What one unit of another currency is worth, e.g. `USD: 7.10`.
-    #[serde(flatten)]
-    pub rates: BTreeMap<String, f64>,
-}
-
-impl Default for Currency {
-    fn default() -> Self {
-        Self { unit: "USD".into(), rates: BTreeMap::new() }
-    }
-}
-
 /// Where things are stored.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Store {
+#[schemars(rename = "Store")]
+pub struct StoreSettings {
     /// `sqlite`: a file in the home. Nothing else in this version.
     pub database: Option<String>,
     /// Empty: none. Nothing else in this version.

@@ -6,8 +6,10 @@
 //! | `variables.rs` | the environment, `.env` and `${…}` |
 //! | `models.rs` | providers, aliases, and when the mock stands in |
 //! | `limits.rs` | how much is admitted |
+//! | `proxies.rs`, `public_url.rs` | which proxies are believed; where people reach the server |
 //! | `unsupported.rs` | what the shape has and this version has not |
 //! | `find.rs` | where `exile.yaml`, home and graphs are |
+//! | `home.rs`, `local_key.rs` | the folder with the database, held by one process; its key |
 //!
 //! Invariants:
 //! - The environment, the working folder and the flags come in as values ([`Surroundings`]).
@@ -17,8 +19,12 @@
 mod complaint;
 mod file;
 mod find;
+pub mod home;
 mod limits;
+pub mod local_key;
 mod models;
+mod proxies;
+mod public_url;
 mod unsupported;
 mod variables;
 
@@ -36,13 +42,13 @@ pub use exile_nodes::providers::Secret;
 use exile_nodes::providers::mock::Script;
 use jiff::tz::TimeZone;
 
-use crate::access::origin;
-use crate::access::proxies::Proxies;
-use crate::ledger::QuotaFile;
+use crate::usage::{Currency, QuotaFile};
 pub use complaint::Complaint;
-pub use file::{ConfigFile, Currency, Environment};
+pub use file::{ConfigFile, Environment};
 pub use find::Places;
 pub use limits::{Limits, TransportLimits};
+pub use proxies::Proxies;
+pub(crate) use public_url::split_url;
 pub use variables::Variables;
 
 /// Where exile listens unless told otherwise.
@@ -298,7 +304,7 @@ fn address(text: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 fn public(text: &str) -> Result<String, ConfigError> {
-    origin::public_url(text).map_err(|why| ConfigError::Value {
+    public_url::public_url(text).map_err(|why| ConfigError::Value {
         name: "the public address (EXILE_PUBLIC_URL or `public_url`)",
         value: text.to_owned(),
         why: why.to_owned(),

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::schema::Subject;
+use crate::process::schema::Subject;
 
 /// Loads `yaml` as `exile.yaml` of an otherwise empty folder.
 fn load_with(yaml: Option<&str>, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {

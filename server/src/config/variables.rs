@@ -86,7 +86,7 @@ impl Variables {
     }
 
     /// Replaces every `${…}` in a text.
-    pub fn expand(&self, text: &str) -> Result<String, Fault> {
+    pub fn expand(&self, text: &str) -> Result<String, ExpandFault> {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(at) = rest.find("${") {
@@ -98,7 +98,7 @@ impl Variables {
             }
             out.push_str(&rest[..at]);
             let inside = &rest[at + 2..];
-            let end = inside.find('}').ok_or_else(|| Fault::Open(rest[at..].to_owned()))?;
+            let end = inside.find('}').ok_or_else(|| ExpandFault::Open(rest[at..].to_owned()))?;
             out.push_str(self.reference(&inside[..end])?);
             rest = &inside[end + 1..];
         }
@@ -106,16 +106,16 @@ impl Variables {
         Ok(out)
     }
 
-    fn reference<'a>(&'a self, inside: &'a str) -> Result<&'a str, Fault> {
+    fn reference<'a>(&'a self, inside: &'a str) -> Result<&'a str, ExpandFault> {
         let (name, default) = match inside.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (inside, None),
         };
         let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if name.is_empty() || !name.chars().all(good) {
-            return Err(Fault::Name(inside.to_owned()));
+            return Err(ExpandFault::Name(inside.to_owned()));
         }
-        self.get(name).or(default).ok_or_else(|| Fault::Unset(name.to_owned()))
+        self.get(name).or(default).ok_or_else(|| ExpandFault::Unset(name.to_owned()))
     }
 }
 
@@ -129,7 +129,7 @@ pub(super) fn first_named(text: &str) -> Option<&str> {
 
 /// Why a text cannot be expanded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum ExpandFault {
     /// Neither a value nor a default.
     #[error("the environment variable {0} is not set")]
     Unset(String),
@@ -141,7 +141,7 @@ pub enum Fault {
     Open(String),
 }
 
-impl Fault {
+impl ExpandFault {
     fn at(self, place: &str) -> Complaint {
         let message = self.to_string();
         let (code, fix) = match self {

@@ -8,8 +8,8 @@ use exile_engine::model::{Delta, Embeddings, Finish, ModelReply, Usage};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::problem::Problem;
-use crate::report::OpenAiError;
+use crate::http::problem::Problem;
+use crate::http::problem::wire::OpenAiError;
 
 /// What every chunk of an answer, or the whole of it, begins with.
 pub(super) struct Head {

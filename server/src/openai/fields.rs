@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::problem::Problem;
+use crate::http::problem::Problem;
 
 /// An object and its place in the body.
 pub(super) struct Fields {

@@ -11,7 +11,7 @@ use exile_engine::message::{Image, Message, Role, ToolCall};
 use serde_json::{Map, Value};
 
 use super::fields::{Fields, missing, refused, unsupported, unsupported_value, wrong_type};
-use crate::problem::Problem;
+use crate::http::problem::Problem;
 
 /// Pictures in the body are shorter than this, in bytes of the picture.
 const IMAGE_LIMIT: usize = 20_000_000;

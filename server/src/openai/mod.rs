@@ -3,11 +3,12 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `v1.rs` | the routes |
 //! | `fields.rs` | an object of a body, read field by field, refused in OpenAI's words |
 //! | `request.rs`, `messages.rs` | what is asked; the conversation in it |
 //! | `answer.rs` | an answer, whole or in chunks |
-//! | `passing.rs` | a model is asked: no run, no journal |
-//! | `running.rs` | a graph runs |
+//! | `passthrough.rs` | a model is asked: no run, no journal |
+//! | `graph_run.rs` | a graph runs |
 //!
 //! Invariants:
 //! - No field is dropped in silence: it is understood, sent to the model as it came, or refused by
@@ -20,11 +21,24 @@
 
 mod answer;
 mod fields;
+mod graph_run;
 mod messages;
-mod passing;
+mod passthrough;
 pub mod request;
-mod running;
+mod v1;
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::http::app::App;
 
 pub use answer::embeddings;
-pub use passing::{ends, pass};
-pub use running::run;
+pub use graph_run::run;
+pub use passthrough::pass;
+
+/// Every route of this folder, documented.
+#[must_use]
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    v1::routes()
+}

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::fields::{Fields, missing, refused, unsupported, unsupported_value, wrong_type};
 use super::messages;
-use crate::app::App;
-use crate::problem::Problem;
+use crate::http::app::App;
+use crate::http::problem::Problem;
 
 /// What `model` stands for.
 #[derive(Debug)]

@@ -18,9 +18,9 @@ use exile_engine::run::record::{Fact, Number, Numbered, VERSION};
 use sqlx::{Row as _, SqliteConnection};
 use tokio::sync::oneshot;
 
-use super::points::{self, Point};
-use super::project::{self, LogRow};
-use super::{Store, StoreError, column, large, messages};
+use super::failpoints::{self, Point};
+use super::projection::{self, LogRow};
+use super::{Store, StoreError, blobs, codec, messages};
 
 /// Most appends that one transaction holds.
 const TOGETHER: usize = 256;
@@ -142,28 +142,28 @@ impl Append {
     fn new(lease: &Lease, batch: &Batch, now_ms: i64) -> Result<Self, JournalError> {
         let head = batch.head(&lease.log)?;
         for number in [lease.epoch, head, batch.reserve] {
-            column::integer(number)?;
+            codec::integer(number)?;
         }
         let (log, epoch, after) = (&lease.log, lease.epoch, batch.after);
         let reserve = batch.reserve.max(head);
         let (mut rows, mut blobs) = (Vec::with_capacity(batch.records.len()), Vec::new());
         for Numbered { number, record } in &batch.records {
-            let packed = large::pack(record)?;
+            let packed = blobs::pack(record)?;
             let snapshot = matches!(record.fact, Fact::Snapshot { .. }).then_some(1);
             let row = (log, epoch, after, reserve, number, VERSION, snapshot, packed.body);
-            rows.push(column::json(&row)?);
+            rows.push(codec::json(&row)?);
             blobs.extend(packed.blobs.into_iter().map(|(id, bytes)| (*number, id, bytes)));
         }
         let plain = !batch.records.is_empty()
             && blobs.is_empty()
             && batch.messages.is_empty()
             && batch.consumed.is_empty()
-            && !batch.records.iter().any(|r| project::turns(&r.record.fact));
+            && !batch.records.iter().any(|r| projection::turns(&r.record.fact));
         Ok(Self {
             lease: lease.clone(),
             after,
             head,
-            moves: column::json(&(log, epoch, after, head, reserve))?,
+            moves: codec::json(&(log, epoch, after, head, reserve))?,
             rows,
             records: batch.records.clone(),
             blobs,
@@ -198,7 +198,7 @@ impl Store {
         }
         let gone = || JournalError::Unavailable("the process ends".to_owned());
         let outcome = told.await.unwrap_or_else(|_| Err(gone()));
-        points::hit(Point::Acknowledged);
+        failpoints::hit(Point::Acknowledged);
         outcome
     }
 
@@ -218,7 +218,7 @@ impl Store {
     /// Commits a group and tells each caller what became of its append.
     async fn commit_group(&self, group: Vec<Entry>) {
         let appends: Vec<&Append> = group.iter().map(|entry| &entry.append).collect();
-        let short = !points::inside_appends()
+        let short = !failpoints::inside_appends()
             && self.shared.usage.is_empty()
             && appends.iter().all(|append| append.plain);
         let stored = if short { self.store_appends(&appends).await } else { Ok(false) };
@@ -250,7 +250,7 @@ impl Store {
 
     /// Stores plain appends of different logs; `false` if one of them is not right.
     async fn store_appends(&self, appends: &[&Append]) -> Result<bool, StoreError> {
-        points::hit(Point::AppendBegin);
+        failpoints::hit(Point::AppendBegin);
         let records: usize = appends.iter().map(|append| append.rows.len()).sum();
         let done = sqlx::query(STORE)
             .bind(list(appends.iter().flat_map(|append| &append.rows)))
@@ -259,7 +259,7 @@ impl Store {
             .await?;
         let stored = done.rows_affected() > 0;
         if stored {
-            points::hit(Point::CommitAfter);
+            failpoints::hit(Point::CommitAfter);
         }
         Ok(stored)
     }
@@ -269,14 +269,14 @@ impl Store {
         &self,
         appends: &[&Append],
     ) -> Result<Vec<Result<(), JournalError>>, StoreError> {
-        points::hit(Point::AppendBegin);
+        failpoints::hit(Point::AppendBegin);
         let mut write = self.write().await?;
         let rows = sqlx::query(MOVE)
             .bind(list(appends.iter().map(|a| &a.moves)))
             .bind(list(appends.iter().flat_map(|a| &a.rows)))
             .fetch_all(write.transaction())
             .await?;
-        points::hit(Point::AppendHead);
+        failpoints::hit(Point::AppendHead);
         let mut moved = HashMap::with_capacity(rows.len());
         for row in &rows {
             moved.insert(row.try_get::<&str, _>("id")?, LogRow::of(row)?);
@@ -288,17 +288,17 @@ impl Store {
                 None => Err(refusal(write.connection(), &append.lease, append.after).await?),
             });
         }
-        points::hit(Point::AppendRecords);
+        failpoints::hit(Point::AppendRecords);
         if rows.is_empty() {
             write.rollback().await?;
             return Ok(outcomes);
         }
         let usage = self.shared.usage.take();
         usage.put(write.connection()).await?;
-        points::hit(Point::CommitBefore);
+        failpoints::hit(Point::CommitBefore);
         write.commit().await?;
         usage.written();
-        points::hit(Point::CommitAfter);
+        failpoints::hit(Point::CommitAfter);
         Ok(outcomes)
     }
 }
@@ -335,7 +335,7 @@ async fn put(
     }
     let mut turned = false;
     for record in &append.records {
-        turned |= project::recorded(&mut *connection, &mut log, record).await?;
+        turned |= projection::recorded(&mut *connection, &mut log, record).await?;
     }
     for (number, message) in &append.messages {
         messages::put(&mut *connection, log.key, *number, append.at_ms, message).await?;
@@ -360,7 +360,7 @@ async fn use_blob(
          ON CONFLICT DO NOTHING",
     )
     .bind(key)
-    .bind(column::integer(number)?)
+    .bind(codec::integer(number)?)
     .bind(&*id.0)
     .execute(connection)
     .await?;
@@ -393,12 +393,12 @@ async fn refusal(
          FROM exile_log WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
     )
     .bind(lease.log.as_str())
-    .bind(column::integer(lease.epoch)?)
+    .bind(codec::integer(lease.epoch)?)
     .fetch_optional(connection)
     .await?;
     let log = lease.log.clone();
     Ok(match row {
         None => JournalError::Fenced(log),
-        Some(row) => JournalError::Conflict { log, expected, found: column::number(&row, "head")? },
+        Some(row) => JournalError::Conflict { log, expected, found: codec::number(&row, "head")? },
     })
 }

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::page::{Listed, Page};
-use super::{Store, StoreError, column, retention};
+use super::{Store, StoreError, codec, retention};
 
 /// A conversation and what its runs use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,7 +227,7 @@ impl Store {
              )
              DELETE FROM exile_log WHERE key IN gone AND key NOT IN needed",
         )
-        .bind(column::json(&gone)?)
+        .bind(codec::json(&gone)?)
         .execute(write.connection())
         .await?;
         sqlx::query("DELETE FROM exile_llm_conversation WHERE id = ?1")
@@ -250,7 +250,7 @@ pub(super) fn from_row(row: &SqliteRow) -> Result<Conversation, StoreError> {
         provider: row.try_get("provider")?,
         business: row.try_get("business")?,
         system_prompt: row.try_get("system_prompt")?,
-        created_at: column::time(row, "created_at")?,
-        updated_at: column::time(row, "updated_at")?,
+        created_at: codec::time(row, "created_at")?,
+        updated_at: codec::time(row, "updated_at")?,
     })
 }

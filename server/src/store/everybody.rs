@@ -1,6 +1,6 @@
 //! What administrators ask: whose something is, and lists of everybody's.
 //!
-//! Absent on purpose: whether who asks may know. That is for those to say who ask (`access/reach.rs`).
+//! Absent on purpose: whether who asks may know. That is for those to say who ask (`http/auth/reach.rs`).
 
 use exile_engine::id::{ConversationId, RunId, UserId};
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use super::conversations::{self, Conversation};
 use super::page::{Listed, Page};
 use super::runs::{self, RunFilter, RunRow, RunStatus, row};
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 // As in `runs.rs`, one text for each way to ask. All take the cursor and the limit as ?1 and ?2, and of
 // status and graph what they name as ?3 and ?4.
@@ -71,14 +71,13 @@ const OPEN: &str = "SELECT s.value AS status,
 impl Store {
     /// How many runs of everybody are queued, running, waiting and in need of attention.
     pub async fn open_runs(&self) -> Result<Vec<OpenRuns>, StoreError> {
-        let statuses = column::json(&RunStatus::OPEN.map(RunStatus::as_str))?;
+        let statuses = codec::json(&RunStatus::OPEN.map(RunStatus::as_str))?;
         let rows = sqlx::query(OPEN).bind(statuses).fetch_all(self.readers()).await?;
         let open = |row: &SqliteRow| {
             let status: &str = row.try_get("status")?;
             let unknown = || StoreError::unreadable("status of a run", status);
             let status = RunStatus::parse(status).ok_or_else(unknown)?;
-            let (count, oldest) =
-                (column::number(row, "count")?, column::maybe_time(row, "oldest")?);
+            let (count, oldest) = (codec::number(row, "count")?, codec::maybe_time(row, "oldest")?);
             Ok(OpenRuns { status, count, oldest })
         };
         rows.iter().map(open).collect()

@@ -14,7 +14,7 @@ use exile_engine::run::record::{Number, Numbered, VERSION};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::{Store, StoreError, column, large, messages};
+use super::{Store, StoreError, blobs, codec, messages};
 
 /// Bytes of records, and of messages, that a page of a log holds, about.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -108,7 +108,7 @@ impl Lineage {
         .fetch_all(connection)
         .await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        let reserved = column::number(first, "reserved")?;
+        let reserved = codec::number(first, "reserved")?;
         let (purged, keys, lines) = (Vec::new(), Vec::new(), Vec::new());
         let mut lineage = Self { log: log.clone(), reserved, purged, keys, lines };
         for row in &rows {
@@ -121,13 +121,13 @@ impl Lineage {
         let key = row.try_get("key")?;
         if self.keys.last() != Some(&key) {
             self.keys.push(key);
-            self.purged.push(column::number(row, "purged")?);
-            let parent_at = column::maybe_number(row, "parent_at")?;
+            self.purged.push(codec::number(row, "purged")?);
+            let parent_at = codec::maybe_number(row, "parent_at")?;
             self.lines.push(Line { cuts: Vec::new(), parent_at });
         }
-        let number = column::maybe_number(row, "number")?;
+        let number = codec::maybe_number(row, "number")?;
         if let (Some(number), Some(line)) = (number, self.lines.last_mut()) {
-            line.cuts.push(Cut { number, at: column::number(row, "at")? });
+            line.cuts.push(Cut { number, at: codec::number(row, "at")? });
         }
         Ok(())
     }
@@ -216,7 +216,7 @@ impl Lineage {
         let (mut records, mut bytes) = (Vec::new(), 0);
         for row in &rows {
             if records.len() == limit || bytes > PAGE_BYTES {
-                return Ok((records, Some(column::number(row, "number")?)));
+                return Ok((records, Some(codec::number(row, "number")?)));
             }
             let (record, size) = to_record(connection, row).await?;
             records.push(record);
@@ -228,7 +228,7 @@ impl Lineage {
     /// Spans as `[[log, from, to], …]`.
     pub(super) fn bind(&self, spans: &[Span]) -> Result<String, StoreError> {
         let bound = |span: &Span| (self.keys[span.line], saturated(span.from), saturated(span.to));
-        column::json(&spans.iter().map(bound).collect::<Vec<_>>())
+        codec::json(&spans.iter().map(bound).collect::<Vec<_>>())
     }
 }
 
@@ -259,12 +259,12 @@ async fn to_record(
         let why = format!("version {version} was written by a newer exile");
         return Err(StoreError::unreadable("record", why));
     }
-    let number = column::number(row, "number")?;
+    let number = codec::number(row, "number")?;
     let body: &str = row.try_get("body")?;
-    if !large::marked(body) {
-        return Ok((Numbered { number, record: column::parsed(row, "body")? }, body.len()));
+    if !blobs::marked(body) {
+        return Ok((Numbered { number, record: codec::parsed(row, "body")? }, body.len()));
     }
-    let value = made_whole(connection, column::parsed(row, "body")?).await?;
+    let value = made_whole(connection, codec::parsed(row, "body")?).await?;
     let size = json::weigh(&value);
     let record = serde_json::from_value(value).map_err(|e| StoreError::unreadable("record", e))?;
     Ok((Numbered { number, record }, size))
@@ -277,22 +277,22 @@ async fn made_whole(
 ) -> Result<serde_json::Value, StoreError> {
     let mut blobs = HashMap::new();
     let mut missing = Vec::new();
-    large::addresses(&value, &mut missing);
+    blobs::addresses(&value, &mut missing);
     while !missing.is_empty() {
         let rows = sqlx::query(
             "SELECT id, body FROM exile_blob WHERE id IN (SELECT value FROM json_each(?1))",
         )
-        .bind(column::json(&missing)?)
+        .bind(codec::json(&missing)?)
         .fetch_all(&mut *connection)
         .await?;
         missing.clear();
         for row in &rows {
             let blob: serde_json::Value = serde_json::from_slice(row.try_get("body")?)
                 .map_err(|e| StoreError::unreadable("a large value", e))?;
-            large::addresses(&blob, &mut missing);
+            blobs::addresses(&blob, &mut missing);
             blobs.insert(row.try_get("id")?, blob);
         }
         missing.retain(|id| !blobs.contains_key(id));
     }
-    large::put_back(value, &blobs)
+    blobs::put_back(value, &blobs)
 }

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 /// How long an answer is kept, whatever else is removed earlier.
 pub(super) const KEPT: SignedDuration = SignedDuration::from_hours(24);
@@ -122,7 +122,7 @@ impl Store {
         .bind(&used.route)
         .bind(generation)
         .bind(answer.status)
-        .bind(column::json(&answer.headers)?)
+        .bind(codec::json(&answer.headers)?)
         .bind(answer.body)
         .execute(self.write().await?.connection())
         .await?;
@@ -189,7 +189,7 @@ enum Known {
 
 fn known(row: &SqliteRow, body: &str, now: Timestamp) -> Result<Known, StoreError> {
     let (held, same): (bool, _) = (row.try_get("held")?, row.try_get::<&str, _>("body_sha256")?);
-    let begun_at = column::time(row, "begun_at")?;
+    let begun_at = codec::time(row, "begun_at")?;
     if !held && begun_at <= now - KEPT {
         return Ok(Known::Expired);
     }
@@ -202,7 +202,7 @@ fn known(row: &SqliteRow, body: &str, now: Timestamp) -> Result<Known, StoreErro
     let Some(status) = row.try_get("status")? else {
         return Ok(Known::CutOff { generation: row.try_get("generation")? });
     };
-    let headers = column::parsed(row, "headers")?;
+    let headers = codec::parsed(row, "headers")?;
     let answer = StoredAnswer { status, headers, body: row.try_get("body")? };
     Ok(Known::Told(Idempotent::Replay(answer)))
 }

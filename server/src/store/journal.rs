@@ -3,11 +3,11 @@
 //! | file | holds |
 //! |---|---|
 //! | `append.rs` | appends, many logs to a transaction |
-//! | `project.rs` | run rows and log rows made from inputs and records |
+//! | `projection.rs` | run rows and log rows made from inputs and records |
 //! | `history.rs` | reading records and the messages they name |
 //! | `park.rs` | setting a log aside that cannot be read |
-//! | `large.rs` | large values of records, kept apart |
-//! | `points.rs` | places at which a test may end the process |
+//! | `blobs.rs` | large values of records, kept apart |
+//! | `failpoints.rs` | places at which a test may end the process |
 //!
 //! Invariants:
 //! - `append` is one transaction; it checks epoch and head with the statement that stores.
@@ -31,10 +31,10 @@ use exile_engine::run::record::{Number, RunError};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
+use super::failpoints::{self, Point};
 use super::history::Lineage;
-use super::points::{self, Point};
-use super::project::Queued;
-use super::{Store, StoreError, append, column, retention};
+use super::projection::Queued;
+use super::{Store, StoreError, append, codec, retention};
 
 #[async_trait]
 impl Journal for Store {
@@ -43,10 +43,10 @@ impl Journal for Store {
     }
 
     async fn send(&self, log: &LogId, id: &InputId, input: &Input) -> Result<Sent, JournalError> {
-        points::hit(Point::SendBefore);
+        failpoints::hit(Point::SendBefore);
         let sent = self.send_input(log, id, input).await?;
-        points::hit(Point::SendAfter);
-        points::between().await;
+        failpoints::hit(Point::SendAfter);
+        failpoints::between().await;
         Ok(sent)
     }
 
@@ -57,7 +57,7 @@ impl Journal for Store {
         but: &[UserId],
     ) -> Result<Option<Lease>, JournalError> {
         let claimed = self.claim_due(worker, lease, but).await?;
-        points::hit(Point::ClaimAfter);
+        failpoints::hit(Point::ClaimAfter);
         Ok(claimed)
     }
 
@@ -101,7 +101,7 @@ impl Journal for Store {
         let mut write = self.write().await?;
         retention::doubted(write.connection(), &id, now_ms).await?;
         append::put_blob(write.connection(), &id, bytes).await?;
-        points::hit(Point::BlobAfter);
+        failpoints::hit(Point::BlobAfter);
         Ok(id)
     }
 
@@ -133,10 +133,10 @@ impl Store {
         .await?;
         let place = |row: SqliteRow| {
             let log = LogId::from(row.try_get::<&str, _>("id")?);
-            let first = column::maybe_number(&row, "first")?;
+            let first = codec::maybe_number(&row, "first")?;
             let behind: Option<&str> = row.try_get("behind")?;
-            let (last, behind) = (column::maybe_number(&row, "last")?, behind.map(RunId::from));
-            let unreadable = column::maybe_parsed(&row, "unreadable")?;
+            let (last, behind) = (codec::maybe_number(&row, "last")?, behind.map(RunId::from));
+            let unreadable = codec::maybe_parsed(&row, "unreadable")?;
             Ok(Place { log, first, last, behind, unreadable })
         };
         row.map(place).transpose()
@@ -241,14 +241,14 @@ impl Store {
         .bind(worker.as_str())
         .bind(millis(lease))
         .bind(turn.as_str())
-        .bind(column::json(&but)?)
+        .bind(codec::json(&but)?)
         .fetch_optional(self.write().await?.connection())
         .await?;
         let claimed = |row: SqliteRow| {
             row.try_get::<&str, _>("owner")?.clone_into(&mut turn);
             let log = LogId::from(row.try_get::<&str, _>("id")?);
             let owner = Some(turn.as_str()).filter(|owner| !owner.is_empty()).map(UserId::from);
-            let number = |name| column::number(&row, name);
+            let number = |name| codec::number(&row, name);
             let (epoch, head, reserved) = (number("epoch")?, number("head")?, number("reserved")?);
             Ok(Lease { log, epoch, owner, head, reserved })
         };
@@ -266,7 +266,7 @@ impl Store {
                AND exile_log.lease_until IS NOT NULL
              RETURNING exile_log.id",
         )
-        .bind(column::json(&named)?)
+        .bind(codec::json(&named)?)
         .bind(millis(by))
         .fetch_all(self.write().await?.connection())
         .await?;
@@ -288,7 +288,7 @@ impl Store {
              WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL",
         )
         .bind(lease.log.as_str())
-        .bind(column::integer(lease.epoch)?)
+        .bind(codec::integer(lease.epoch)?)
         .bind(rest.wake_ms)
         .bind(rest.seen.as_ref().map(InputId::as_str))
         .execute(self.write().await?.connection())
@@ -306,7 +306,7 @@ impl Store {
         .fetch_all(self.readers())
         .await?;
         let input = |row: &SqliteRow| {
-            Ok((InputId::from(row.try_get::<&str, _>("id")?), column::parsed(row, "body")?))
+            Ok((InputId::from(row.try_get::<&str, _>("id")?), codec::parsed(row, "body")?))
         };
         rows.iter().map(input).collect()
     }
@@ -321,7 +321,7 @@ impl Store {
         .fetch_optional(self.readers())
         .await?;
         let verdict = |row: SqliteRow| {
-            let why = column::maybe_parsed(&row, "refused")?;
+            let why = codec::maybe_parsed(&row, "refused")?;
             Ok(why.map_or(Verdict::Taken, Verdict::Refused))
         };
         row.map(verdict).transpose()
@@ -370,7 +370,7 @@ async fn look(
     .await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let key: Option<i64> = row.try_get("key")?;
-    let head = column::maybe_number(row, "head")?;
+    let head = codec::maybe_number(row, "head")?;
     let purged: Option<bool> = row.try_get("purged")?;
     Ok(Found {
         log: key.zip(head),
@@ -408,7 +408,7 @@ async fn begin_fork(
     )
     .bind(log.as_str())
     .bind(parent.keys[0])
-    .bind(column::integer(head)?)
+    .bind(codec::integer(head)?)
     .bind(fork.owner.as_str())
     .fetch_one(connection)
     .await?;
@@ -428,7 +428,7 @@ async fn enqueue(
     )
     .bind(key)
     .bind(id.as_str())
-    .bind(column::json(input)?)
+    .bind(codec::json(input)?)
     .execute(connection)
     .await?;
     Ok(())

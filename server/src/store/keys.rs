@@ -14,7 +14,7 @@ use sqlx::sqlite::SqliteRow;
 use super::page::{Listed, Page};
 use super::standing::earlier;
 use super::users::{Role, User};
-use super::{Store, StoreError, column, secret};
+use super::{Store, StoreError, codec, token};
 
 /// What every secret begins with.
 const PREFIX: &str = "exk_";
@@ -105,7 +105,7 @@ impl Store {
 
     /// Makes a key and its secret, which is not to be had again.
     pub async fn make_key(&self, new: NewKey<'_>) -> Result<(ApiKey, String), StoreError> {
-        let secret = secret::token(PREFIX, self.env());
+        let secret = token::token(PREFIX, self.env());
         let key = ApiKey {
             id: format!("key_{}", self.env().uuid().simple()),
             user: new.user.clone(),
@@ -129,11 +129,11 @@ impl Store {
         .bind(key.user.as_str())
         .bind(&key.name)
         .bind(&key.prefix)
-        .bind(secret::digest(&secret))
-        .bind(column::json(&key.scopes)?)
+        .bind(token::digest(&secret))
+        .bind(codec::json(&key.scopes)?)
         .bind(key.created_at.as_millisecond())
         .bind(key.expires_at.map(Timestamp::as_millisecond))
-        .bind(column::json(&key.businesses)?)
+        .bind(codec::json(&key.businesses)?)
         .bind(&key.parent)
         .bind(&key.counts_as)
         .execute(self.write().await?.connection())
@@ -143,7 +143,7 @@ impl Store {
 
     /// Who has this secret; notes that it was used. `None` if it is good for nothing.
     pub async fn key_owner(&self, secret: &str) -> Result<Option<KeyOwner>, StoreError> {
-        let digest = secret::digest(secret);
+        let digest = token::digest(secret);
         let (kept, changes) = self.shared.keys.get(&digest);
         let is_kept = kept.is_some();
         let found = if is_kept { kept } else { self.owner_of(&digest).await? };
@@ -172,7 +172,7 @@ impl Store {
             .fetch_optional(self.readers())
             .await?;
         let Some(row) = row else { return Ok(None) };
-        if !secret::same(digest, row.try_get("digest")?) {
+        if !token::same(digest, row.try_get("digest")?) {
             return Ok(None);
         }
         let key = from_row(&row)?;
@@ -272,13 +272,13 @@ fn from_row(row: &SqliteRow) -> Result<ApiKey, StoreError> {
         user: UserId::from(row.try_get::<&str, _>("user")?),
         name: row.try_get("name")?,
         prefix: row.try_get("prefix")?,
-        scopes: column::parsed(row, "scopes")?,
-        businesses: column::parsed(row, "businesses")?,
+        scopes: codec::parsed(row, "scopes")?,
+        businesses: codec::parsed(row, "businesses")?,
         parent: row.try_get("parent")?,
         counts_as: row.try_get("counts_as")?,
-        created_at: column::time(row, "created_at")?,
-        last_used_at: column::maybe_time(row, "last_used_at")?,
-        revoked_at: column::maybe_time(row, "revoked_at")?,
-        expires_at: column::maybe_time(row, "expires_at")?,
+        created_at: codec::time(row, "created_at")?,
+        last_used_at: codec::maybe_time(row, "last_used_at")?,
+        revoked_at: codec::maybe_time(row, "revoked_at")?,
+        expires_at: codec::maybe_time(row, "expires_at")?,
     })
 }

@@ -16,7 +16,7 @@ use sqlx::{Row as _, SqliteConnection};
 use super::history::Lineage;
 use super::page::{Listed, Page};
 use super::runs::RunRow;
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 /// A message and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,7 +85,7 @@ impl Store {
             " FROM json_each(?1) s CROSS JOIN exile_llm_message m ON m.seq = s.value
              LEFT JOIN exile_run r ON r.id = m.run"
         ))
-        .bind(column::json(&seqs)?)
+        .bind(codec::json(&seqs)?)
         .fetch_all(&mut *read)
         .await?;
         read.rollback().await?;
@@ -119,8 +119,8 @@ impl Store {
         ))
         .bind(run.log.as_str())
         .bind(run.id.as_str())
-        .bind(column::integer(run.first.max(after.saturating_add(1)))?)
-        .bind(column::integer(run.last)?)
+        .bind(codec::integer(run.first.max(after.saturating_add(1)))?)
+        .bind(codec::integer(run.last)?)
         .fetch_optional(self.readers())
         .await?;
         let answer =
@@ -210,7 +210,7 @@ async fn set_aside(
              ON a.log = s.value ->> 0 AND a.id = m.id
          WHERE a.number BETWEEN s.value ->> 1 AND s.value ->> 2",
     )
-    .bind(column::json(&seqs)?)
+    .bind(codec::json(&seqs)?)
     .bind(lineage.bind(&spans)?)
     .fetch_all(connection)
     .await?;
@@ -265,8 +265,8 @@ pub(super) async fn put(
     stored: &StoredMessage,
 ) -> Result<(), StoreError> {
     let message = &stored.message;
-    let calls = (!message.tool_calls.is_empty()).then(|| column::json(&message.tool_calls));
-    let images = (!message.images.is_empty()).then(|| column::json(&message.images));
+    let calls = (!message.tool_calls.is_empty()).then(|| codec::json(&message.tool_calls));
+    let images = (!message.images.is_empty()).then(|| codec::json(&message.images));
     sqlx::query(
         "INSERT INTO exile_llm_message
              (id, log, run, number, shown, role, content, reasoning, tool_calls, tool_call_id,
@@ -282,7 +282,7 @@ pub(super) async fn put(
     .bind(message.id.as_str())
     .bind(key)
     .bind(stored.run.as_str())
-    .bind(column::integer(number)?)
+    .bind(codec::integer(number)?)
     .bind(stored.shown)
     .bind(message.role.as_str())
     .bind(&message.content)
@@ -291,11 +291,11 @@ pub(super) async fn put(
     .bind(&message.tool_call_id)
     .bind(&message.tool_name)
     .bind(&message.model)
-    .bind(message.opaque.as_ref().map(column::json).transpose()?)
+    .bind(message.opaque.as_ref().map(codec::json).transpose()?)
     .bind(message.covers.as_ref().map(MessageId::as_str))
     .bind(at_ms)
     .bind(images.transpose()?)
-    .bind(message.edited_arguments.as_ref().map(column::json).transpose()?)
+    .bind(message.edited_arguments.as_ref().map(codec::json).transpose()?)
     .execute(connection)
     .await?;
     Ok(())
@@ -341,8 +341,8 @@ pub(super) async fn that_fit(
              FROM json_each(?2) i
          ) WHERE bytes <= ?3",
     )
-    .bind(column::json(&keys)?)
-    .bind(column::json(&ids)?)
+    .bind(codec::json(&keys)?)
+    .bind(codec::json(&ids)?)
     .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
     .fetch_one(connection)
     .await?;
@@ -368,8 +368,8 @@ pub(super) async fn named(
          CROSS JOIN exile_llm_message m ON m.id = i.value AND m.log = k.value
          ORDER BY k.key"
     ))
-    .bind(column::json(&keys)?)
-    .bind(column::json(&ids)?)
+    .bind(codec::json(&keys)?)
+    .bind(codec::json(&ids)?)
     .fetch_all(connection)
     .await?;
     let mut found = HashMap::with_capacity(rows.len());
@@ -393,8 +393,8 @@ fn with(row: &SqliteRow, message: Message) -> Result<MessageRow, StoreError> {
         message,
         run: RunId::from(row.try_get::<&str, _>("run")?),
         conversation: conversation.map(ConversationId::from),
-        created_at: column::time(row, "created_at")?,
-        number: column::number(row, "number")?,
+        created_at: codec::time(row, "created_at")?,
+        number: codec::number(row, "number")?,
         set_aside: false,
         unreadable: None,
     })

@@ -6,9 +6,9 @@
 //! | `error.rs` | what can go wrong, and what it means |
 //! | `journal.rs` | the engine's journal, and a table of the files that it is made of |
 //! | `retention.rs`, `retention/` | removing what is old |
-//! | `column.rs` | how values stand in columns |
+//! | `codec.rs` | how values stand in columns |
 //! | `page.rs` | lists in pages, behind opaque cursors |
-//! | `secret.rs` | tokens of which only a digest is stored |
+//! | `token.rs` | tokens of which only a digest is stored |
 //! | the rest | one table each |
 //!
 //! Invariants:
@@ -21,33 +21,33 @@
 
 mod append;
 mod backup;
-mod column;
+mod blobs;
+mod codec;
 mod conversations;
 mod error;
 mod everybody;
+mod failpoints;
 mod history;
 mod idempotency;
 mod journal;
 mod key_cache;
 mod keys;
-mod large;
 mod messages;
 mod page;
 mod park;
-mod points;
-mod project;
+mod projection;
 mod quotas;
 mod records;
 mod removal;
 mod retention;
 mod runs;
-mod secret;
 mod sign_in;
 mod skills;
 mod spent;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod token;
 mod usage;
 mod usage_report;
 mod users;
@@ -70,12 +70,12 @@ pub use backup::{BackupError, back_up};
 pub use conversations::{Conversation, Deletion, NewConversation};
 pub use error::StoreError;
 pub use everybody::OpenRuns;
+#[cfg(feature = "failpoints")]
+pub use failpoints::with_rival;
 pub use idempotency::{Idempotent, KeyUse, StoredAnswer};
 pub use keys::{ApiKey, KeyOwner, NewKey};
 pub use messages::MessageRow;
 pub use page::{Listed, Page};
-#[cfg(feature = "failpoints")]
-pub use points::with_rival;
 pub use removal::Removal;
 pub use retention::Purged;
 pub use runs::{RunFilter, RunRow, RunStatus};
@@ -135,7 +135,7 @@ impl Store {
     }
 
     async fn open_file(path: &Path, env: Arc<dyn Env>) -> Result<Self, StoreError> {
-        points::arm();
+        failpoints::arm();
         let options = options(path);
         let writer = Writer::new(options.clone().pragma("cache_size", WRITER_CACHE));
         let mut write = writer.lock().await?;

@@ -4,7 +4,7 @@ use exile_engine::journal::{Lease, Refusal};
 use exile_engine::run::record::RunError;
 
 use super::runs::RunStatus;
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 impl Store {
     /// Voids the lease and takes the log out of the queue; its runs need attention. `false`: the
@@ -18,7 +18,7 @@ impl Store {
              WHERE id = ?1 AND epoch = ?2 AND lease_until IS NOT NULL RETURNING key",
         )
         .bind(lease.log.as_str())
-        .bind(column::integer(lease.epoch)?)
+        .bind(codec::integer(lease.epoch)?)
         .bind(self.now().as_millisecond())
         .fetch_optional(write.connection())
         .await?;
@@ -40,11 +40,11 @@ impl Store {
              WHERE log = ?1 AND body IS NOT NULL",
         )
         .bind(key)
-        .bind(column::json(why)?)
+        .bind(codec::json(why)?)
         .bind(RunStatus::NeedsAttention.as_str())
         .bind(RunStatus::Cancelled.as_str())
         .bind(self.now().as_millisecond())
-        .bind(column::json(&refusal)?)
+        .bind(codec::json(&refusal)?)
         .execute(write.connection())
         .await?;
         write.commit().await?;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::Row as _;
 
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 impl Store {
     /// Every one: kind, name, body.
@@ -13,7 +13,7 @@ impl Store {
             .await?;
         rows.iter()
             .map(|row| {
-                Ok((row.try_get("kind")?, row.try_get("name")?, column::parsed(row, "body")?))
+                Ok((row.try_get("kind")?, row.try_get("name")?, codec::parsed(row, "body")?))
             })
             .collect()
     }
@@ -26,7 +26,7 @@ impl Store {
         )
         .bind(kind)
         .bind(name)
-        .bind(column::json(body)?)
+        .bind(codec::json(body)?)
         .bind(self.now().as_millisecond())
         .execute(self.write().await?.connection())
         .await?;

@@ -6,7 +6,7 @@ use exile_engine::id::LogId;
 use exile_engine::run::record::{Number, Numbered};
 
 use super::history::to_records;
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 impl Store {
     /// At most `limit` records of the log from `first` up to `last`, newest first.
@@ -23,8 +23,8 @@ impl Store {
              ORDER BY number DESC LIMIT ?4",
         )
         .bind(log.as_str())
-        .bind(column::integer(first)?)
-        .bind(column::integer(last)?)
+        .bind(codec::integer(first)?)
+        .bind(codec::integer(last)?)
         .bind(limit)
         .fetch_all(&mut *read)
         .await?;

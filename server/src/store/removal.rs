@@ -10,7 +10,7 @@ use exile_engine::id::UserId;
 use super::conversations::Deletion;
 use super::page::Page;
 use super::users::{self, Changed, UserChange};
-use super::{Store, StoreError, column, retention};
+use super::{Store, StoreError, codec, retention};
 
 /// Logs that one transaction removes at most.
 const BATCH: u32 = 100;
@@ -80,7 +80,7 @@ impl Store {
             }
             retention::given_up(write.connection(), &logs).await?;
             sqlx::query("DELETE FROM exile_log WHERE key IN (SELECT value FROM json_each(?1))")
-                .bind(column::json(&logs)?)
+                .bind(codec::json(&logs)?)
                 .execute(write.connection())
                 .await?;
             write.commit().await?;

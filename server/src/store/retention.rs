@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `log.rs` | what of one log may go, in parts |
-//! | `blobs.rs` | what nothing names any more |
+//! | `orphans.rs` | what nothing names any more |
 //!
 //! A pass looks at what may have become removable since the last one: logs that changed
 //! (`exile_log.changed`) and blobs in doubt (`exile_blob_doubt`). Whoever changes a log, puts a blob
@@ -24,17 +24,17 @@
 //!   a part; the next one goes on.
 //! - A log that cannot be read keeps what it has, and keeps nothing else from going.
 
-mod blobs;
 mod log;
+mod orphans;
 
 use exile_engine::id::LogId;
 use jiff::Timestamp;
 use sqlx::SqliteConnection;
 
 use super::idempotency::KEPT;
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
-pub(super) use blobs::doubted;
+pub(super) use orphans::doubted;
 
 /// Rows, and places in a log, that are removed in one transaction.
 const BATCH: u32 = 2000;
@@ -133,7 +133,7 @@ pub(super) async fn given_up(
     connection: &mut SqliteConnection,
     keys: &[i64],
 ) -> Result<(), StoreError> {
-    blobs::unnamed(&mut *connection, keys, i64::MAX).await?;
+    orphans::unnamed(&mut *connection, keys, i64::MAX).await?;
     let line: Vec<i64> = sqlx::query_scalar(
         "WITH RECURSIVE line (key) AS (
              SELECT value FROM json_each(?1)
@@ -143,7 +143,7 @@ pub(super) async fn given_up(
          )
          SELECT key FROM line",
     )
-    .bind(column::json(keys)?)
+    .bind(codec::json(keys)?)
     .fetch_all(&mut *connection)
     .await?;
     look_again(connection, &line).await
@@ -152,7 +152,7 @@ pub(super) async fn given_up(
 /// Lets the next look of a pass, or of this one, find logs.
 async fn look_again(connection: &mut SqliteConnection, keys: &[i64]) -> Result<(), StoreError> {
     sqlx::query("UPDATE exile_log SET changed = 0 WHERE key IN (SELECT value FROM json_each(?1))")
-        .bind(column::json(keys)?)
+        .bind(codec::json(keys)?)
         .execute(connection)
         .await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Run rows: written by the journal with the records they come from (`project.rs`), read by
+//! Run rows: written by the journal with the records they come from (`projection.rs`), read by
 //! their owner.
 
 use exile_engine::id::{ConversationId, LogId, RunId, UserId};
@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::history::to_records;
 use super::page::{Listed, Page};
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -309,13 +309,13 @@ impl Store {
              CROSS JOIN exile_log l ON l.id = w.value ->> 0
              CROSS JOIN exile_record r ON r.log = l.key AND r.number = w.value ->> 1",
         )
-        .bind(column::json(&runs)?)
+        .bind(codec::json(&runs)?)
         .fetch_all(&mut *read)
         .await?;
         let records = to_records(&mut read, &rows).await?;
         read.rollback().await?;
         for (row, record) in rows.iter().zip(records) {
-            let place = usize::try_from(column::number(row, "place")?).ok();
+            let place = usize::try_from(codec::number(row, "place")?).ok();
             if let (Some(wait), Fact::Waiting(waiting)) =
                 (place.and_then(|place| waits.get_mut(place)), &record.record.fact)
             {
@@ -329,9 +329,9 @@ impl Store {
 pub(super) fn from_row(row: &SqliteRow) -> Result<RunRow, StoreError> {
     let status: &str = row.try_get("status")?;
     let conversation: Option<&str> = row.try_get("conversation")?;
-    let first = column::maybe_number(row, "first")?;
-    let last = match column::maybe_number(row, "last")? {
-        None if first.is_some() => column::maybe_number(row, "head")?,
+    let first = codec::maybe_number(row, "first")?;
+    let last = match codec::maybe_number(row, "last")? {
+        None if first.is_some() => codec::maybe_number(row, "head")?,
         last => last,
     };
     Ok(RunRow {
@@ -343,17 +343,17 @@ pub(super) fn from_row(row: &SqliteRow) -> Result<RunRow, StoreError> {
         conversation: conversation.map(ConversationId::from),
         status: RunStatus::parse(status)
             .ok_or_else(|| StoreError::unreadable("status of a run", status))?,
-        error: column::maybe_parsed(row, "error")?,
+        error: codec::maybe_parsed(row, "error")?,
         usage: Usage {
-            input: column::number(row, "input_tokens")?,
-            cached: column::number(row, "cached_tokens")?,
-            written: column::number(row, "written_tokens")?,
-            output: column::number(row, "output_tokens")?,
-            reasoning: column::number(row, "reasoning_tokens")?,
+            input: codec::number(row, "input_tokens")?,
+            cached: codec::number(row, "cached_tokens")?,
+            written: codec::number(row, "written_tokens")?,
+            output: codec::number(row, "output_tokens")?,
+            reasoning: codec::number(row, "reasoning_tokens")?,
         },
-        created_at: column::time(row, "created_at")?,
-        started_at: column::maybe_time(row, "started_at")?,
-        ended_at: column::maybe_time(row, "ended_at")?,
+        created_at: codec::time(row, "created_at")?,
+        started_at: codec::maybe_time(row, "started_at")?,
+        ended_at: codec::maybe_time(row, "ended_at")?,
         first: first.unwrap_or(0),
         last: last.unwrap_or(0),
         trace_id: row.try_get("trace_id")?,

@@ -12,7 +12,7 @@ use sqlx::Row as _;
 
 use super::standing::Standing;
 use super::users::{self, Role, User};
-use super::{Store, StoreError, column, secret};
+use super::{Store, StoreError, codec, token};
 
 const LINK_LASTS: SignedDuration = SignedDuration::from_mins(10);
 const SESSION_IDLE: SignedDuration = SignedDuration::from_hours(12);
@@ -41,7 +41,7 @@ impl Store {
         user: &UserId,
         key: Option<&str>,
     ) -> Result<(String, Timestamp), StoreError> {
-        let (token, now) = (secret::token("", self.env()), self.now());
+        let (token, now) = (token::token("", self.env()), self.now());
         let mut write = self.begin().await?;
         sqlx::query("DELETE FROM exile_sign_in WHERE expires_at <= ?1")
             .bind(now.as_millisecond())
@@ -51,7 +51,7 @@ impl Store {
         sqlx::query(
             "INSERT INTO exile_sign_in (digest, user, expires_at, key) VALUES (?1, ?2, ?3, ?4)",
         )
-        .bind(secret::digest(&token))
+        .bind(token::digest(&token))
         .bind(user.as_str())
         .bind(expires_at.as_millisecond())
         .bind(key)
@@ -63,12 +63,12 @@ impl Store {
 
     /// Trades a sign-in token for a session's; the token is spent. `None` if it is not good.
     pub async fn redeem_sign_in(&self, token: &str) -> Result<Option<(String, User)>, StoreError> {
-        let (session, now) = (secret::token("", self.env()), self.now().as_millisecond());
+        let (session, now) = (token::token("", self.env()), self.now().as_millisecond());
         let mut write = self.begin().await?;
         let link: Option<(String, Option<String>)> = sqlx::query_as(
             "DELETE FROM exile_sign_in WHERE digest = ?1 AND expires_at > ?2 RETURNING user, key",
         )
-        .bind(secret::digest(token))
+        .bind(token::digest(token))
         .bind(now)
         .fetch_optional(write.connection())
         .await?;
@@ -91,7 +91,7 @@ impl Store {
             "INSERT INTO exile_session (digest, user, created_at, seen_at, key)
              VALUES (?1, ?2, ?3, ?3, ?4)",
         )
-        .bind(secret::digest(&session))
+        .bind(token::digest(&session))
         .bind(&user)
         .bind(now)
         .bind(key)
@@ -112,7 +112,7 @@ impl Store {
 
     /// Whose session this is; notes that it was used. `None` if it is not good.
     pub async fn session_owner(&self, token: &str) -> Result<Option<SessionOwner>, StoreError> {
-        let (digest, now) = (secret::digest(token), self.now());
+        let (digest, now) = (token::digest(token), self.now());
         let row = sqlx::query(
             "SELECT u.*, s.digest AS session, s.seen_at, s.key AS link_key
              FROM exile_session s JOIN exile_user u ON u.id = s.user
@@ -125,7 +125,7 @@ impl Store {
         .fetch_optional(self.readers())
         .await?;
         let Some(row) = row else { return Ok(None) };
-        if !secret::same(&digest, row.try_get("session")?) {
+        if !token::same(&digest, row.try_get("session")?) {
             return Ok(None);
         }
         let user = users::from_row(&row)?;
@@ -137,7 +137,7 @@ impl Store {
                 None => return Ok(None),
             },
         };
-        let seen = column::maybe_time(&row, "seen_at")?;
+        let seen = codec::maybe_time(&row, "seen_at")?;
         if seen.is_none_or(|at| now.duration_since(at) >= NOTE_USE_EVERY) {
             self.note_session(&digest, now).await;
         }
@@ -163,7 +163,7 @@ impl Store {
     /// Ends a session at once.
     pub async fn end_session(&self, token: &str) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM exile_session WHERE digest = ?1")
-            .bind(secret::digest(token))
+            .bind(token::digest(token))
             .execute(self.write().await?.connection())
             .await?;
         Ok(())

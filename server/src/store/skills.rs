@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 /// A skill as its row shows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,9 +46,9 @@ impl Store {
             .bind(&skill.prompt)
             .bind(&skill.model)
             .bind(skill.temperature)
-            .bind(column::json(&skill.tools)?)
-            .bind(skill.rag_config.as_ref().map(column::json).transpose()?)
-            .bind(column::json(&skill.mcp_servers)?)
+            .bind(codec::json(&skill.tools)?)
+            .bind(skill.rag_config.as_ref().map(codec::json).transpose()?)
+            .bind(codec::json(&skill.mcp_servers)?)
             .bind(&skill.source)
             .execute(write.connection())
             .await?;
@@ -72,9 +72,9 @@ fn from_row(row: &SqliteRow) -> Result<SkillRow, StoreError> {
         prompt: row.try_get("prompt")?,
         model: row.try_get("model")?,
         temperature: row.try_get("temperature")?,
-        tools: column::parsed(row, "tools")?,
-        rag_config: column::maybe_parsed(row, "rag_config")?,
-        mcp_servers: column::parsed(row, "mcp_servers")?,
+        tools: codec::parsed(row, "tools")?,
+        rag_config: codec::maybe_parsed(row, "rag_config")?,
+        mcp_servers: codec::parsed(row, "mcp_servers")?,
         source: row.try_get("source")?,
     })
 }

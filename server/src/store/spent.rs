@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::usage::{OPEN, UsageRow};
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 /// Stretches of which windows of minutes are made.
 pub const MINUTE_MS: i64 = 60_000;
@@ -92,7 +92,7 @@ pub(super) async fn add(
         "SELECT u.id FROM json_each(?1) i CROSS JOIN exile_usage u ON u.id = i.value
          WHERE u.outcome <> 'open'",
     )
-    .bind(column::json(&ids)?)
+    .bind(codec::json(&ids)?)
     .fetch_all(&mut *connection)
     .await?;
     let mut seen: HashSet<&str> = known.iter().map(String::as_str).collect();
@@ -133,8 +133,8 @@ pub(super) async fn add(
              calls = min(calls + excluded.calls, ?2), tokens = min(tokens + excluded.tokens, ?2),
              cost = min(cost + excluded.cost, ?2)",
     )
-    .bind(column::json(&sums)?)
-    .bind(column::integer(MOST)?)
+    .bind(codec::json(&sums)?)
+    .bind(codec::integer(MOST)?)
     .execute(connection)
     .await?;
     Ok(())
@@ -227,7 +227,7 @@ impl Store {
                  cost = min(cost + excluded.cost, ?1);
              UPDATE exile_usage SET outcome = 'lost' WHERE outcome = 'open'",
         )
-        .bind(column::integer(MOST)?)
+        .bind(codec::integer(MOST)?)
         .execute(write.connection())
         .await?;
         write.commit().await

@@ -9,7 +9,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::users::Role;
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 /// Longest line that is walked; far more than one may be long. It bounds the walk if rows that
 /// somebody edited by hand form a circle.
@@ -68,9 +68,9 @@ fn works(row: &SqliteRow, now: Timestamp) -> Result<Option<(Role, Option<Timesta
     let role: Option<&str> = row.try_get("role")?;
     let Some(role) = role else { return Ok(None) };
     let role = Role::parse(role).ok_or_else(|| StoreError::unreadable("role of a user", role))?;
-    let void_at = column::maybe_time(row, "expires_at")?;
-    let ended = column::maybe_time(row, "revoked_at")?.is_some()
-        || column::maybe_time(row, "disabled_at")?.is_some()
+    let void_at = codec::maybe_time(row, "expires_at")?;
+    let ended = codec::maybe_time(row, "revoked_at")?.is_some()
+        || codec::maybe_time(row, "disabled_at")?.is_some()
         || void_at.is_some_and(|at| at <= now);
     Ok((!ended).then_some((role, void_at)))
 }

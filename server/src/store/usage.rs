@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use sqlx::SqliteConnection;
 
-use super::{Store, StoreError, column, spent};
+use super::{Store, StoreError, codec, spent};
 
 /// One model that a call asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Taken<'_> {
                  attempts = excluded.attempts, outcome = excluded.outcome,
                  estimated = excluded.estimated, last = excluded.last",
         )
-        .bind(column::json(&self.rows.iter().map(Columns).collect::<Vec<_>>())?)
+        .bind(codec::json(&self.rows.iter().map(Columns).collect::<Vec<_>>())?)
         .execute(connection)
         .await?;
         Ok(())

@@ -10,7 +10,7 @@ use exile_engine::model::price::Micros;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 /// Which rows count; `None` admits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -231,7 +231,7 @@ fn filtered(text: &'static str, filter: &UsageFilter, by: Grouping) -> Query<'st
 }
 
 fn group(row: &SqliteRow) -> Result<Group, StoreError> {
-    let number = |name| column::number(row, name);
+    let number = |name| codec::number(row, name);
     let mut key = GroupKey::default();
     for (n, part) in key.iter_mut().enumerate() {
         *part = row.try_get(n)?;

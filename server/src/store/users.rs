@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use exile_engine::id::UserId;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
+use utoipa::ToSchema;
 
 use super::page::{Listed, Page};
-use super::{Store, StoreError, column};
+use super::{Store, StoreError, codec};
 
 /// As many names as are kept; of more, all are looked up again.
 const NAMES: usize = 4096;
@@ -17,14 +19,22 @@ const NAMES: usize = 4096;
 /// Names of users by their ids.
 pub(super) type Names = Mutex<HashMap<UserId, Arc<str>>>;
 
-/// What a user may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a user may do. The one type of it: rows, the API and the command line spell it alike.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = RoleName, description = "What a user may do.")]
 pub enum Role {
-    /// Everything.
+    /// Everything, users and keys included.
+    #[value(help = "Everything")]
     Admin,
-    /// Graphs, skills and documents.
+    /// Reads the sources of graphs and the prompts of skills, and calls tools that need care.
+    #[value(help = "Reads the sources of graphs and skills too, and calls tools that need care")]
     Author,
-    /// Conversations and runs of their own.
+    /// Conversations and runs.
+    #[default]
+    #[value(help = "Conversations and runs of their own")]
     User,
 }
 
@@ -161,7 +171,7 @@ impl Store {
         .bind(name)
         .bind(role.as_str())
         .bind(user.created_at.as_millisecond())
-        .bind(column::json(&user.businesses)?)
+        .bind(codec::json(&user.businesses)?)
         .execute(self.write().await?.connection())
         .await?;
         if done.rows_affected() == 0 {
@@ -243,7 +253,7 @@ impl Store {
             .bind(id.as_str())
             .bind(changed.role.as_str())
             .bind(changed.disabled_at.map(Timestamp::as_millisecond))
-            .bind(column::json(&changed.businesses)?)
+            .bind(codec::json(&changed.businesses)?)
             .execute(write.connection())
             .await?;
             if changed.disabled_at.is_some() {
@@ -309,8 +319,8 @@ pub(super) fn from_row(row: &SqliteRow) -> Result<User, StoreError> {
         id: UserId::from(row.try_get::<&str, _>("id")?),
         name: row.try_get("name")?,
         role: Role::parse(role).ok_or_else(|| StoreError::unreadable("role of a user", role))?,
-        businesses: column::parsed(row, "businesses")?,
-        created_at: column::time(row, "created_at")?,
-        disabled_at: column::maybe_time(row, "disabled_at")?,
+        businesses: codec::parsed(row, "businesses")?,
+        created_at: codec::time(row, "created_at")?,
+        disabled_at: codec::maybe_time(row, "disabled_at")?,
     })
 }

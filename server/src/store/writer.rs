@@ -15,7 +15,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
-use super::{BUSY, StoreError, points};
+use super::{BUSY, StoreError, failpoints};
 
 const NO_TURN: &str = "it was not free to write for 5 s, or the disk is slow";
 
@@ -48,7 +48,7 @@ impl Writer {
 
     /// Waits for its turn; opens the connection if there is none to be trusted.
     pub(super) async fn lock(&self) -> Result<Write<'_>, StoreError> {
-        points::between().await;
+        failpoints::between().await;
         let turn = tokio::time::timeout(BUSY, self.slot.lock()).await;
         let mut slot = turn.map_err(|_| StoreError::Held(NO_TURN.to_owned()))?;
         if self.doubtful.load(Ordering::Acquire) {

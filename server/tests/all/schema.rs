@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use exile_server::schema::Subject;
+use exile_server::process::schema::Subject;
 
 /// `UPDATE=1` rewrites them.
 #[test]

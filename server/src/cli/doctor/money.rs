@@ -7,7 +7,7 @@ use exile_nodes::providers::mock;
 
 use super::{Check, State};
 use crate::config::Config;
-use crate::ledger::Money;
+use crate::usage::Money;
 
 /// The currency that is counted in, and the prices of the models that aliases lead to.
 pub(super) fn checks(config: &Config, catalogue: &Catalogue, models: &[ModelRef]) -> Vec<Check> {

@@ -4,9 +4,9 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use super::{Check, State};
-use crate::access::origin;
 use crate::config::Config;
-use crate::home::Home;
+use crate::config::home::Home;
+use crate::http::auth::origin;
 
 /// Below this little is left: a day's rows of a busy server.
 const LITTLE: u64 = 1024 * MIB;

@@ -6,10 +6,10 @@ use exile_engine::id::LogId;
 use exile_engine::run::record::Number;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::blobs::unnamed;
+use super::orphans::unnamed;
 use super::{BATCH, Purged, given_up, look_again};
 use crate::store::history::{Lineage, to_records};
-use crate::store::{Store, StoreError, column};
+use crate::store::{Store, StoreError, codec};
 
 impl Store {
     /// Removes a part of a log; `true`: there is more. After the last part nothing of it is looked at
@@ -99,7 +99,7 @@ async fn end_of_part(
          ORDER BY number LIMIT 1 OFFSET ?3",
     )
     .bind(key)
-    .bind(column::integer(keep)?)
+    .bind(codec::integer(keep)?)
     .bind(BATCH)
     .fetch_optional(connection)
     .await?;
@@ -128,7 +128,7 @@ async fn keep_from(
     .fetch_one(&mut *connection)
     .await?;
     if !row.try_get::<bool, _>("used")? {
-        return Ok(column::number(&row, "head")? + 1);
+        return Ok(codec::number(&row, "head")? + 1);
     }
     // What may still be loaded: the head; where forks began; what a run that is to end, or ended
     // lately, began after (it may be rolled back); where one is to be forked.
@@ -170,7 +170,7 @@ async fn remove_messages(
              AND log = ?1 AND number < ?2 AND shown = 1",
     )
     .bind(key)
-    .bind(column::integer(keep)?)
+    .bind(codec::integer(keep)?)
     .fetch_all(&mut *connection)
     .await?;
     if hidden.is_empty() {
@@ -186,7 +186,7 @@ async fn remove_messages(
          SELECT number, version, body FROM exile_record WHERE log IN fork",
     )
     .bind(key)
-    .bind(column::integer(keep)?)
+    .bind(codec::integer(keep)?)
     .fetch_all(&mut *connection)
     .await?;
     let records = to_records(connection, &rows).await?;
@@ -197,7 +197,7 @@ async fn remove_messages(
          WHERE log = ?1 AND id IN (SELECT value FROM json_each(?2))",
     )
     .bind(key)
-    .bind(column::json(&unnamed)?)
+    .bind(codec::json(&unnamed)?)
     .execute(connection)
     .await?;
     Ok(done.rows_affected())
@@ -210,7 +210,7 @@ async fn remove_records(
     keep: Number,
 ) -> Result<u64, StoreError> {
     let key = lineage.keys[0];
-    unnamed(connection, &[key], column::integer(keep)?).await?;
+    unnamed(connection, &[key], codec::integer(keep)?).await?;
     sqlx::query(
         "UPDATE exile_run SET kept = NULL WHERE log = ?1 AND kept = 1 AND last < ?2;
          DELETE FROM exile_input WHERE log = ?1 AND body IS NULL AND consumed < ?2;
@@ -220,14 +220,14 @@ async fn remove_records(
              (SELECT max(number) FROM exile_record WHERE log = ?1), 0)) WHERE key = ?1",
     )
     .bind(key)
-    .bind(column::integer(keep)?)
+    .bind(codec::integer(keep)?)
     .execute(&mut *connection)
     .await?;
     // What it is a fork of may have been kept for what is gone now.
     look_again(connection, &lineage.keys[1..]).await?;
     let done = sqlx::query("DELETE FROM exile_record WHERE log = ?1 AND number < ?2")
         .bind(key)
-        .bind(column::integer(keep)?)
+        .bind(codec::integer(keep)?)
         .execute(connection)
         .await?;
     Ok(done.rows_affected())

@@ -9,10 +9,10 @@ use exile_engine::id::{LogId, RunId};
 use exile_engine::run::record::Durability;
 
 use super::check::{Expected, Findings};
-use super::field::Field;
 use super::graphs;
+use super::history;
 use super::plan::number;
-use super::turns;
+use super::scenario::Scenario;
 
 /// Kills without `EXILE_KILLS`.
 const KILLS: u64 = 25;
@@ -28,10 +28,10 @@ fn no_kill_loses_what_was_acknowledged_or_repeats_what_was_recorded() {
     for round in 0..kills.div_ceil(ROUND) {
         let kills = ROUND.min(kills - round * ROUND);
         let named = Named { seed: first + round, kills };
-        let mut field = Field::new(named.seed);
-        at_points += (0..kills).filter(|_| field.life(true)).count();
-        field.life(false);
-        let found = field.check(&expected);
+        let mut scenario = Scenario::new(named.seed);
+        at_points += (0..kills).filter(|_| scenario.life(true)).count();
+        scenario.life(false);
+        let found = scenario.check(&expected);
         assert!(found.complaints.is_empty(), "{}", found.complaints.join("\n"));
         total += found;
     }
@@ -69,17 +69,17 @@ impl Drop for Named {
 
 /// How every graph ends if nothing happens to it.
 fn undisturbed() -> Expected {
-    let mut field = Field::new(0);
+    let mut scenario = Scenario::new(0);
     let runs: Vec<RunId> =
-        graphs::killed().map(|name| field.plan.want(name, Durability::Sync)).collect();
-    field.life(false);
-    let stored = field.stored();
+        graphs::killed().map(|name| scenario.plan.want(name, Durability::Sync)).collect();
+    scenario.life(false);
+    let stored = scenario.stored();
     let state = |id: &RunId| {
-        let run = &field.plan.logs[&LogId::from(id)].runs[0];
-        (run.graph, turns::final_state(&run.name, &stored.runs[id]).unwrap())
+        let run = &scenario.plan.logs[&LogId::from(id)].runs[0];
+        (run.graph, history::final_state(&run.name, &stored.runs[id]).unwrap())
     };
     let expected = runs.iter().map(state).collect();
-    let found = field.check(&expected);
+    let found = scenario.check(&expected);
     assert!(found.complaints.is_empty(), "without a kill: {}", found.complaints.join("\n"));
     expected
 }

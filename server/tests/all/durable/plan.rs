@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::graphs;
 use super::log::{Begins, Known, Log, Run};
-use super::words::{Order, Told, start_of};
+use super::protocol::{Order, Told, start_of};
 
 /// What a person says of a call that failed.
 pub(super) const SAID: &str = "a person says so";

@@ -34,8 +34,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::caller::{Callers, Signed};
 use super::process::{self, Process};
+use super::protocol::{Order, Told, start_of};
 use super::tools::Counted;
-use super::words::{Order, Told, start_of};
 
 /// What a worker is given.
 #[derive(Clone, Debug, Serialize, Deserialize)]

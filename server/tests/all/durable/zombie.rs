@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::counter::Counter;
 use super::graphs;
 use super::process::Process;
-use super::words::{Order, Told};
+use super::protocol::{Order, Told};
 use super::worker::Worker;
 
 /// Short, so that the test is.

@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use exile_server::access::{COOKIE, OPEN};
+use exile_server::http::auth::{COOKIE, OPEN};
 use serde_json::{Value, json};
 
 use super::document::{filled, paths};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exile_server::access::OPEN;
-use exile_server::routes;
+use exile_server::http::auth::OPEN;
+use exile_server::process::router;
 use serde_json::{Value, json};
 
 use super::fixture::Exile;
@@ -12,7 +12,7 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// Path → documented methods.
 pub(super) fn paths() -> BTreeMap<String, BTreeSet<String>> {
-    let document = serde_json::to_value(routes::document()).unwrap();
+    let document = serde_json::to_value(router::document()).unwrap();
     let methods = |item: &Value| {
         let keys = item.as_object().unwrap().keys();
         keys.filter(|key| METHODS.contains(&key.as_str())).cloned().collect()
@@ -62,7 +62,7 @@ async fn the_document_is_served_and_names_access_and_problems() {
     let exile = Exile::start().await;
     let served = exile.call("GET", "/api/openapi.json", None).await;
     let document = served.json();
-    assert_eq!(document, serde_json::to_value(routes::document()).unwrap());
+    assert_eq!(document, serde_json::to_value(router::document()).unwrap());
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in METHODS.iter().filter_map(|m| item.get(m)) {
@@ -92,7 +92,7 @@ async fn the_document_is_served_and_names_access_and_problems() {
 async fn every_body_is_described_as_it_is_read() {
     let exile = Exile::start().await;
     let ids = ("/api/conversations/{id}", exile.conversation("mock/any").await);
-    let document = serde_json::to_value(routes::document()).unwrap();
+    let document = serde_json::to_value(router::document()).unwrap();
     let mut read = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in METHODS {

@@ -18,14 +18,14 @@ use exile_engine::model::{
 use exile_engine::span::NoTrace;
 use exile_engine::tool::ToolRegistry;
 use exile_nodes::providers::mock::{Mock, Script};
-use exile_server::app::{App, Settings};
-use exile_server::compose;
+use exile_server::config::home::Home;
 use exile_server::config::{
     self, Config, Environment, Flags, Limits, Places, Surroundings, TransportLimits, Variables,
 };
-use exile_server::home::Home;
+use exile_server::http::app::{App, Settings};
 use exile_server::library::Current;
-use exile_server::routes;
+use exile_server::process::compose;
+use exile_server::process::router;
 use exile_server::store::{Role, Store};
 use serde_json::{Value, json};
 use sqlx::ConnectOptions as _;
@@ -132,7 +132,7 @@ impl Exile {
             key(&app.store, "alice", Role::User).await,
             key(&app.store, "bob", Role::User).await,
         ];
-        let router = routes::router(app.clone());
+        let router = router::router(app.clone());
         Self { app, router, admin, alice, bob, gate, paid, clock, serving, stop, home }
     }
 
@@ -148,7 +148,7 @@ impl Exile {
         let stop = CancellationToken::new();
         let (clock, limits) = (self.clock.clone(), self.app.settings.limits.clone());
         let (app, serving) = serve(&self.home, catalog, environment, limits, &clock, &stop).await;
-        let router = routes::router(app.clone());
+        let router = router::router(app.clone());
         let [admin, alice, bob] = [&self.admin, &self.alice, &self.bob].map(Clone::clone);
         let (gate, paid, home) = (self.gate.clone(), self.paid.clone(), self.home.clone());
         Self { app, router, admin, alice, bob, gate, paid, clock, serving, stop, home }
@@ -179,7 +179,7 @@ impl Exile {
     }
 
     fn around(&self, app: Arc<App>) -> Self {
-        let router = routes::router(app.clone());
+        let router = router::router(app.clone());
         let [admin, alice, bob] = [&self.admin, &self.alice, &self.bob].map(Clone::clone);
         let (gate, paid, home) = (self.gate.clone(), self.paid.clone(), self.home.clone());
         let (clock, serving, stop) = (self.clock.clone(), self.serving.clone(), self.stop.clone());

@@ -298,7 +298,7 @@ async fn a_stream_with_a_key_is_answered_to_its_end_when_its_reader_leaves() {
         let mut first = Box::pin(send(&exile, path, "k", body.clone()));
         let waits = async {
             while count(&exile, "/api/usage?by=model").await == 0 {
-                exile.app.ledger.flush().await.unwrap();
+                exile.app.usage.flush().await.unwrap();
             }
         };
         tokio::select! {

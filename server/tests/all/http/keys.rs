@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use exile_server::access::COOKIE;
+use exile_server::http::auth::COOKIE;
 use exile_server::store::Role;
 use jiff::Timestamp;
 use serde_json::{Value, json};

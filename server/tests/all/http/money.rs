@@ -33,7 +33,7 @@ async fn usage(exile: &Exile, query: &str) -> Vec<Value> {
 /// Waits until a call that is held at the gate has taken its reserve: then it has a row.
 async fn until_a_call_is_open(exile: &Exile) {
     while usage(exile, "by=model").await.is_empty() {
-        exile.app.ledger.flush().await.unwrap();
+        exile.app.usage.flush().await.unwrap();
         tokio::task::yield_now().await;
     }
 }
@@ -342,8 +342,8 @@ async fn a_call_that_the_server_does_not_wait_for_is_settled() {
         exile.app.cut.cancel();
         let answer = call.await.unwrap();
         assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("not_ready")));
-        exile.app.ledger.settled().await;
-        exile.app.ledger.flush().await.unwrap();
+        exile.app.usage.settled().await;
+        exile.app.usage.flush().await.unwrap();
         let rows = usage(&exile.next_process().await, "").await;
         assert_eq!((&rows[0]["cancelled"], &rows[0]["requests"]), (&json!(1), &json!(1)));
     }
@@ -364,7 +364,7 @@ async fn a_clock_that_is_set_back_opens_no_quota() {
         assert_eq!(ask(&exile).await, 429, "{minutes} minutes earlier");
     }
     // Not over a restart either, nor when the quotas are read again.
-    exile.app.ledger.flush().await.unwrap();
+    exile.app.usage.flush().await.unwrap();
     let next = exile.next_process().await;
     assert_eq!(ask(&next).await, 429);
     set(&next, "user/bob", json!({ "requests": "9/min" })).await;

@@ -1,7 +1,7 @@
 //! Every route against every role and every scope, generated from the OpenAPI document: a route that
 //! is added must be put where it belongs.
 
-use exile_server::access::OPEN;
+use exile_server::http::auth::OPEN;
 use exile_server::store::Role;
 use serde_json::{Value, json};
 

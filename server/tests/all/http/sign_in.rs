@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use axum::body::Body;
 use axum::http::Request;
-use exile_server::access::COOKIE;
-use exile_server::access::proxies::Proxies;
-use exile_server::serve::Peer;
+use exile_server::config::Proxies;
+use exile_server::http::auth::COOKIE;
+use exile_server::http::peer::Peer;
 
 use super::fixture::{Answer, Exile};
 

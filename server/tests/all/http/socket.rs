@@ -7,7 +7,7 @@ use exile_engine::id::RunId;
 use exile_engine::run::engine::Stopped;
 use exile_engine::run::record::EndStatus;
 use exile_server::config::TransportLimits;
-use exile_server::serve;
+use exile_server::process::serve;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;

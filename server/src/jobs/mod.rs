@@ -1,0 +1,3 @@
+//! What a server does by itself, beside requests and runs.
+
+pub mod retention;
