@@ -19,7 +19,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("wasmtime", &["plugins/"]),
     ("rmcp", &["plugins/"]),
     ("sqlx", &["server/src/store/"]),
-    ("axum", &["server/"]),
+    ("axum", &["server/src/api/", "server/src/http/", "server/src/openai/", "server/src/process/"]),
     ("hyper", &["server/src/process/serve/", "server/src/http/held.rs"]),
     ("hyper_util", &["server/src/process/serve/"]),
     ("socket2", &["server/src/process/serve/"]),
