@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use crate::json::{self, Bounds};
-use crate::tool::violations;
+use crate::validator;
 
 /// A JSON Schema, ready to read answers with.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl AnswerSchema {
     /// # Errors
     /// The validator's words, if it is none.
     pub fn new(schema: Value, bounds: Bounds) -> Result<Self, String> {
-        let validator = jsonschema::validator_for(&schema).map_err(|e| e.to_string())?;
+        let validator = validator::of_author(&schema).map_err(|why| why.to_string())?;
         Ok(Self { schema, validator, bounds })
     }
 
@@ -51,7 +51,7 @@ impl AnswerSchema {
     /// # Errors
     /// What does not.
     pub fn check(&self, value: &Value) -> Result<(), String> {
-        violations(&self.validator, value)
+        validator::violations(&self.validator, value)
     }
 }
 

@@ -1,4 +1,20 @@
-//! The engine of exile: graphs, state, scheduling and the run log.
+//! The engine of exile: graphs, state, scheduling and the run log. No network, no SQL.
+//!
+//! A run moves through it from top to bottom: files are loaded, checked and compiled to a graph; a
+//! run of it begins, its tasks make steps, and each step becomes records of a log, which a journal
+//! stores before readers see them.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`library`], [`document`], [`yaml`], [`diagnostic`], [`shape`], [`schema`] | files: read, checked, and what is wrong with them |
+//! | [`graph`], [`skill`], [`bundle`] | graphs and skills as they are compiled, and what a run is pinned to |
+//! | [`expr`], [`state`] | expressions and templates; channels, and how writes to them merge |
+//! | [`node`], [`tool`], [`model`] | what nodes do, and what they reach: tools, models |
+//! | [`run`] | how a run moves: records, schedule, driver, streams; the engine's front |
+//! | [`journal`] | what stores logs, and the laws that every store keeps |
+//! | [`message`], [`answer`], [`json`], [`id`], [`env`](mod@env), [`limits`], [`size`], [`period`] | what all of them speak of |
+//! | [`span`], [`observer`], [`http`] | traces and measures; the way out, implemented elsewhere |
+
 pub mod answer;
 pub mod bundle;
 pub mod diagnostic;
@@ -25,6 +41,7 @@ pub mod skill;
 pub mod span;
 pub mod state;
 pub mod tool;
+mod validator;
 pub mod yaml;
 
 /// Bytes as lower-case hexadecimal digits.

@@ -24,10 +24,7 @@ use crate::env::Env;
 use crate::id::{RunId, UserId};
 use crate::json;
 use crate::limits::Limits;
-
-/// Violations of a schema that are told at most, and characters of each: a violation quotes what it
-/// is about, which may be long.
-const VIOLATIONS: (usize, usize) = (10, 300);
+use crate::validator;
 
 /// What calling a tool does to the world, and so what may happen to an open call after a crash.
 /// Later ones are stronger.
@@ -364,8 +361,9 @@ impl ToolRegistry {
             if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
                 return Err(RegisterError::Name(name));
             }
-            let arguments = jsonschema::validator_for(&spec.parameters)
-                .map_err(|e| RegisterError::Schema { name: name.clone(), why: e.to_string() })?;
+            let arguments = validator::of_stranger(&spec.parameters).map_err(|why| {
+                RegisterError::Schema { name: name.clone(), why: why.to_string() }
+            })?;
             let entry = Entry { tool, arguments: Arc::new(arguments) };
             if tools.insert(name.clone(), entry).is_some() {
                 return Err(RegisterError::Duplicate(name));
@@ -420,7 +418,7 @@ impl ToolRegistry {
             let message = format!("no tool is named `{name}`; there are: {}", known.join(", "));
             ToolError::new(ToolErrorKind::NotFound, message)
         })?;
-        violations(&entry.arguments, args)
+        validator::violations(&entry.arguments, args)
             .map_err(|wrong| ToolError::new(ToolErrorKind::InvalidArgs, wrong))
     }
 
@@ -431,26 +429,6 @@ impl ToolRegistry {
         }
         self.tools[name].tool.call(cx, args).await.bounded(&self.limits)
     }
-}
-
-/// What of a value does not meet a schema, in words that a model or a person can act on.
-///
-/// # Errors
-/// The first violations, each cut short.
-pub(crate) fn violations(schema: &jsonschema::Validator, value: &Value) -> Result<(), String> {
-    let (most, longest) = VIOLATIONS;
-    let told = |error: jsonschema::ValidationError<'_>| {
-        let text = match error.instance_path().as_str() {
-            "" => error.to_string(),
-            path => format!("{path}: {error}"),
-        };
-        match text.char_indices().nth(longest) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text,
-        }
-    };
-    let wrong: Vec<String> = schema.iter_errors(value).take(most).map(told).collect();
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 
 /// Whether `pattern` (a name, or a prefix before `*`) covers `name`.

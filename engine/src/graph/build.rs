@@ -15,7 +15,6 @@ use crate::bundle::Catalog;
 use crate::diagnostic::{FINDINGS_LIMIT, Finding, code, suggest};
 use crate::document::{Document, child};
 use crate::expr::{Expression, Template, ValueTemplate};
-use crate::graph::answer_schema::{self, Refused};
 use crate::graph::inside::Brings;
 use crate::graph::nesting::Graphs;
 use crate::graph::text::Texts;
@@ -24,6 +23,7 @@ use crate::shape;
 use crate::skill::Skill;
 use crate::state::{Channels, Reducer, short};
 use crate::tool::{self, Effect, ToolSpec};
+use crate::validator::{self, Refused};
 
 /// Whether names of tools and models must be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -338,8 +338,8 @@ impl Build<'_> {
     /// Compiles a JSON Schema given in the YAML; reports an invalid one.
     pub fn json_schema(&mut self, place: &[&str]) -> Option<Value> {
         let schema = self.value_at(place)?.clone();
-        match answer_schema::check(&schema) {
-            Ok(()) => Some(schema),
+        match validator::of_author(&schema) {
+            Ok(_) => Some(schema),
             Err(Refused { message, pointer }) => {
                 let pointer = format!("{}{pointer}", self.at(place));
                 let message = format!("this is no JSON Schema: {message}");

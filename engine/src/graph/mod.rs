@@ -6,7 +6,6 @@
 //! | `reading.rs` | from a document to those types, as far as it can be understood |
 //! | `channels.rs` | from `state` to channels |
 //! | `build.rs` | what a node kind may ask for while it is built from its YAML |
-//! | `answer_schema.rs` | JSON Schemas for answers |
 //! | `inside.rs` | the same for kinds that hold a graph or another node |
 //! | `text.rs` | expressions and templates, with findings at their places |
 //! | `policy.rs` | the keys that every kind has: retries, timeouts, `on_error`, `cache`, `goto` |
@@ -24,7 +23,6 @@
 //! - petgraph holds the topology for analysis and pictures; running reads only the arrays below.
 //! - A [`Graph`] never changes; an edited file makes another one.
 
-mod answer_schema;
 pub mod build;
 mod channels;
 mod check;

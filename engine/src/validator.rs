@@ -1,12 +1,13 @@
-//! JSON Schemas that a file gives for answers (`output`): whether they are any, and whether checking
-//! an answer with one is a matter of the answer's size.
+//! JSON Schemas from outside, of files (`output`) and of tools: whether they are any, and whether
+//! checking a value with one is a matter of the value's size.
 //!
 //! A schema of thirty lines can send a validator through a thousand million of its parts for every
-//! value, and one of a kilobyte can hold patterns that take a gigabyte. Both are refused here.
+//! value, and one of a kilobyte can hold patterns that take a gigabyte. Both are refused here. What a value does not meet is told in a bounded number of bounded
+//! sentences: each quotes what it is about, which may be long.
 
 use std::collections::HashMap;
 
-use jsonschema::PatternOptions;
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
 /// Values in a schema.
@@ -15,6 +16,10 @@ const VALUES: usize = 20_000;
 /// Patterns in a schema, and the bytes that each may take when it is compiled.
 const PATTERNS: usize = 200;
 const PATTERN_BYTES: usize = 1024 * 1024;
+
+/// Violations of a schema that are told at most, and characters of each: a violation quotes what it
+/// is about, which may be long.
+const VIOLATIONS: (usize, usize) = (10, 300);
 
 /// Parts of a schema that are applied to one and the same value.
 const PARTS: u64 = 10_000;
@@ -28,21 +33,64 @@ const SAME_VALUE: [&str; 8] =
     ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas"];
 
 /// What is wrong with a schema, and a JSON pointer to where.
-pub(super) struct Refused {
-    pub(super) message: String,
-    pub(super) pointer: String,
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Refused {
+    pub(crate) message: String,
+    pub(crate) pointer: String,
 }
 
-/// Checks a schema.
-pub(super) fn check(schema: &Value) -> Result<(), Refused> {
-    size(schema)?;
-    Parts { root: schema, known: HashMap::new() }.check()?;
+/// The validator of a schema that stands in a file.
+///
+/// # Errors
+/// It is none, or checking with it would not be bounded.
+pub(crate) fn of_author(schema: &Value) -> Result<Validator, Refused> {
+    bounded(schema)?;
     let patterns = PatternOptions::fancy_regex().size_limit(PATTERN_BYTES);
-    let options = jsonschema::options().with_pattern_options(patterns);
-    options.build(schema).map(drop).map_err(|error| Refused {
+    built(schema, &jsonschema::options().with_pattern_options(patterns))
+}
+
+/// The validator of a schema that comes from whoever provides a tool. Its patterns are matched in
+/// time that grows with the text alone, so those that look around or back are refused.
+///
+/// # Errors
+/// It is none, or checking with it would not be bounded.
+pub(crate) fn of_stranger(schema: &Value) -> Result<Validator, Refused> {
+    bounded(schema)?;
+    let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES);
+    built(schema, &jsonschema::options().with_pattern_options(patterns))
+}
+
+fn bounded(schema: &Value) -> Result<(), Refused> {
+    size(schema)?;
+    Parts { root: schema, known: HashMap::new() }.check()
+}
+
+fn built(schema: &Value, options: &jsonschema::ValidationOptions) -> Result<Validator, Refused> {
+    options.build(schema).map_err(|error| Refused {
         message: error.to_string(),
         pointer: error.instance_path().as_str().to_owned(),
     })
+}
+
+/// What of a value does not meet a schema, in words that a model or a person can act on.
+///
+/// # Errors
+/// The first violations, each cut short.
+pub(crate) fn violations(schema: &Validator, value: &Value) -> Result<(), String> {
+    let (most, longest) = VIOLATIONS;
+    let told = |error: ValidationError<'_>| {
+        let text = match error.instance_path().as_str() {
+            "" => error.to_string(),
+            path => format!("{path}: {error}"),
+        };
+        match text.char_indices().nth(longest) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
+    };
+    let wrong: Vec<String> = schema.iter_errors(value).take(most).map(told).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 
 fn size(schema: &Value) -> Result<(), Refused> {
@@ -152,5 +200,45 @@ impl<'s> Parts<'s> {
         let definitions = ["$defs", "definitions"].into_iter().filter_map(|key| self.root.get(key));
         let mut all = definitions.filter_map(Value::as_object).flat_map(serde_json::Map::values);
         all.find(|schema| ["$anchor", "$dynamicAnchor"].iter().any(|key| schema[*key] == *pointer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_strangers_pattern_is_matched_in_time_that_grows_with_the_text_alone() {
+        let text = |pattern: &str| json!({ "type": "string", "pattern": pattern });
+        let validator = of_stranger(&text("^(a+)+$")).unwrap();
+        let long = Value::from("a".repeat(50_000) + "!");
+        assert!(violations(&validator, &long).unwrap_err().len() < 1000);
+        for looks_around in ["(?=a)b", "(a)\\1"] {
+            assert!(of_stranger(&text(looks_around)).is_err(), "{looks_around}");
+            of_author(&text(looks_around)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_schema_that_would_be_gone_through_without_end_is_refused() {
+        let mut defs = serde_json::Map::new();
+        for n in 0..20 {
+            let inner = format!("#/$defs/d{}", n + 1);
+            let both = json!({ "allOf": [{ "$ref": inner }, { "$ref": inner }] });
+            defs.insert(format!("d{n}"), both);
+        }
+        defs.insert("d20".into(), json!({}));
+        let many = json!({ "$ref": "#/$defs/d0", "$defs": defs });
+        assert!(of_stranger(&many).is_err(), "a million parts");
+        let shared = json!({ "$ref": "#/$defs/name" });
+        let fine = json!({
+            "properties": { "first": shared, "last": shared },
+            "$defs": { "name": { "type": "string", "pattern": "^[a-z]+$" } },
+        });
+        let validator = of_stranger(&fine).unwrap();
+        assert_eq!(violations(&validator, &json!({ "first": "ann", "last": "lee" })), Ok(()));
+        assert!(violations(&validator, &json!({ "first": "Ann" })).is_err());
     }
 }
