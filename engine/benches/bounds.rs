@@ -10,20 +10,22 @@ mod hand;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use exile_engine::env::{Env, SystemEnv};
 use exile_engine::graph::Graph;
-use exile_engine::id::{LogId, RunId};
+use exile_engine::id::{LogId, MessageId, RunId};
 use exile_engine::journal::{MemoryJournal, Verdict};
+use exile_engine::message::{Message, Role};
 use exile_engine::model::Models;
-use exile_engine::node::{Node, NodeError, Outcome};
+use exile_engine::node::{Node, NodeError, Outcome, Work};
 use exile_engine::run::context::Cx;
-use exile_engine::state::{Reducer, State};
+use exile_engine::state::{ChannelValue, Reducer, State, Writes};
 use serde_json::{Map, json};
 
-use hand::{Bench, Each, Hand, leaf, writes};
+use hand::{Bench, Does, Each, Hand, leaf, writes};
 
 /// How much of a figure is put down to the machine.
 const SLACK: f64 = 3.0;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let held = [
         bounds.growth("map_16000_items_to_1000", (1_000, 16_000), list, 16.0 * 1.2),
         bounds.growth("fan_out_1600_to_100", (100, 1_600), fan, 16.0),
+        bounds.message(),
         bounds.cancel("cancel_of_a_loop", endless),
         bounds.cancel("cancel_of_a_list", || list(10_000)),
         bounds.cancel("cancel_of_a_node_that_hangs", hangs),
@@ -60,6 +63,32 @@ fn fan(nodes: usize) -> Graph {
     }
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
     hand.node("join", writes(&[("n", json!(1))])).join(&all, "join").graph()
+}
+
+/// Steps of [`says`].
+const SAID: u32 = 500;
+
+/// A node that adds a message, over and over.
+fn says() -> Graph {
+    let said = AtomicU64::new(0);
+    let say = move |_: &State| {
+        let id = MessageId::from(format!("msg_said_{}", said.fetch_add(1, Ordering::Relaxed)));
+        let message = ChannelValue::message(Arc::new(Message::text(id, Role::User, "and so on")));
+        Ok(Writes::from_iter([("messages".into(), message)]))
+    };
+    let mut hand = Hand::default().channel("messages", Reducer::Messages, json!([])).channel(
+        "n",
+        Reducer::Sum,
+        json!(0),
+    );
+    hand.limits.steps = Some(u32::MAX);
+    hand.node("say", Work::Pure(Arc::new(Does(Box::new(say)))))
+        .node("count", writes(&[("n", json!(1))]))
+        .edge("START", "say")
+        .edge("say", "count")
+        .when("count", &format!("n % {SAID} > 0"), "say")
+        .otherwise("count", "END")
+        .graph()
 }
 
 /// A node that fires itself for ever.
@@ -134,6 +163,45 @@ impl Bounds {
                     "promised": promised })
         );
         ratio <= SLACK * promised
+    }
+
+    /// How much longer a step that adds a message takes with 10,000 messages than with 10. Whether that
+    /// is within bounds.
+    fn message(&self) -> bool {
+        const PROMISED: f64 = 1.5;
+        let run = |messages: usize| {
+            self.runtime.block_on(async {
+                let (bench, env) = Self::bench(says()).await;
+                let said = |n| json!({ "id": format!("msg_{n}"), "role": "user", "content": "so" });
+                let messages: Vec<_> = (0..messages).map(said).collect();
+                let input = Map::from_iter([("messages".to_owned(), messages.into())]);
+                let (log, run) = (LogId::from("log"), RunId::from("run"));
+                bench.start(&log, &run, input).await;
+                bench.ended(&run).await;
+                // Again, so that reading the first messages does not count.
+                let began = env.monotonic();
+                bench
+                    .start(&log, &"again".into(), Map::from_iter([("n".to_owned(), 0.into())]))
+                    .await;
+                bench.ended(&"again".into()).await;
+                env.monotonic().saturating_sub(began)
+            })
+        };
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for (size, times) in [10, 10_000].into_iter().zip(&mut times) {
+                times.push(run(size));
+            }
+        }
+        let us = |times| median(times).as_secs_f64() * 1e6 / f64::from(2 * SAID);
+        let [small, large] = times.map(us);
+        let ratio = large / small;
+        println!(
+            "{}",
+            json!({ "figure": "step_that_adds_a_message_to_10000", "unit": "us", "value": large,
+                    "small": small, "ratio": ratio, "promised": PROMISED })
+        );
+        ratio <= SLACK * PROMISED
     }
 
     /// How soon a run that goes on has ended once it is cancelled. Whether that is within bounds.

@@ -410,17 +410,32 @@ impl LogState {
         tainted: Option<bool>,
     ) -> Result<(), String> {
         self.last = last.cloned();
-        self.values.clear();
+        let before = std::mem::take(&mut self.values);
         self.set_aside.clear();
         for (name, op) in values {
             let mut slot = ChannelValue::default();
-            state::apply(&mut slot, op, &self.messages).map_err(|e| e.to_string())?;
+            if let (Op::Messages(ids), Some(held)) = (op, before.get(name))
+                && self.holds_just(held, ids)
+            {
+                // To make a list of thousands of messages again takes longer than the turn did.
+                slot = held.clone();
+            } else {
+                state::apply(&mut slot, op, &self.messages).map_err(|e| e.to_string())?;
+            }
             self.values.insert(name.clone(), slot);
         }
         // A snapshot of an earlier version does not say: what tools answered is among its messages.
         let of_tools = |message: &Arc<Message>| message.role == Role::Tool;
         self.tainted |= tainted.unwrap_or_else(|| self.messages.values().any(of_tools));
         Ok(())
+    }
+
+    /// Whether a channel holds these messages, as they stand now, and no others.
+    fn holds_just(&self, held: &ChannelValue, ids: &[MessageId]) -> bool {
+        let now = |message: &Arc<Message>| self.messages.get(&message.id) == Some(message);
+        held.as_messages().is_some_and(|list| {
+            list.iter().map(|message| &message.id).eq(ids) && list.iter().all(now)
+        })
     }
 
     fn end(&mut self, ended: &Ended) -> Result<(), String> {
