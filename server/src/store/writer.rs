@@ -91,7 +91,10 @@ impl Writer {
             pages => options.pragma("max_page_count", pages.to_string()),
         };
         let mut connection = options.connect().await?;
-        sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut connection).await?;
+        // Of a file that was opened for reading alone, SQLite begins such a transaction all the same:
+        // only what writes is refused.
+        let writes = "BEGIN IMMEDIATE; PRAGMA user_version = 0; ROLLBACK";
+        sqlx::raw_sql(writes).execute(&mut connection).await?;
         Ok(connection)
     }
 }
@@ -127,6 +130,25 @@ impl Drop for Write<'_> {
     fn drop(&mut self) {
         if self.in_transaction {
             self.doubtful.store(true, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_reads_alone_is_never_handed_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = super::super::options(&folder.path().join("exile.db"));
+        let writer = Writer::new(options.clone());
+        drop(writer.lock().await.unwrap());
+        writer.close().await.unwrap();
+        let reader = Writer::new(options.create_if_missing(false).read_only(true));
+        for _ in 0..2 {
+            let refused = reader.lock().await.err().unwrap();
+            assert!(matches!(refused, StoreError::Full(_)), "{refused:?}");
         }
     }
 }
